@@ -1,0 +1,1 @@
+"""Event-source bridge daemon with replay."""

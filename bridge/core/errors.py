@@ -1,0 +1,104 @@
+"""The tree of errors: what went wrong, named after what it means for the caller.
+
+BridgeError
+├── ConfigError            a mistake in a file, a flag or the environment; exit code 2
+├── SourceError            a source could not read, verify or acknowledge
+├── InvokeError            an invocation was not accepted (nothing ran)
+│   ├── FunctionNotFound       404 ResourceNotFoundException
+│   ├── Throttled              429 TooManyRequestsException, with AWS's Reason
+│   ├── PayloadTooLarge        413 RequestEntityTooLargeException
+│   ├── PayloadInvalid         400 InvalidRequestContentException
+│   └── RuntimeUnavailable     5xx: the function's worker could not be had
+├── LaneFull               a function's lane is at its limit: 503 with Retry-After
+├── DestinationError       a destination did not take a record; nothing is settled
+└── StoreError             the disk or a database
+    ├── StoreFull              no space: intake answers 503 and resumes by itself
+    ├── StoreCorrupt           damage below the synced end: `bridge doctor`
+    └── StoreBusy              the state folder belongs to a running daemon
+"""
+
+
+class BridgeError(Exception):
+    """Base of all errors of this package; its text is one line that says what, where and what to do."""
+
+
+class ConfigError(BridgeError):
+    """A mistake in a file, a flag or the environment."""
+
+
+class SourceError(BridgeError):
+    """A source could not read, verify or acknowledge."""
+
+
+class InvokeError(BridgeError):
+    """An invocation was not accepted: nothing ran."""
+
+    code = "ServiceException"
+    status = 500
+
+
+class FunctionNotFound(InvokeError):
+    """No such function or qualifier."""
+
+    code = "ResourceNotFoundException"
+    status = 404
+
+
+class Throttled(InvokeError):
+    """A concurrency limit held for longer than the caller may wait.
+
+    `reason` is AWS's word, e.g. `ReservedFunctionConcurrentInvocationLimitExceeded`.
+    """
+
+    code = "TooManyRequestsException"
+    status = 429
+
+    def __init__(self, reason: str, *, retry_after_s: float = 1.0) -> None:
+        super().__init__("Rate Exceeded.")
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+
+class PayloadTooLarge(InvokeError):
+    """The serialised event is larger than its invocation type allows."""
+
+    code = "RequestEntityTooLargeException"
+    status = 413
+
+
+class PayloadInvalid(InvokeError):
+    """The payload is not JSON in UTF-8."""
+
+    code = "InvalidRequestContentException"
+    status = 400
+
+
+class RuntimeUnavailable(InvokeError):
+    """No worker could be had for the function; nothing ran."""
+
+    code = "ServiceException"
+    status = 500
+
+
+class LaneFull(BridgeError):
+    """The function's lane is at its limit (events or bytes): only its routes push back."""
+
+
+class DestinationError(BridgeError):
+    """A destination did not take a record; nothing is settled."""
+
+
+class StoreError(BridgeError):
+    """The disk or a database failed."""
+
+
+class StoreFull(StoreError):
+    """No space is left: nothing was written, try again later."""
+
+
+class StoreCorrupt(StoreError):
+    """Damage below the synced end; `bridge doctor` says what can be done."""
+
+
+class StoreBusy(StoreError):
+    """The state folder belongs to a running daemon."""

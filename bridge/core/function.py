@@ -1,0 +1,89 @@
+"""Functions as frozen values: what runs, under which limits, and how asynchronous failures are handled."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from bridge.core import limits
+from bridge.core.errors import FunctionNotFound
+
+REGION_DEFAULT: Final = "us-east-1"
+ACCOUNT_DEFAULT: Final = "000000000000"
+LATEST: Final = "$LATEST"
+NAME_PATTERN: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
+ENVIRONMENT_NAME_PATTERN: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+\Z")
+RESERVED_ENVIRONMENT: Final = frozenset({
+    "_HANDLER", "_X_AMZN_TRACE_ID", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_EXECUTION_ENV",
+    "AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "AWS_LAMBDA_FUNCTION_VERSION",
+    "AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_LOG_GROUP_NAME", "AWS_LAMBDA_LOG_STREAM_NAME",
+    "AWS_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+    "AWS_LAMBDA_RUNTIME_API", "LAMBDA_TASK_ROOT", "LAMBDA_RUNTIME_DIR", "AWS_LAMBDA_MAX_CONCURRENCY",
+})  # fmt: skip
+"""Names a function may not set (configuration-envvars.html)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventInvokeConfig:
+    """How an asynchronous event is retried and where it goes (semantics 2.2)."""
+
+    maximum_retry_attempts: int = limits.ASYNC_RETRY_ATTEMPTS_DEFAULT
+    """0..2"""
+    maximum_event_age_s: int = limits.EVENT_AGE_DEFAULT_S
+    """60..21600 seconds"""
+    retry_delays_s: tuple[float, ...] = limits.ASYNC_RETRY_DELAYS_DEFAULT_S
+    """Seconds before the first, second… retry; the last one is used for any further retry."""
+    on_failure: str = "spill"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionVersion:
+    """Code and configuration that run together; a change makes a new value with another `revision`."""
+
+    name: str
+    version: str = LATEST
+    arn: str
+    """Unqualified function ARN."""
+    code: str
+    """Absolute path of the folder that becomes the task root."""
+    revision: str
+    """Digest of code and configuration: workers of another revision are never used for this one."""
+    handler: str
+    timeout_s: int = limits.TIMEOUT_DEFAULT_S
+    memory_mb: int = limits.MEMORY_DEFAULT_MB
+    ephemeral_storage_mb: int = limits.EPHEMERAL_STORAGE_DEFAULT_MB
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The customer's variables, secrets resolved: never in a repr, a log or the state folder."""
+    region: str = REGION_DEFAULT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Function:
+    """A function under its name: what `$LATEST` is, and the limits all its versions share."""
+
+    name: str
+    latest: FunctionVersion
+    reserved_concurrency: int | None = None
+    """None: draws on the account's pool; 0: stopped."""
+    event_invoke: EventInvokeConfig = field(default_factory=EventInvokeConfig)
+
+    def version(self, qualifier: str) -> FunctionVersion:
+        """Return the version that `qualifier` names.
+
+        Raises:
+            FunctionNotFound: no such qualifier (semantics 1.6).
+        """
+        if qualifier in ("", LATEST):
+            return self.latest
+        raise FunctionNotFound(f"Function not found: {self.latest.arn}:{qualifier}")
+
+
+def split_target(target: str) -> tuple[str, str]:
+    """Split `name[:qualifier]` into name and qualifier (empty when there is none)."""
+    name, _, qualifier = target.partition(":")
+    return name, qualifier
+
+
+def function_arn(name: str, *, region: str = REGION_DEFAULT, account: str = ACCOUNT_DEFAULT) -> str:
+    """Return the unqualified ARN of a function."""
+    return f"arn:aws:lambda:{region}:{account}:function:{name}"

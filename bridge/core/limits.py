@@ -1,0 +1,84 @@
+"""Every number that bounds a queue, a loop or a payload, with its unit and where it comes from."""
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+# --- Lambda's own limits (docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html) ---
+SYNC_PAYLOAD_MAX_BYTES: Final = 6 * MIB
+"""Largest serialised event of a RequestResponse invocation."""
+SYNC_RESPONSE_MAX_BYTES: Final = 6 * MIB + 100
+"""Largest serialised answer: AWS allows 100 bytes more than the 6 MiB of a request (recorded)."""
+ASYNC_PAYLOAD_MAX_BYTES: Final = 1 * MIB
+"""Default largest serialised event of an Event invocation; a setting (256 KiB until October 2025)."""
+CLIENT_CONTEXT_MAX_BYTES: Final = 3583
+TIMEOUT_DEFAULT_S: Final = 3
+TIMEOUT_MIN_S: Final = 1
+TIMEOUT_MAX_S: Final = 900
+MEMORY_DEFAULT_MB: Final = 128
+MEMORY_MIN_MB: Final = 128
+MEMORY_MAX_MB: Final = 10_240
+EPHEMERAL_STORAGE_DEFAULT_MB: Final = 512
+EPHEMERAL_STORAGE_MIN_MB: Final = 512
+EPHEMERAL_STORAGE_MAX_MB: Final = 10_240
+ENVIRONMENT_MAX_BYTES: Final = 4 * KIB
+FUNCTION_NAME_MAX_CHARS: Final = 64
+HANDLER_MAX_CHARS: Final = 128
+INIT_MAX_S: Final = 10
+"""Init phase outside an invocation; past it, init runs again inside the first one (semantics 6.2)."""
+LOG_TAIL_MAX_BYTES: Final = 4 * KIB
+"""`X-Amz-Log-Result` holds the last 4 KB of an invocation's log."""
+ACCOUNT_CONCURRENCY_DEFAULT: Final = 1000
+OPEN_FILES_MAX: Final = 1024
+PROCESSES_MAX: Final = 1024
+
+# --- asynchronous invocation (semantics 2.1) ---
+ASYNC_RETRY_ATTEMPTS_DEFAULT: Final = 2
+ASYNC_RETRY_DELAYS_DEFAULT_S: Final = (60.0, 120.0)
+EVENT_AGE_MIN_S: Final = 60
+EVENT_AGE_MAX_S: Final = 21_600
+EVENT_AGE_DEFAULT_S: Final = 21_600
+THROTTLE_BACKOFF_MIN_S: Final = 1.0
+THROTTLE_BACKOFF_MAX_S: Final = 300.0
+SYNC_CONCURRENCY_WAIT_S: Final = 1.0
+"""A synchronous call over a concurrency limit waits this long before its 429."""
+
+# --- intake ---
+BODY_DEFAULT_MAX_BYTES: Final = 1 * MIB
+BODY_MAX_BYTES: Final = SYNC_PAYLOAD_MAX_BYTES
+HEADER_MAX_BYTES: Final = 8190
+HEADERS_MAX: Final = 128
+PATH_MAX_BYTES: Final = 4096
+QUERY_PAIRS_MAX: Final = 256
+REQUEST_MAX_S: Final = 10.0
+HEADER_MAX_S: Final = 5.0
+KEEPALIVE_S: Final = 5.0
+CONNECTIONS_MAX: Final = 1024
+CONNECTIONS_RESERVE: Final = 32
+"""Connections of `connections_max` that only the api listener may use, so that health answers under load."""
+JSON_DEPTH_MAX: Final = 200
+"""orjson writes 254 levels at most; what is accepted must be writable."""
+DEDUPLICATION_IDS_MAX: Final = 1_000_000
+DEDUPLICATION_WINDOW_DEFAULT_S: Final = 300
+SIGNATURE_WINDOW_S: Final = 300
+ROUTES_MAX: Final = 10_000
+
+# --- journal and lanes ---
+SEGMENT_DEFAULT_BYTES: Final = 64 * MIB
+LANE_EVENTS_MAX: Final = 1_000_000
+LANE_MAX_BYTES: Final = 4 * GIB
+LANE_BUFFER_EVENTS_MAX: Final = 10_000
+LANE_BUFFER_MAX_BYTES: Final = 16 * MIB
+OUTCOME_SYNC_S: Final = 0.2
+PARKED_INLINE_MAX_BYTES: Final = 64 * KIB
+BALLAST_DEFAULT_BYTES: Final = 64 * MIB
+LOW_WATER_DEFAULT_BYTES: Final = 256 * MIB
+
+# --- life of the daemon ---
+DRAIN_GRACE_DEFAULT_S: Final = 25.0
+TASK_RESTART_DELAYS_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+TASK_FAILURES_MAX: Final = 5
+TASK_FAILURES_WINDOW_S: Final = 600.0
+REPLAYS_ACTIVE_MAX: Final = 10

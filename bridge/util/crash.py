@@ -1,0 +1,21 @@
+"""Named points at which a test may end the process at once, as kill -9 would (FoundationDB's BUGGIFY, by name)."""
+
+import os
+
+_step, _, _count = os.environ.get("BRIDGE_CRASH_AT", "").partition(":")
+_left = int(_count or 1)
+
+
+def crash_point(step: str) -> None:
+    """End the process with status 137 if BRIDGE_CRASH_AT names `step` (`step:N`: at its N-th pass).
+
+    Steps: `journal.written` (after write, before fsync), `intake.committed` (after commit, before 202),
+    `delivery.handled` (after the handler, before the outcome), `delivery.dead_letter` (after the dead
+    letter, before the parked row goes).
+    """
+    global _left  # noqa: PLW0603 - one counter a process, by design
+    if step != _step:
+        return
+    _left -= 1
+    if _left <= 0:
+        os._exit(137)
