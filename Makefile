@@ -1,0 +1,125 @@
+# One command each: make run (a daemon to try), make test (everything), make check (before a commit).
+# A fresh Debian or Ubuntu needs Python 3.11 or later, make, and root or sudo; PYTHON=… chooses another Python.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+# Everything is pinned, hash-checked and complete, so pip has nothing to resolve and nothing to build with
+# tools of an unknown version.
+PIP := -m pip --disable-pip-version-check --no-input install --quiet --no-deps --no-build-isolation
+LOCKED := $(PIP) --require-hashes
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --system-certs
+# Kills of the daemon in the crash tests; make crash raises it to 100.
+KILLS ?= 20
+# Pythons beside the one of .venv that the unit and contract tests run on, where they are installed.
+MINORS := 11 13
+
+# Some environments forbid byte code, which makes every start of the daemon and of a worker slower.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help run test check unit asyncio pythons crash-quick crash bench lock image clean
+
+help:
+	@sed -n 's/^# One command each: /&/p' Makefile
+	@printf '  %s\n' \
+	  'run     set up, then bridge run --watch config/quickstart.toml' \
+	  'test    check and all tests, on uvloop and asyncio, on Python 3.11 and 3.13 where present' \
+	  'check   format, lint, types, layers, unit tests' \
+	  'crash   100 kills and the burst' \
+	  'bench   ratios against named baselines' \
+	  'lock    write requirements/*.txt anew' \
+	  'image   build the container image' \
+	  'clean   remove what make made'
+
+# --- environments -------------------------------------------------------------------------------------
+
+%/bin/pip:
+	@requirements/venv.sh $* $(if $(findstring -3.,$*),$(lastword $(subst ., ,$*)))
+
+%/.stamp-run: requirements/build.txt requirements/run.txt pyproject.toml | %/bin/pip
+	@echo "installing what bridge needs into $*"
+	@$*/bin/python $(LOCKED) -r requirements/build.txt
+	@$*/bin/python $(LOCKED) -r requirements/run.txt
+	@$*/bin/python $(PIP) --editable .
+	@touch $@
+
+# What functions may import without shipping it, as on AWS: a folder of its own, last on their path.
+%/.stamp-functions: requirements/functions.txt | %/.stamp-run
+	@rm -rf $*/share/bridge/packages
+	@$*/bin/python $(LOCKED) --target $*/share/bridge/packages -r requirements/functions.txt
+	@touch $@
+
+%/.stamp-test: requirements/test.txt %/.stamp-run %/.stamp-functions
+	@echo "installing what the tests need into $*"
+	@$*/bin/python $(LOCKED) -r requirements/test.txt
+	@touch $@
+
+.PRECIOUS: %/bin/pip %/.stamp-run %/.stamp-functions %/.stamp-test
+
+# --- for users ----------------------------------------------------------------------------------------
+
+run: $(VENV)/.stamp-run $(VENV)/.stamp-functions
+	@exec $(BIN)/bridge run --watch config/quickstart.toml
+
+# --- for developers -----------------------------------------------------------------------------------
+
+test:
+	@$(MAKE) check
+	@$(MAKE) integration
+	@$(MAKE) asyncio
+	@$(MAKE) pythons
+	@$(MAKE) crash-quick
+
+check: $(VENV)/.stamp-test
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -n 2 tests/unit tests/contract tests/test_layout.py
+
+.PHONY: integration
+integration: $(VENV)/.stamp-test
+	@requirements/apt.sh bubblewrap:bwrap
+	$(BIN)/pytest -n 2 tests/fundamentals tests/integration
+
+asyncio: $(VENV)/.stamp-test
+	BRIDGE_LOOP=asyncio $(BIN)/pytest -n 2 tests/unit tests/contract
+
+pythons: $(VENV)/.stamp-test
+	@own=$$($(BIN)/python -c 'import sys; print(sys.version_info[1])'); \
+	for minor in $(MINORS); do \
+	  if [ $$minor = $$own ]; then continue; fi; \
+	  if ! PYTHON= requirements/venv.sh --find $$minor >/dev/null; then echo "Python 3.$$minor is not here"; continue; fi; \
+	  PYTHON= $(MAKE) $(VENV)-3.$$minor/.stamp-test; \
+	  echo "Python 3.$$minor"; \
+	  $(VENV)-3.$$minor/bin/pytest -n 2 tests/unit tests/contract; \
+	done
+
+crash-quick: $(VENV)/.stamp-test
+	BRIDGE_CRASH_KILLS=$(KILLS) $(BIN)/pytest -m 'crash and not slow' tests/crash
+
+crash: $(VENV)/.stamp-test
+	BRIDGE_CRASH_KILLS=100 $(BIN)/pytest -rA tests/crash
+
+bench: $(VENV)/.stamp-test
+	@requirements/apt.sh wrk:wrk
+	$(BIN)/python -m tests.bench $(BENCH)
+
+lock: $(VENV)/.stamp-test
+	$(LOCK) pyproject.toml -o requirements/run.txt
+	$(LOCK) requirements/build.in -o requirements/build.txt
+	$(LOCK) pyproject.toml requirements/test.in -c requirements/run.txt -c requirements/build.txt -o requirements/test.txt
+	$(LOCK) requirements/functions.in -c requirements/test.txt -o requirements/functions.txt
+
+image:
+	@docker info >/dev/null 2>&1 || { echo 'no Docker engine answers; tests/integration/test_image.py runs the steps without one' >&2; exit 1; }
+	docker build --tag bridge .
+
+clean:
+	rm -rf $(VENV) $(VENV)-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	find bridge tests config -name __pycache__ -type d -prune -exec rm -rf {} +
