@@ -1,6 +1,6 @@
 """The seams: what each layer may ask of another. A docstring here is the contract its suite tests."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -58,6 +58,14 @@ class Journal(Protocol):
         Raises:
             StoreFull: no space; nothing was stored.
             StoreError: an fsync failed; the journal is closed and the daemon must exit.
+        """
+        ...
+
+    def on_commit(self, callback: Callable[[Sequence[Record]], None]) -> None:
+        """Call back on the loop, once per commit group, before any append of the group returns.
+
+        It gets the group's appended records (not the archived ones) in order of position, whether or not
+        their callers still wait: this is how lanes learn of events.
         """
         ...
 
@@ -147,8 +155,12 @@ class ParkedStore(Protocol):
         """Return parked events of a function (by name) with due_at <= now, oldest due first, without `skip`."""
         ...
 
-    async def next_due(self) -> dict[str, float]:
-        """Return the earliest due_at per function name."""
+    async def next_due(self, *, after: float = float("-inf")) -> dict[str, float]:
+        """Return the earliest due_at above `after` per function name."""
+        ...
+
+    async def clamp(self, *, now: float) -> None:
+        """At start: no entry waits longer than the delay it was parked with (a clock that was set back)."""
         ...
 
     async def get(self, request_id: str) -> Parked | None:
@@ -161,6 +173,18 @@ class ParkedStore(Protocol):
 
     async def counts(self) -> dict[str, int]:
         """Return how many events are parked per function name."""
+        ...
+
+
+class Marks(Protocol):
+    """How far each lane has passed: where the search for unfinished events begins at start."""
+
+    async def load(self) -> dict[str, int]:
+        """Return the mark of every known lane: all its events below that position are finished."""
+        ...
+
+    async def commit(self, marks: Mapping[str, int]) -> None:
+        """Store; a mark never moves backwards."""
         ...
 
 
@@ -209,6 +233,10 @@ class DeadLetters(Protocol):
 
     async def resolve(self, letter_id: str, *, queue: str) -> None:
         """Remove after a redrive succeeded; twice is fine."""
+        ...
+
+    async def positions(self) -> set[int]:
+        """Return the journal positions of all dead letters that have one: never run again by themselves."""
         ...
 
     async def purge(self, selection: DeadLetterSelection) -> int:

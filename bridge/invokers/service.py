@@ -1,0 +1,280 @@
+"""Invokes functions by name and qualifier: which version, is there room, and who goes first."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import orjson
+
+from bridge.core import limits
+from bridge.core.errors import PayloadInvalid, PayloadTooLarge, Throttled
+from bridge.core.function import Function, FunctionVersion, split_target
+from bridge.core.invocation import THROTTLE_ACCOUNT, THROTTLE_RESERVED, Invocation, InvocationResult
+from bridge.core.ports import Clock, Runtime
+from bridge.util import telemetry
+
+
+class Catalog(Protocol):
+    """Where functions are looked up."""
+
+    def get(self, name: str) -> Function:
+        """Return the function; raises FunctionNotFound with AWS's text."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A resolved `name[:qualifier]`."""
+
+    function: Function
+    version: FunctionVersion
+    invoked_arn: str
+
+
+class Concurrency:
+    """Counts running invocations against the account's pool and each function's reservation.
+
+    A reservation is guarantee and cap (semantics 5.6): reserved functions draw on their own, the others on
+    what is left of the account.
+    """
+
+    def __init__(self, *, account: int) -> None:
+        self._account = account
+        self._reserved_total = 0
+        self._unreserved_running = 0
+        self._running: dict[str, int] = {}
+
+    def configure(self, *, account: int, reserved_total: int) -> None:
+        """Take new limits; what runs is not interrupted."""
+        self._account = account
+        self._reserved_total = reserved_total
+
+    def running(self, name: str) -> int:
+        """How many invocations of a function run now."""
+        return self._running.get(name, 0)
+
+    def room(self, function: Function) -> int:
+        """How many more may start now (>= 0)."""
+        if function.reserved_concurrency is not None:
+            return max(0, function.reserved_concurrency - self.running(function.name))
+        return max(0, self._account - self._reserved_total - self._unreserved_running)
+
+    def reason(self, function: Function) -> str:
+        """AWS's Reason for a 429 of this function."""
+        return THROTTLE_ACCOUNT if function.reserved_concurrency is None else THROTTLE_RESERVED
+
+    def begin(self, function: Function) -> bool:
+        """Count one more; returns whether it draws on the unreserved pool, which `end` wants back."""
+        self._running[function.name] = self._running.get(function.name, 0) + 1
+        unreserved = function.reserved_concurrency is None
+        self._unreserved_running += unreserved
+        return unreserved
+
+    def end(self, name: str, *, unreserved: bool) -> None:
+        """Count one less."""
+        left = self._running[name] - 1
+        if left:
+            self._running[name] = left
+        else:
+            del self._running[name]
+        self._unreserved_running -= unreserved
+
+
+@dataclass(slots=True)
+class _Waiter:
+    target: Target
+    future: "asyncio.Future[None]"
+
+
+class FunctionService:
+    """`ports.Invoker`, and the slots that asynchronous delivery starts its work on.
+
+    Priority when a slot becomes free: callers that wait for an answer, then asynchronous lanes
+    (`on_free`), then replays.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        runtime: Runtime,
+        clock: Clock,
+        account_concurrency: int = limits.ACCOUNT_CONCURRENCY_DEFAULT,
+        sync_wait_s: float = limits.SYNC_CONCURRENCY_WAIT_S,
+    ) -> None:
+        self._catalog = catalog
+        self._runtime = runtime
+        self._clock = clock
+        self._sync_wait_s = sync_wait_s
+        self._waiting: deque[_Waiter] = deque()
+        self._background: deque[_Waiter] = deque()
+        self._callbacks: list[Callable[[], None]] = []
+        self._live_work: Callable[[], bool] = lambda: False
+        self._scheduled = False
+        self.concurrency = Concurrency(account=account_concurrency)
+        runtime.on_free(self._slot_freed)
+
+    # --- lookup -------------------------------------------------------------------------------
+
+    def resolve(self, target: str) -> Target:
+        """Return what `name[:qualifier]` names; raises FunctionNotFound."""
+        name, qualifier = split_target(target)
+        function = self._catalog.get(name)
+        version = function.version(qualifier)
+        arn = f"{version.arn}:{qualifier}" if qualifier else version.arn
+        return Target(function=function, version=version, invoked_arn=arn)
+
+    def dry_run(self, target: str) -> None:
+        """Check that the target exists; raises InvokeError as `invoke` would. Runs nothing."""
+        self.resolve(target)
+
+    # --- slots --------------------------------------------------------------------------------
+
+    def on_free(self, callback: Callable[[], None]) -> None:
+        """Call back, at most once a loop pass, when a slot may have become free."""
+        self._callbacks.append(callback)
+
+    def live_work(self, waits: Callable[[], bool]) -> None:
+        """Ask `waits()` whether asynchronous work could use the next slot: replays let it pass."""
+        self._live_work = waits
+
+    def room(self, target: Target) -> int:
+        """How many asynchronous invocations of this version could start now."""
+        return min(self.concurrency.room(target.function), self._runtime.free_slots(target.version))
+
+    async def run(self, target: Target, invocation: Invocation) -> InvocationResult:
+        """Run on a slot that `room` promised, in the same loop pass; counts it while it runs."""
+        name = target.function.name
+        unreserved = self.concurrency.begin(target.function)
+        telemetry.RUNNING.labels(function=name).inc()
+        try:
+            return await self._runtime.invoke(target.version, invocation)
+        finally:
+            self.concurrency.end(name, unreserved=unreserved)
+            telemetry.RUNNING.labels(function=name).dec()
+            self._slot_freed()
+
+    def _slot_freed(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._hand_out)
+
+    def _hand_out(self) -> None:
+        self._scheduled = False
+        self._wake(self._waiting)
+        for callback in self._callbacks:
+            callback()
+        if self._background and not self._live_work():
+            self._wake(self._background)
+
+    def _wake(self, waiting: deque[_Waiter]) -> None:
+        promised: dict[str, int] = {}
+        for _ in range(len(waiting)):
+            waiter = waiting.popleft()
+            if waiter.future.done():
+                continue
+            name = waiter.target.function.name
+            if self.room(waiter.target) > promised.get(name, 0):
+                promised[name] = promised.get(name, 0) + 1
+                waiter.future.set_result(None)
+            else:
+                waiting.append(waiter)
+
+    async def _slot(self, target: Target) -> None:
+        """Wait at most `sync_wait_s` for a slot (semantics 1.5); raises Throttled."""
+        if self.room(target) > 0 and not self._waiting:
+            return
+        if target.function.reserved_concurrency == 0:
+            raise Throttled(THROTTLE_RESERVED)
+        deadline = self._clock.monotonic() + self._sync_wait_s
+        timer = asyncio.create_task(self._clock.sleep(self._sync_wait_s))
+        try:
+            while self._clock.monotonic() < deadline:
+                waiter = _Waiter(target=target, future=asyncio.get_running_loop().create_future())
+                self._waiting.append(waiter)
+                await asyncio.wait({timer, waiter.future}, return_when=asyncio.FIRST_COMPLETED)
+                if not waiter.future.done():
+                    waiter.future.cancel()
+                    break
+                if self.room(target) > 0:
+                    return
+        finally:
+            timer.cancel()
+        raise Throttled(self.concurrency.reason(target.function))
+
+    # --- ports.Invoker ------------------------------------------------------------------------
+
+    async def invoke(
+        self, target: str, *, request_id: str, payload: bytes, client_context: bytes = b""
+    ) -> InvocationResult:
+        """RequestResponse: run now, or wait at most a second for room. See ports.Invoker."""
+        resolved = self.resolve(target)
+        payload = checked_payload(payload, max_bytes=limits.SYNC_PAYLOAD_MAX_BYTES, kind="RequestResponse")
+        await self._slot(resolved)
+        result = await self.run(
+            resolved,
+            Invocation(
+                request_id=request_id,
+                payload=payload,
+                invoked_arn=resolved.invoked_arn,
+                client_context=client_context,
+            ),
+        )
+        telemetry.INVOCATIONS.labels(function=resolved.function.name, status=result.kind.value).inc()
+        return result
+
+    async def invoke_background(
+        self, target: str, *, request_id: str, payload: bytes, client_context: bytes = b""
+    ) -> InvocationResult:
+        """Run when nothing live waits for the slot. See ports.Invoker."""
+        while True:
+            resolved = self.resolve(target)
+            if resolved.function.reserved_concurrency == 0:
+                raise Throttled(THROTTLE_RESERVED)
+            if self.room(resolved) > 0 and not self._waiting and not self._live_work():
+                break
+            waiter = _Waiter(target=resolved, future=asyncio.get_running_loop().create_future())
+            self._background.append(waiter)
+            await self._backstop(waiter)
+        return await self.run(
+            resolved,
+            Invocation(
+                request_id=request_id,
+                payload=payload or b"{}",
+                invoked_arn=resolved.invoked_arn,
+                client_context=client_context,
+            ),
+        )
+
+    async def _backstop(self, waiter: _Waiter) -> None:
+        """Wait to be woken, looking again each second: a reload may have changed the limits."""
+        timer = asyncio.create_task(self._clock.sleep(1.0))
+        try:
+            await asyncio.wait({timer, waiter.future}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            waiter.future.cancel()
+
+
+def checked_payload(payload: bytes, *, max_bytes: int, kind: str) -> bytes:
+    """Return the event to run: `{}` for an empty payload (semantics 1.1).
+
+    Raises:
+        PayloadTooLarge: more than `max_bytes` bytes.
+        PayloadInvalid: not JSON in UTF-8.
+    """
+    if not payload:
+        return b"{}"
+    if len(payload) > max_bytes:
+        raise PayloadTooLarge(
+            f"{len(payload)} byte payload is too large for the {kind} invocation type (limit {max_bytes} bytes)"
+        )
+    try:
+        orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise PayloadInvalid(
+            f"Could not parse request body into json: Could not parse payload into json: {error}"
+        ) from error
+    return payload

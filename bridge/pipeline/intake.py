@@ -1,0 +1,90 @@
+"""The way in for push sources: de-duplicate, check the lane's room, store durably, wake the lane."""
+
+import asyncio
+
+from bridge.core import limits
+from bridge.core.errors import StoreError
+from bridge.core.ports import Clock, Journal, Receipt
+from bridge.core.record import Record
+from bridge.pipeline.deduplication import DeliveryIndex
+from bridge.pipeline.dispatcher import Dispatcher
+from bridge.util import telemetry
+from bridge.util.crash import crash_point
+
+
+class JournalIntake:
+    """`ports.Intake` over the journal and the lanes."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        deliveries: DeliveryIndex | None = None,
+    ) -> None:
+        self._journal = journal
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._deliveries = deliveries or DeliveryIndex()
+        self._pending: dict[bytes, asyncio.Future[str]] = {}
+        """Deliveries whose first request is being stored: a second one waits and shares its answer."""
+        self._window_s = float(limits.DEDUPLICATION_WINDOW_DEFAULT_S)
+
+    async def open(self, *, window_s: float) -> None:
+        """Rebuild the de-duplication index from what the journal holds of the last `window_s` seconds."""
+        self._window_s = window_s
+        since = self._clock.time() - window_s
+        rows = await asyncio.to_thread(lambda: list(self._journal.deliveries(since=since)))
+        for source, delivery_id, request_id, received_at in rows:
+            self._deliveries.add(DeliveryIndex.key(source, delivery_id), request_id, received_at=received_at)
+
+    async def submit(self, record: Record, *, deduplicate_s: float = 0.0) -> Receipt:
+        """Store once. See ports.Intake."""
+        if not record.delivery_id or deduplicate_s <= 0:
+            return Receipt(id=(await self._store(record)).id)
+        key = DeliveryIndex.key(record.source, record.delivery_id)
+        while (first := self._pending.get(key)) is not None:
+            await asyncio.wait({first})
+            if not first.cancelled() and first.exception() is None:
+                return self._duplicate(record, first.result())
+        known = self._deliveries.find(key, now=self._clock.time(), window_s=deduplicate_s)
+        if known is not None:
+            return self._duplicate(record, known)
+        pending = self._pending[key] = asyncio.get_running_loop().create_future()
+        try:
+            stored = await self._store(record)
+        except BaseException:
+            pending.cancel()
+            raise
+        else:
+            self._deliveries.add(key, stored.id, received_at=stored.received_at)
+            pending.set_result(stored.id)
+        finally:
+            del self._pending[key]
+        return Receipt(id=stored.id)
+
+    def _duplicate(self, record: Record, request_id: str) -> Receipt:
+        telemetry.DUPLICATES.labels(source=record.source).inc()
+        return Receipt(id=request_id, duplicate=True)
+
+    async def _store(self, record: Record) -> Record:
+        lane = self._dispatcher.lane(record.lane)
+        size = len(record.payload)
+        lane.reserve(size)
+        try:
+            # What is stored reaches its lane through on_commit, whether or not this caller still waits.
+            stored = await self._journal.append(record)
+        except StoreError:
+            lane.unreserve(size)
+            raise
+        crash_point("intake.committed")
+        return stored
+
+    def archive(self, record: Record) -> None:
+        """Keep a RequestResponse event for replay, without waiting for the disk."""
+        self._journal.archive(record)
+
+    def sweep(self) -> None:
+        """Forget deliveries older than the window; cheap, called every second."""
+        self._deliveries.forget(before=self._clock.time() - self._window_s)
