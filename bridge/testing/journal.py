@@ -1,0 +1,135 @@
+"""A journal and an outcomes log in memory: the same contract as those on disk, for tests without a disk."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import replace
+
+from bridge.core.invocation import Attempt, AttemptStatus
+from bridge.core.ports import Selection
+from bridge.core.record import Record
+
+_PASSED = frozenset({AttemptStatus.OK, AttemptStatus.DEAD, AttemptStatus.FAILED, AttemptStatus.UNKNOWN})
+
+
+class MemoryJournal:
+    """`ports.Journal` in a list. `fail_with` makes the next appends raise it."""
+
+    def __init__(self) -> None:
+        self._records: list[Record] = []
+        self._callbacks: list[Callable[[Sequence[Record]], None]] = []
+        self._start = 0
+        self._newest_at = 0.0
+        self.pins: dict[str, int] = {}
+        self.fail_with: Exception | None = None
+
+    async def append(self, record: Record) -> Record:
+        """Store at once."""
+        if self.fail_with is not None:
+            raise self.fail_with
+        stored = self._put(record)
+        for callback in self._callbacks:
+            callback([stored])
+        return stored
+
+    def archive(self, record: Record) -> None:
+        """Store without telling the lanes."""
+        if self.fail_with is None:
+            self._put(record)
+
+    def _put(self, record: Record) -> Record:
+        self._newest_at = max(self._newest_at, record.received_at)
+        stored = replace(record, position=self.end, received_at=self._newest_at)
+        self._records.append(stored)
+        return stored
+
+    def on_commit(self, callback: Callable[[Sequence[Record]], None]) -> None:
+        """Call back with each stored record."""
+        self._callbacks.append(callback)
+
+    def drop_before(self, position: int) -> None:
+        """Forget records below `position`, as retention does."""
+        self._start = max(self._start, position)
+
+    def read(self, position: int) -> Record | None:
+        """Return one record."""
+        return self._records[position] if self._start <= position < len(self._records) else None
+
+    def find(self, request_id: str) -> Record | None:
+        """Return the newest record of that id."""
+        return next((r for r in reversed(self._records[self._start :]) if r.id == request_id), None)
+
+    async def scan(
+        self, selection: Selection, *, after: int = -1, chunk: int = 512, reverse: bool = False
+    ) -> AsyncIterator[Sequence[Record]]:
+        """Yield what matches, in chunks."""
+        found = [r for r in self._records[self._start :] if r.position > after and selects(selection, r)]
+        if reverse:
+            found.reverse()
+        for begin in range(0, len(found), chunk):
+            kept = [record for record in found[begin : begin + chunk] if record.position >= self._start]
+            if kept:
+                yield kept
+
+    def positions(self, lane: str, *, after: int, limit: int) -> Sequence[tuple[int, int]]:
+        """Return positions and payload sizes of a lane's events."""
+        rows = ((r.position, len(r.payload)) for r in self._records[max(after + 1, self._start) :] if r.lane == lane)
+        return [row for row, _ in zip(rows, range(limit), strict=False)]
+
+    def deliveries(self, *, since: float) -> Iterable[tuple[str, str, str, float]]:
+        """Yield the deliveries since a time."""
+        for r in self._records[self._start :]:
+            if r.delivery_id and r.received_at >= since:
+                yield r.source, r.delivery_id, r.id, r.received_at
+
+    def pin(self, name: str, position: int | None) -> None:
+        """Remember the pin."""
+        if position is None:
+            self.pins.pop(name, None)
+        else:
+            self.pins[name] = position
+
+    @property
+    def end(self) -> int:
+        """Position of the next record."""
+        return len(self._records)
+
+    @property
+    def start(self) -> int:
+        """Lowest position kept."""
+        return self._start
+
+
+def selects(selection: Selection, record: Record) -> bool:
+    """Tell whether a record is part of a selection."""
+    return (
+        (selection.since is None or record.received_at >= selection.since)
+        and (selection.until is None or record.received_at < selection.until)
+        and (selection.source is None or record.source == selection.source)
+        and (selection.function is None or record.function.partition(":")[0] == selection.function)
+        and (not selection.ids or record.id in selection.ids)
+    )
+
+
+class MemoryOutcomes:
+    """`ports.Outcomes` in a list."""
+
+    def __init__(self) -> None:
+        self.attempts: list[Attempt] = []
+
+    def append(self, attempt: Attempt) -> None:
+        """Keep it."""
+        self.attempts.append(attempt)
+
+    async def flush(self) -> None:
+        """Nothing to wait for."""
+
+    def for_events(self, records: Iterable[Record]) -> dict[int, list[Attempt]]:
+        """Return attempts by position."""
+        found: dict[int, list[Attempt]] = {record.position: [] for record in records}
+        for attempt in self.attempts:
+            if attempt.position in found:
+                found[attempt.position].append(attempt)
+        return {position: attempts for position, attempts in found.items() if attempts}
+
+    def finished(self, *, after: int) -> set[int]:
+        """Return positions that their lane has passed."""
+        return {a.position for a in self.attempts if a.position > after and a.status in _PASSED and not a.replay}
