@@ -82,6 +82,14 @@ class Concurrency:
         self._unreserved_running -= unreserved
 
 
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """Room for one invocation, counted from `begin` to the end of `run`."""
+
+    target: Target
+    unreserved: bool
+
+
 @dataclass(slots=True)
 class _Waiter:
     target: Target
@@ -113,6 +121,8 @@ class FunctionService:
         self._callbacks: list[Callable[[], None]] = []
         self._live_work: Callable[[], bool] = lambda: False
         self._scheduled = False
+        self._promised = 0
+        """Slots begun whose invocation has not reached the runtime yet."""
         self.concurrency = Concurrency(account=account_concurrency)
         runtime.on_free(self._slot_freed)
 
@@ -142,17 +152,23 @@ class FunctionService:
 
     def room(self, target: Target) -> int:
         """How many asynchronous invocations of this version could start now."""
-        return min(self.concurrency.room(target.function), self._runtime.free_slots(target.version))
+        workers = self._runtime.free_slots(target.version) - self._promised
+        return max(0, min(self.concurrency.room(target.function), workers))
 
-    async def run(self, target: Target, invocation: Invocation) -> InvocationResult:
-        """Run on a slot that `room` promised, in the same loop pass; counts it while it runs."""
-        name = target.function.name
-        unreserved = self.concurrency.begin(target.function)
-        telemetry.RUNNING.labels(function=name).inc()
+    def begin(self, target: Target) -> Slot:
+        """Take a slot that `room` promised, in the same loop pass; `run` must follow."""
+        self._promised += 1
+        telemetry.RUNNING.labels(function=target.function.name).inc()
+        return Slot(target=target, unreserved=self.concurrency.begin(target.function))
+
+    async def run(self, slot: Slot, invocation: Invocation) -> InvocationResult:
+        """Run on a slot and give it back. Raises InvokeError when it was not accepted."""
+        name = slot.target.function.name
+        self._promised -= 1
         try:
-            return await self._runtime.invoke(target.version, invocation)
+            return await self._runtime.invoke(slot.target.version, invocation)
         finally:
-            self.concurrency.end(name, unreserved=unreserved)
+            self.concurrency.end(name, unreserved=slot.unreserved)
             telemetry.RUNNING.labels(function=name).dec()
             self._slot_freed()
 
@@ -214,7 +230,7 @@ class FunctionService:
         payload = checked_payload(payload, max_bytes=limits.SYNC_PAYLOAD_MAX_BYTES, kind="RequestResponse")
         await self._slot(resolved)
         result = await self.run(
-            resolved,
+            self.begin(resolved),
             Invocation(
                 request_id=request_id,
                 payload=payload,
@@ -239,7 +255,7 @@ class FunctionService:
             self._background.append(waiter)
             await self._backstop(waiter)
         return await self.run(
-            resolved,
+            self.begin(resolved),
             Invocation(
                 request_id=request_id,
                 payload=payload or b"{}",

@@ -45,8 +45,12 @@ class Service(Protocol):
         """How many could start now."""
         ...
 
-    async def run(self, target: Any, invocation: Invocation) -> InvocationResult:
-        """Run on a promised slot."""
+    def begin(self, target: Any) -> Any:
+        """Take a slot that `room` promised."""
+        ...
+
+    async def run(self, slot: Any, invocation: Invocation) -> InvocationResult:
+        """Run on that slot and give it back."""
         ...
 
     def on_free(self, callback: Callable[[], None]) -> None:
@@ -242,7 +246,7 @@ class Dispatcher:
         flow.retries_running += retry
         self._turn += 1
         flow.turn = self._turn
-        self._spawn(self._attempt(flow, entry, target, retry=retry))
+        self._spawn(self._attempt(flow, entry, self._service.begin(target), retry=retry))
         return True
 
     def _retry_turn(self, flow: _Flow, *, has_fresh: bool) -> bool:
@@ -273,13 +277,14 @@ class Dispatcher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _attempt(self, flow: _Flow, entry: Parked, target: Any, *, retry: bool) -> None:
+    async def _attempt(self, flow: _Flow, entry: Parked, slot: Any, *, retry: bool) -> None:
+        target = slot.target
         try:
             settled = await self._delivery.attempt(
                 entry,
                 config=target.function.event_invoke,
                 invoked_arn=target.invoked_arn,
-                run=partial(self._service.run, target),
+                run=partial(self._service.run, slot),
                 stored=retry,
             )
         except asyncio.CancelledError:

@@ -1,0 +1,473 @@
+"""Asynchronous delivery on virtual time, against lambda-semantics 2.1 (annex B checks 6 to 9)."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+
+from bridge.core.errors import FunctionNotFound, LaneFull, RuntimeUnavailable, StoreFull, Throttled
+from bridge.core.function import EventInvokeConfig, Function, FunctionVersion, function_arn
+from bridge.core.invocation import AttemptStatus, Condition, InvocationResult, InvocationType, ResultKind
+from bridge.core.record import Record
+from bridge.destinations.spill import Spill
+from bridge.invokers.service import FunctionService
+from bridge.pipeline.delivery import AsyncDelivery
+from bridge.pipeline.dispatcher import Dispatcher
+from bridge.pipeline.intake import JournalIntake
+from bridge.testing.clock import ManualClock, settle
+from bridge.testing.journal import MemoryJournal, MemoryOutcomes
+from bridge.testing.runtime import ScriptedRuntime
+from bridge.testing.store import MemoryDeadLetters, MemoryMarks, MemoryParked
+
+
+class Catalog:
+    def __init__(self) -> None:
+        self.functions: dict[str, Function] = {}
+
+    def get(self, name: str) -> Function:
+        try:
+            return self.functions[name]
+        except KeyError:
+            raise FunctionNotFound(f"Function not found: {function_arn(name)}:$LATEST") from None
+
+
+class World:
+    """One daemon's delivery, in memory, on a clock of our own."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.catalog = Catalog()
+        self.runtime = ScriptedRuntime(self.clock)
+        self.journal = MemoryJournal()
+        self.outcomes = MemoryOutcomes()
+        self.parked = MemoryParked()
+        self.dead = MemoryDeadLetters(self.parked)
+        self.marks = MemoryMarks()
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def function(self, name: str = "f", *, reserved: int | None = None, **config: object) -> None:
+        version = FunctionVersion(name=name, arn=function_arn(name), code="/x", revision="1", handler="a.b")
+        self.catalog.functions[name] = Function(
+            name=name, latest=version, reserved_concurrency=reserved, event_invoke=EventInvokeConfig(**config)
+        )
+
+    async def start(self, **options: int) -> None:
+        self.service = FunctionService(catalog=self.catalog, runtime=self.runtime, clock=self.clock)
+        self.delivery = AsyncDelivery(
+            outcomes=self.outcomes,
+            parked=self.parked,
+            dead_letters=self.dead,
+            destination=Spill(self.dead),
+            clock=self.clock,
+        )
+        self.dispatcher = Dispatcher(
+            service=self.service,
+            delivery=self.delivery,
+            journal=self.journal,
+            outcomes=self.outcomes,
+            parked=self.parked,
+            dead_letters=self.dead,
+            marks=self.marks,
+            clock=self.clock,
+            **options,
+        )
+        self.intake = JournalIntake(journal=self.journal, dispatcher=self.dispatcher, clock=self.clock)
+        await self.dispatcher.open(list(self.catalog.functions))
+        await self.intake.open(window_s=300)
+        self.tasks.append(asyncio.create_task(self.dispatcher.run()))
+        self.dispatcher.kick()
+        await settle()
+
+    async def stop(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        self.tasks.clear()
+        self.dispatcher._draining = True  # as dead as after kill -9: it starts nothing any more
+
+    async def post(
+        self, *, function: str = "f", delivery_id: str = "", payload: bytes = b"{}", source: str = "r"
+    ) -> str:
+        record = Record(
+            id=str(uuid.uuid4()),
+            source=source,
+            function=function,
+            invocation_type=InvocationType.EVENT,
+            received_at=self.clock.time(),
+            payload=payload,
+            delivery_id=delivery_id,
+        )
+        receipt = await self.intake.submit(record, deduplicate_s=300)
+        await settle()
+        return receipt.id
+
+    def starts(self, name: str = "f") -> list[float]:
+        return [round(at, 3) for at, function, _ in self.runtime.invocations if function == name]
+
+    def conditions(self) -> list[tuple[Condition, int]]:
+        return [(letter.condition, letter.attempts) for letter in self.dead.letters.values()]
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World()
+    yield made
+    await made.stop()
+
+
+def boom(_: object) -> object:
+    raise ValueError("boom")
+
+
+async def test_a_handler_that_always_fails_runs_three_times_at_0_60_and_180_s_with_one_request_id(world):
+    world.function()
+    world.runtime.handlers["f"] = boom
+    await world.start()
+    request_id = await world.post()
+
+    await world.clock.advance(600)
+
+    assert world.starts() == [0.0, 60.0, 180.0]
+    assert world.runtime.asked() == [request_id] * 3
+    assert world.conditions() == [(Condition.RETRIES_EXHAUSTED, 3)]
+    assert world.parked.entries == {}
+
+
+@pytest.mark.parametrize(("age_s", "attempts"), [(60, 1), (90, 2)])
+async def test_the_age_test_looks_ahead(world, age_s, attempts):
+    world.function(maximum_event_age_s=age_s)
+    world.runtime.handlers["f"] = boom
+    await world.start()
+    await world.post()
+
+    await world.clock.advance(300)
+
+    assert world.conditions() == [(Condition.EVENT_AGE_EXCEEDED, attempts)]
+    assert len(world.starts()) == attempts
+
+
+async def test_throttles_and_system_errors_use_no_retry_and_back_off_for_up_to_six_hours(world):
+    world.function()
+    broken = {"until": 3600.0}
+
+    def handler(_: object) -> object:
+        if world.clock.monotonic() < broken["until"]:
+            return InvocationResult(kind=ResultKind.UNKNOWN, payload=b"", version="", error_type="ServiceException")
+        return "fine"
+
+    world.runtime.handlers["f"] = handler
+    await world.start()
+    await world.post()
+
+    await world.clock.advance(21_600)
+
+    assert world.conditions() == []
+    assert world.parked.entries == {}
+    assert len(world.starts()) > 5
+    gaps = [b - a for a, b in zip(world.starts(), world.starts()[1:], strict=False)]
+    assert max(gaps) <= 302 and gaps[0] >= 1
+    assert world.outcomes.attempts[-1].status is AttemptStatus.OK
+
+
+async def test_a_target_that_stays_broken_ends_as_event_age_exceeded(world):
+    world.function()
+
+    def handler(_: object) -> object:
+        raise RuntimeUnavailable("no worker") if False else Throttled("x")
+
+    world.runtime.handlers["f"] = lambda _: InvocationResult(kind=ResultKind.UNKNOWN, payload=b"", version="")
+    await world.start()
+    await world.post()
+
+    await world.clock.advance(22_000)
+
+    assert world.conditions() == [(Condition.EVENT_AGE_EXCEEDED, 0)]
+
+
+async def test_reserved_concurrency_0_goes_to_the_dead_letters_at_once_and_unrun(world):
+    world.function(reserved=0)
+    await world.start()
+    await world.post()
+    await world.clock.advance(2)
+
+    assert world.starts() == []
+    assert world.conditions() == [(Condition.ZERO_RESERVED_CONCURRENCY, 0)]
+
+
+async def test_the_events_of_a_removed_function_become_dead_letters(world):
+    world.function()
+    world.runtime.slots = 0
+    await world.start()
+    await world.post()
+    del world.catalog.functions["f"]
+    await world.clock.advance(2)
+
+    assert world.conditions() == [(Condition.FUNCTION_NOT_FOUND, 0)]
+
+
+async def test_events_too_old_are_given_up_without_a_slot(world):
+    world.function(maximum_event_age_s=60)
+    world.runtime.slots = 0
+    await world.start()
+    await world.post()
+    await world.clock.advance(62)
+
+    assert world.conditions() == [(Condition.EVENT_AGE_EXCEEDED, 0)]
+
+
+async def test_a_local_limit_is_no_throttle_the_event_waits_unparked_at_the_head_of_its_lane(world):
+    world.function(reserved=2)
+    world.runtime.duration_s["f"] = 10
+    await world.start()
+    ids = [await world.post() for _ in range(6)]
+    await world.clock.advance(60)
+
+    assert world.runtime.running_max == 2
+    assert world.runtime.asked() == ids
+    assert world.starts() == [0.0, 0.0, 10.0, 10.0, 20.0, 20.0]
+    assert world.parked.entries == {}
+
+
+async def test_free_slots_go_round_over_waiting_lanes(world):
+    world.function("a")
+    world.function("b")
+    world.runtime.slots = 2
+    world.runtime.duration_s |= {"a": 1, "b": 1}
+    await world.start()
+    for _ in range(6):
+        await world.post(function="a")
+    for _ in range(2):
+        await world.post(function="b")
+    await world.clock.advance(10)
+
+    assert world.starts("b") == [1.0, 2.0]
+    assert world.starts("a") == [0.0, 0.0, 1.0, 2.0, 3.0, 3.0]
+
+
+async def test_retries_get_half_of_the_slots_while_fresh_events_wait(world):
+    world.function(reserved=4, retry_delays_s=(5.0,))
+    world.runtime.duration_s["f"] = 1
+    failing: set[str] = set()
+
+    def handler(invocation: object) -> object:
+        if invocation.request_id in failing:
+            failing.discard(invocation.request_id)
+            raise ValueError("once")
+        return None
+
+    world.runtime.handlers["f"] = handler
+    await world.start()
+    failing.update([await world.post() for _ in range(8)])
+    first = set(failing)
+    await world.clock.advance(5.5)
+    for _ in range(16):
+        await world.post()
+    await world.clock.advance(1.4)
+    second_wave = [i.request_id for at, _, i in world.runtime.invocations if at >= 5]
+
+    retried = sum(request_id in first for request_id in second_wave)
+    assert 1 <= retried <= len(second_wave) / 2 + 2
+    await world.clock.advance(30)
+    assert len(world.runtime.invocations) == 8 + 8 + 16
+
+
+async def test_younger_events_go_on_while_one_is_parked(world):
+    world.function()
+    poison = b'{"poison":true}'
+    world.runtime.handlers["f"] = lambda i: boom(i) if i.payload == poison else "ok"
+    await world.start()
+    await world.post(payload=poison)
+    ids = [await world.post() for _ in range(3)]
+
+    assert world.runtime.asked()[1:] == ids
+    await world.clock.advance(400)
+    assert world.conditions() == [(Condition.RETRIES_EXHAUSTED, 3)]
+
+
+async def test_a_restart_keeps_attempts_and_due_times(world):
+    world.function()
+    world.runtime.handlers["f"] = boom
+    await world.start()
+    await world.post()
+    await world.clock.advance(30)
+    await world.stop()
+    await world.clock.advance(10)
+    await world.start()
+    await world.clock.advance(300)
+
+    assert world.starts() == [0.0, 60.0, 180.0]
+    assert world.conditions() == [(Condition.RETRIES_EXHAUSTED, 3)]
+
+
+async def test_a_restart_runs_what_was_stored_and_not_finished_and_nothing_else(world):
+    world.function()
+    await world.start()
+    done = await world.post()
+    world.runtime.slots = 0
+    waiting = [await world.post() for _ in range(3)]
+    await world.clock.advance(1)
+    await world.stop()
+    world.runtime.slots = 1000
+    await world.start()
+    await world.clock.advance(1)
+
+    assert world.runtime.asked() == [done, *waiting]
+
+
+async def test_a_clock_set_back_stretches_no_wait(world):
+    world.function()
+    world.runtime.handlers["f"] = boom
+    await world.start()
+    await world.post()
+    await world.stop()
+    for key, entry in list(world.parked.entries.items()):
+        world.parked.entries[key] = replace(entry, due_at=entry.due_at + 86_400)
+    await world.start()
+    await world.clock.advance(61)
+
+    assert world.starts() == [0.0, 60.0]
+
+
+async def test_a_full_disk_keeps_the_event_until_the_dead_letter_is_stored(world):
+    world.function(maximum_retry_attempts=0)
+    world.runtime.handlers["f"] = boom
+    await world.start()
+    world.dead.fail_with = StoreFull("no space")
+    await world.post()
+    await world.clock.advance(20)
+    assert world.conditions() == []
+    assert world.delivery.unsettled == 1
+    world.dead.fail_with = None
+    await world.clock.advance(5)
+
+    assert world.conditions() == [(Condition.RETRIES_EXHAUSTED, 1)]
+    assert world.delivery.unsettled == 0
+    assert len(world.starts()) == 1
+
+
+async def test_a_full_lane_pushes_back_and_only_that_lane(world):
+    world.function("f")
+    world.function("g")
+    world.runtime.slots = 0
+    await world.start(lane_events_max=3)
+    for _ in range(3):
+        await world.post()
+    with pytest.raises(LaneFull):
+        await world.post()
+    await world.post(function="g")
+    world.runtime.slots = 1000
+    world.dispatcher.kick()
+    await settle()
+    await world.post()
+
+    assert len(world.starts()) == 4
+
+
+async def test_a_duplicate_delivery_gets_the_first_id_and_is_not_run_twice(world):
+    world.function()
+    await world.start()
+    first = await world.post(delivery_id="d1")
+    second = await world.post(delivery_id="d1")
+    other_route = await world.post(delivery_id="d1", source="other")
+
+    assert first == second != other_route
+    assert world.runtime.asked() == [first, other_route]
+
+
+async def test_duplicates_are_known_after_a_restart_and_forgotten_after_the_window(world):
+    world.function()
+    await world.start()
+    first = await world.post(delivery_id="d1")
+    await world.stop()
+    await world.start()
+    assert await world.post(delivery_id="d1") == first
+    await world.clock.advance(301)
+
+    assert await world.post(delivery_id="d1") != first
+
+
+async def test_a_duplicate_of_an_event_that_could_not_be_stored_is_tried_itself(world):
+    world.function()
+    await world.start()
+    world.journal.fail_with = StoreFull("no space")
+    with pytest.raises(StoreFull):
+        await world.post(delivery_id="d1")
+    world.journal.fail_with = None
+    second = await world.post(delivery_id="d1")
+
+    assert world.runtime.asked() == [second]
+
+
+async def test_retention_learns_what_is_unfinished(world):
+    world.function()
+    world.runtime.slots = 1
+    world.runtime.duration_s["f"] = 100
+    await world.start()
+    for _ in range(3):
+        await world.post()
+
+    assert world.dispatcher.unfinished(0, 2) == [0, 1]
+    assert world.dispatcher.unfinished(0, 99) == [0, 1, 2]
+
+
+async def test_explain_says_what_an_event_waits_for(world):
+    world.function(reserved=1)
+    world.runtime.duration_s["f"] = 5
+    world.runtime.handlers["f"] = boom
+    await world.start()
+    first, second = [await world.post() for _ in range(2)]
+
+    async def why(request_id: str) -> str:
+        return await world.dispatcher.explain(world.journal.find(request_id))
+
+    assert await why(first) == "running now: attempt 1"
+    assert "waits for a free slot" in await why(second)
+    await world.clock.advance(5)
+    assert await why(first) == "retry 1 due in 60 s after ValueError: boom"
+    await world.clock.advance(500)
+    assert await why(first) == ""
+
+
+async def test_a_drain_starts_nothing_new_and_what_is_cut_off_runs_at_the_next_start(world):
+    world.function(reserved=1)
+    world.runtime.duration_s["f"] = 5
+    await world.start()
+    first, second = [await world.post() for _ in range(2)]
+    draining = asyncio.create_task(world.dispatcher.drain(deadline_s=0))
+    await settle()
+
+    assert await draining == 1
+    await world.stop()
+    world.runtime.duration_s["f"] = 0
+    await world.start()
+    await world.clock.advance(1)
+    assert world.runtime.asked() == [first, first, second]
+
+
+async def test_six_hours_of_retries_take_no_time(world):
+    world.function()
+    world.runtime.handlers["f"] = lambda _: InvocationResult(kind=ResultKind.UNKNOWN, payload=b"", version="")
+    await world.start()
+    for _ in range(20):
+        await world.post()
+    await world.clock.advance(6 * 3600 + 300)
+
+    assert world.conditions() == [(Condition.EVENT_AGE_EXCEEDED, 0)] * 20
+
+
+async def test_a_buffer_that_overflows_is_found_again_through_the_index(world):
+    world.function()
+    world.runtime.slots = 0
+    await world.start()
+    lane = world.dispatcher.lane("f")
+    lane._buffer_events_max = 2
+    ids = [await world.post() for _ in range(9)]
+    assert world.dispatcher.status()[0].waiting == 9
+    world.runtime.slots = 1
+    world.dispatcher.kick()
+    await world.clock.advance(5)
+
+    assert world.runtime.asked() == ids
+    assert world.dispatcher.status()[0].waiting == 0
