@@ -1,0 +1,92 @@
+"""Retention: the oldest segments go by age and size, slowly, and take no unfinished event with them."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import structlog
+
+from bridge.core.ports import Clock
+from bridge.journal.journal import SegmentJournal
+from bridge.journal.segment import Segment
+
+log = structlog.get_logger("bridge.retention")
+
+_PAUSE_S: Final = 1.0
+"""At most one segment a second: a wrong clock cannot take everything at once."""
+_IDLE_S: Final = 10.0
+_JUMP_S: Final = 60.0
+_JUMP_PAUSE_S: Final = 3600.0
+
+
+class Retention:
+    """Deletes segments past their age or above the size; evacuates what is unfinished first."""
+
+    def __init__(
+        self,
+        journal: SegmentJournal,
+        *,
+        clock: Clock,
+        retention_s: float,
+        retention_bytes: int,
+        unfinished: Callable[[int, int], Sequence[int]],
+    ) -> None:
+        self._journal = journal
+        self._clock = clock
+        self._retention_s = retention_s
+        self._retention_bytes = retention_bytes
+        self._unfinished = unfinished
+        self._paused_until = 0.0
+        self._offset = clock.stepped() - clock.monotonic()
+
+    def configure(self, *, retention_s: float, retention_bytes: int) -> None:
+        """Take new limits."""
+        self._retention_s = retention_s
+        self._retention_bytes = retention_bytes
+
+    async def run(self) -> None:
+        """Delete what is due, for ever; for the supervisor."""
+        while True:
+            deleted = await self.step()
+            await self._clock.sleep(_PAUSE_S if deleted else _IDLE_S)
+
+    async def step(self) -> bool:
+        """Delete at most one segment; True when one went."""
+        self._watch_clock()
+        self._release_holds()
+        if self._clock.monotonic() < self._paused_until or not self._is_due():
+            return False
+        segment = self._journal.segments[0]
+        unfinished = self._unfinished(segment.base, (segment.number + 1) << 32)
+        await asyncio.to_thread(self._delete, segment, unfinished)
+        log.info("segment_deleted", segment=f"{segment.number:08x}", evacuated=len(unfinished))
+        return True
+
+    def _watch_clock(self) -> None:
+        offset = self._clock.stepped() - self._clock.monotonic()
+        if abs(offset - self._offset) > _JUMP_S:
+            self._paused_until = self._clock.monotonic() + _JUMP_PAUSE_S
+            log.warning("retention_paused", clock_step_s=round(offset - self._offset), pause_s=_JUMP_PAUSE_S)
+        self._offset = offset
+
+    def _is_due(self) -> bool:
+        segments = self._journal.segments
+        if len(segments) < 2:
+            return False
+        oldest, following = segments[0], segments[1]
+        pinned = self._journal.pinned
+        if pinned is not None and pinned < following.base:
+            return False
+        if sum(segment.end for segment in segments) > self._retention_bytes:
+            return True
+        newest_at = oldest.row(oldest.count - 1)[2] / 1000 if oldest.count else 0.0
+        return newest_at < self._clock.time() - self._retention_s
+
+    def _delete(self, segment: Segment, unfinished: Sequence[int]) -> None:
+        if unfinished:
+            self._journal.holds.keep(segment, unfinished)
+        self._journal.drop_oldest()
+
+    def _release_holds(self) -> None:
+        if len(self._journal.holds):
+            self._journal.holds.release(frozenset(self._unfinished(0, self._journal.start)))
