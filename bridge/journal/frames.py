@@ -2,7 +2,6 @@
 
 import hashlib
 import struct
-import uuid
 import zlib
 from dataclasses import dataclass
 from functools import lru_cache
@@ -40,11 +39,27 @@ def name_hash(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "little")
 
 
+def id_bytes(request_id: str) -> bytes:
+    """Return the 16 bytes of a UUID's text (uuid.UUID costs five times as much)."""
+    return bytes.fromhex(request_id.replace("-", ""))
+
+
+def id_text(raw: bytes) -> str:
+    """Return the text of a UUID's 16 bytes."""
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+@lru_cache(maxsize=4096)
+def _names(source: str, function: str) -> tuple[bytes, bytes, int, int]:
+    return source.encode(), function.encode(), name_hash(function.partition(":")[0]), name_hash(source)
+
+
 def encode(record: Record, *, segment: int, offset: int, synced_end: int, received_ms: int) -> tuple[bytes, bytes]:
     """Return the frame and the index row of a record that will lie at `offset` of `segment`."""
-    source, function = record.source.encode(), record.function.encode()
+    source, function, function_hash, source_hash = _names(record.source, record.function)
     delivery, context, payload = record.delivery_id.encode(), record.client_context, record.payload
-    raw_id = uuid.UUID(record.id).bytes
+    raw_id = id_bytes(record.id)
     length = HEADER_BYTES + len(source) + len(function) + len(delivery) + len(context) + len(payload)
     rest = b"".join((
         _AFTER_CRC.pack(
@@ -67,16 +82,7 @@ def encode(record: Record, *, segment: int, offset: int, synced_end: int, receiv
     ))  # fmt: skip
     crc = zlib.crc32(rest, zlib.crc32(_PLACE.pack(segment, offset)))
     flags = (FLAG_EVENT if record.invocation_type is InvocationType.EVENT else 0) | (FLAG_DELIVERY if delivery else 0)
-    row = ROW.pack(
-        offset,
-        length,
-        received_ms,
-        name_hash(record.function.partition(":")[0]),
-        name_hash(record.source),
-        len(payload),
-        flags,
-        raw_id,
-    )
+    row = ROW.pack(offset, length, received_ms, function_hash, source_hash, len(payload), flags, raw_id)
     return _CRC.pack(MAGIC, crc) + rest, row
 
 
@@ -103,7 +109,7 @@ class Frame:
             name_hash(record.source),
             len(record.payload),
             flags,
-            uuid.UUID(record.id).bytes,
+            id_bytes(record.id),
         )
 
 
@@ -131,7 +137,7 @@ def decode(data: bytes | memoryview, *, segment: int, offset: int) -> Frame:
     context_at = delivery_at + delivery_n
     payload_at = length - payload_n
     record = Record(
-        id=str(uuid.UUID(bytes=raw_id)),
+        id=id_text(raw_id),
         source=str(data[HEADER_BYTES:function_at], "utf-8"),
         function=str(data[function_at:delivery_at], "utf-8"),
         invocation_type=_TYPES[kind],
