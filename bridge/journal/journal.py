@@ -79,7 +79,12 @@ class SegmentJournal:
             StoreCorrupt: damage below the synced end.
         """
         self._loop = asyncio.get_running_loop()
-        await asyncio.to_thread(self._recover)
+        try:
+            await asyncio.to_thread(self._recover)
+        except BaseException:
+            for segment in self._segments:
+                segment.close()
+            raise
         active = self._segments[-1]
         self._writer = Writer(
             folder=self._folder,
@@ -106,7 +111,11 @@ class SegmentJournal:
     def _open_active(self, number: int) -> Segment:
         path = segment_path(self._folder, number)
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        rows, end, torn = recover(fd, folder=self._folder, number=number)
+        try:
+            rows, end, torn = recover(fd, folder=self._folder, number=number)
+        except BaseException:
+            os.close(fd)
+            raise
         if torn or not rows:
             log.warning("journal_tail_cut", segment=path.name, offset=end) if torn else None
             # Zeroed and synced before the first append: an old tail must never look like a new frame.

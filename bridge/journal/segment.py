@@ -115,10 +115,13 @@ class Segment:
         temporary.rename(path)
 
     def close(self) -> None:
-        """Release the file."""
+        """Release the file; rows that a reader is looking at stay readable."""
         if not self.closed:
             self.closed = True
             os.close(self.fd)
+            if isinstance(self._rows, mmap.mmap):
+                mapped, self._rows = self._rows, bytes(self._rows)[: self._count * ROW_BYTES]
+                mapped.close()
 
 
 def segment_path(folder: Path, number: int) -> Path:
@@ -149,9 +152,13 @@ def open_sealed(folder: Path, number: int) -> Segment:
         body = len(rows) - _SEAL.size
         if magic == _SEAL_MAGIC and count * ROW_BYTES == body and zlib.crc32(memoryview(rows)[:body]) == crc:
             return Segment(folder, number, fd=fd, rows=rows, end=end)
-    found, end, torn = recover(fd, folder=folder, number=number)
-    if torn:
-        raise StoreCorrupt(f"{segment_path(folder, number).name} ends in a damaged frame at byte {end}")
+    try:
+        found, end, torn = recover(fd, folder=folder, number=number)
+        if torn:
+            raise StoreCorrupt(f"{segment_path(folder, number).name} ends in a damaged frame at byte {end}")
+    except BaseException:
+        os.close(fd)
+        raise
     segment = Segment(folder, number, fd=fd, rows=found, end=end)
     segment.seal()
     return segment
