@@ -1,0 +1,7 @@
+"""The checker is checked before anything it says is believed."""
+
+from tests.crash import ledger
+
+
+def test_the_ledger_sees_planted_losses_repeats_and_reversals() -> None:
+    ledger.selftest()
