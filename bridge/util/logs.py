@@ -18,6 +18,8 @@ import orjson
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
+from bridge.util.text import escape
+
 __all__ = ["LEVELS", "configure", "escape", "forget_secrets", "mask", "register_secret"]
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -31,7 +33,6 @@ _ITEMS_MAX: Final = 100
 _SECRET_NAME: Final = re.compile(
     r"authorization|cookie|passw|secret|signature|token\Z|api_?key|private_?key|credential", re.IGNORECASE
 )
-_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _QUIET: Final = ("asyncio", "watchfiles", "uvicorn.access", "uvicorn.error", "uvicorn")
 _FIRST: Final = ("timestamp", "level", "event", "logger")
 
@@ -70,14 +71,6 @@ def forget_secrets() -> None:
 def mask(text: str) -> str:
     """Return `text` with every registered secret replaced by `***`."""
     return text if _pattern is None else _pattern.sub(MASK, text)
-
-
-def escape(text: str) -> str:
-    r"""Return `text` with control, direction and surrogate characters written as `\n`, `\x1b`, `\u202e`.
-
-    Nothing that came from outside can then start a line of its own or talk to the reader's terminal.
-    """
-    return _CONTROL.sub(lambda found: found.group().encode("unicode_escape", "surrogatepass").decode("ascii"), text)
 
 
 # --- from an entry to a line ----------------------------------------------------------------------------------------
@@ -199,12 +192,13 @@ class _Routed(logging.Handler):
         getattr(structlog.get_logger(record.name), method)(text, **extra)
 
 
-def configure(*, level: str = "info", style: str = "console", stream: TextIO | None = None) -> None:
+def configure(*, level: str = "info", style: str = "auto", stream: TextIO | None = None) -> None:
     """Set the whole process's logging; may be called again (reload).
 
     Args:
         level: `debug`, `info`, `warning` or `error`.
-        style: `json` (one object a line) or `console` (for people; colours only on a terminal).
+        style: `json` (one object a line), `console` (for people; colours only on a terminal), or `auto`
+            (console on a terminal, else json).
         stream: where lines go; standard error by default.
 
     Raises:
@@ -212,9 +206,11 @@ def configure(*, level: str = "info", style: str = "console", stream: TextIO | N
     """
     if level not in LEVELS:
         raise ValueError(f"log level {level!r}: one of {', '.join(LEVELS)}")
-    if style not in ("json", "console"):
-        raise ValueError(f"log format {style!r}: one of json, console")
+    if style not in ("auto", "json", "console"):
+        raise ValueError(f"log format {style!r}: one of auto, json, console")
     out = stream if stream is not None else (sys.stderr or io.StringIO())
+    if style == "auto":
+        style = "console" if out.isatty() else "json"
     if isinstance(out, io.TextIOWrapper):
         out.reconfigure(errors="backslashreplace")
     render = _as_json if style == "json" else _as_console(_has_colours(out))

@@ -90,7 +90,7 @@ def test_a_lone_surrogate_is_written_escaped(stream, style):
 
 def leak_everywhere(secret: str) -> None:
     logger = structlog.get_logger("bridge.x")
-    logger.info(f"in the event {secret}")
+    logger.info("in the event " + secret)
     logger.info("field", value=secret, nested={"a": [f"x{secret}y"], secret: 1}, thing=ValueError(secret))
     logging.getLogger("lib").warning("library said %s", secret)
     try:
@@ -211,3 +211,11 @@ def test_a_closed_stream_stops_nobody():
 def test_unknown_level_or_format_is_refused(level, style):
     with pytest.raises(ValueError, match="one of"):
         logs.configure(level=level, style=style)
+
+
+def test_auto_is_json_where_nobody_watches(stream):
+    logs.configure(stream=stream)
+
+    structlog.get_logger("bridge.x").info("seen")
+
+    assert entries(stream)[0]["event"] == "seen"
