@@ -84,7 +84,7 @@ check: $(VENV)/.stamp-test
 
 .PHONY: integration
 integration: $(VENV)/.stamp-test
-	@requirements/apt.sh bubblewrap:bwrap
+	@requirements/apt.sh bubblewrap:bwrap tini:tini
 	$(BIN)/pytest -n 2 tests/fundamentals tests/integration
 
 asyncio: $(VENV)/.stamp-test
