@@ -11,6 +11,7 @@ import queue
 import sqlite3
 import threading
 import time
+import uuid
 from pathlib import Path
 
 import uvloop
@@ -94,7 +95,9 @@ async def append(folder: Path, *, callers: int, seconds: float, payload: bytes) 
     log = SqliteLog(folder / "events.db")
     try:
         return await drive(
-            lambda n: log.append((f"{n:036d}", "bench", time.time(), None, payload)), callers=callers, seconds=seconds
+            lambda _: log.append((str(uuid.uuid4()), "bench", time.time(), None, payload)),
+            callers=callers,
+            seconds=seconds,
         )
     finally:
         log.close()
