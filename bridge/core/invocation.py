@@ -96,6 +96,8 @@ class AttemptStatus(StrEnum):
     """Final failure: the event is a dead letter."""
     UNKNOWN = "unknown"
     """System error or unknown outcome: tried again, not counted."""
+    ERROR = "error"
+    """Function error of a synchronous invocation: its caller has it, nothing is tried again."""
     REPLAYED_OK = "replayed_ok"
     REPLAYED_FAILED = "replayed_failed"
 

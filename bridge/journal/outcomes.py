@@ -24,8 +24,8 @@ _HEAD: Final = struct.Struct("<II")
 _BODY: Final = struct.Struct("<qQIHBxHHHHHHH16s")
 """position, started ms, duration us, number, status, lengths of function, version, error type, error
 message, log tail, log stream and replay, request id."""
-_ROW: Final = struct.Struct("<qIBxxx")
-"""position, offset, status: the index, in memory, and beside a sealed file."""
+_ROW: Final = struct.Struct("<q8sIBxxx")
+"""position, start of the request id, offset, status: the index, in memory, and beside a sealed file."""
 _STATUSES: Final = tuple(AttemptStatus)
 _STATUS_NUMBERS: Final = {status: number for number, status in enumerate(_STATUSES)}
 _PASSED: Final = frozenset(
@@ -135,7 +135,9 @@ class _File:
     def note(self, attempt: Attempt, length: int) -> None:
         """Index a frame that lies at the end."""
         flag = _REPLAY_FLAG if attempt.replay and attempt.status not in _LIVE else 0
-        self.rows += _ROW.pack(attempt.position, self.end, _STATUS_NUMBERS[attempt.status] | flag)
+        self.rows += _ROW.pack(
+            attempt.position, id_bytes(attempt.request_id)[:8], self.end, _STATUS_NUMBERS[attempt.status] | flag
+        )
         self.end += length
         self.newest_ms = max(self.newest_ms, int(attempt.started_at * 1000))
 
@@ -147,21 +149,20 @@ class _File:
         temporary.write_bytes(data)
         temporary.rename(self.path.with_suffix(".idx"))
 
-    def offsets(self, positions: frozenset[int]) -> Iterator[int]:
-        """Yield the offsets of the attempts of those positions, oldest first."""
+    def offsets(self, ids: frozenset[bytes]) -> Iterator[int]:
+        """Yield the offsets of the attempts of those request ids (their first 8 bytes), oldest first."""
         rows = bytes(self.rows)
-        if len(positions) > _FEW:
-            for position, offset, _ in _ROW.iter_unpack(rows):
-                if position in positions:
+        if len(ids) > _FEW:
+            for _, start, offset, _ in _ROW.iter_unpack(rows):
+                if start in ids:
                     yield offset
             return
         found = []
-        for position in positions:
-            wanted = position.to_bytes(8, "little", signed=True)
+        for wanted in ids:
             at = rows.find(wanted)
             while at >= 0:
-                if at % _ROW.size == 0:
-                    found.append(_ROW.unpack_from(rows, at)[1])
+                if at % _ROW.size == 8:
+                    found.append(_ROW.unpack_from(rows, at - 8)[2])
                 at = rows.find(wanted, at + 1)
         yield from sorted(found)
 
@@ -283,15 +284,17 @@ class OutcomesLog:
         if not wanted:
             return {}
         self._write()
-        positions = frozenset(record.position for record in wanted)
+        positions = {record.id: record.position for record in wanted}
+        ids = frozenset(id_bytes(request_id)[:8] for request_id in positions)
         oldest_ms = min(record.received_at for record in wanted) * 1000
         found: dict[int, list[Attempt]] = {}
         for file in list(self._files):
             if file.newest_ms < oldest_ms - 1000:
                 continue
-            for offset in file.offsets(positions):
+            for offset in file.offsets(ids):
                 attempt = file.read(offset)
-                found.setdefault(attempt.position, []).append(attempt)
+                if attempt.request_id in positions:
+                    found.setdefault(positions[attempt.request_id], []).append(attempt)
         return {position: _merged(attempts) for position, attempts in found.items()}
 
     def finished(self, *, after: int) -> set[int]:
@@ -299,7 +302,7 @@ class OutcomesLog:
         return {
             position
             for file in self._files
-            for position, _, status in _ROW.iter_unpack(bytes(file.rows))
+            for position, _, _, status in _ROW.iter_unpack(bytes(file.rows))
             if position > after and status in _PASSED
         }
 

@@ -124,11 +124,12 @@ class MemoryOutcomes:
 
     def for_events(self, records: Iterable[Record]) -> dict[int, list[Attempt]]:
         """Return attempts by position."""
-        found: dict[int, list[Attempt]] = {record.position: [] for record in records}
+        positions = {record.id: record.position for record in records}
+        found: dict[int, list[Attempt]] = {}
         for attempt in self.attempts:
-            if attempt.position in found:
-                found[attempt.position].append(attempt)
-        return {position: attempts for position, attempts in found.items() if attempts}
+            if attempt.request_id in positions:
+                found.setdefault(positions[attempt.request_id], []).append(attempt)
+        return found
 
     def finished(self, *, after: int) -> set[int]:
         """Return positions that their lane has passed."""

@@ -49,7 +49,8 @@ class ScriptedRuntime:
     def _result(self, version: FunctionVersion, invocation: Invocation, duration_s: float) -> InvocationResult:
         duration_ms = duration_s * 1000
         try:
-            answer = self.handlers.get(version.name, lambda _: None)(invocation)
+            handler = self.handlers.get(version.name)
+            answer = None if handler is None else handler(invocation)
         except Exception as error:  # noqa: BLE001 - a handler may raise anything; that is a function error
             text = orjson.dumps({"errorMessage": str(error), "errorType": type(error).__name__})
             return InvocationResult(
