@@ -1,0 +1,208 @@
+"""Checks that one key alone cannot tell: routes that clash, functions that are not there, files that are missing.
+
+They look at the expanded file, not at the settings, so that they find theirs beside every other mistake; what has
+the wrong type is passed over here and told by its own section.
+"""
+
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+from bridge.config.expand import Expanded
+from bridge.config.files import Unreadable, beside, read_small, reason
+from bridge.config.mistakes import Loc, near, plain
+from bridge.config.settings import API_DEFAULT, PUBLIC_DEFAULT
+from bridge.config.sources import METHODS, default_methods
+from bridge.config.values import SECRET_HINT, Address, parse_address
+from bridge.core import limits
+from bridge.core.function import split_target
+from bridge.registry.packages import handler_files, handler_mistake, has_handler
+
+Finding: TypeAlias = tuple[Loc, str]
+_SECRET_NAME: Final = re.compile(r"PASSW|SECRET|TOKEN|CREDENTIAL|(?:^|_)(?:PASS|PWD|KEY|APIKEY)(?:_|$)", re.IGNORECASE)
+
+
+def looks_secret(name: str) -> bool:
+    """Say whether a variable of this name most likely holds a secret."""
+    return _SECRET_NAME.search(name) is not None
+
+
+def mistakes(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
+    """Yield what is wrong between the parts of a file, and between it and the disk."""
+    yield from _functions(data, folder)
+    yield from _targets(data)
+    yield from _routes(data)
+    yield from _concurrency(data)
+    yield from _listeners(data)
+    yield from _tls_files(data, folder)
+    yield from _folders(data, folder)
+
+
+def warnings(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
+    """Yield what works and should not stay so: loosely kept secret files, secrets written as plain text."""
+    for loc, written in _file_references(data):
+        try:
+            mode = (folder / written).stat().st_mode
+        except (OSError, ValueError):
+            continue  # told as a mistake
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            yield loc, f"the file can be read by others (mode {stat.S_IMODE(mode):04o}); chmod 600 it"
+    for name, function in _tables(data, "functions"):
+        for variable, value in _table(function, "environment").items():
+            if isinstance(value, str) and not isinstance(value, Expanded) and looks_secret(variable):
+                yield ("functions", name, "environment", variable), f"a secret in plain text? {SECRET_HINT}"
+
+
+def _functions(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
+    for name, function in _tables(data, "functions"):
+        code, handler = function.get("code"), function.get("handler")
+        if not isinstance(code, str) or not code:
+            continue
+        path = beside(folder, code)
+        if fault := _folder_fault(path):
+            yield ("functions", name, "code"), fault
+        elif isinstance(handler, str) and not handler_mistake(handler) and not _can_hold(path, handler):
+            yield ("functions", name, "handler"), f"no {handler_files(handler)[0]} in the code folder"
+
+
+def _can_hold(path: Path, handler: str) -> bool:
+    try:
+        return has_handler(path, handler)
+    except (OSError, ValueError):
+        return False  # a NUL in the handler, a folder that may not be entered
+
+
+def _targets(data: Mapping[str, Any]) -> Iterator[Finding]:
+    functions = [name for name, _ in _tables(data, "functions", broken=True)]
+    for name, source in _tables(data, "sources"):
+        target = source.get("function")
+        if isinstance(target, str) and (wanted := split_target(target)[0]) not in functions:
+            yield ("sources", name, "function"), f"no function {plain(wanted)} here{near(wanted, functions)}"
+
+
+def _routes(data: Mapping[str, Any]) -> Iterator[Finding]:
+    owners: dict[tuple[str, str], str] = {}
+    for name, source in _tables(data, "sources"):
+        path, methods = source.get("path"), source.get("methods")
+        if not isinstance(path, str):
+            continue
+        if not isinstance(methods, list):
+            methods = default_methods(str(source.get("invocation_type")))
+        for method in (method for method in METHODS if method in methods):
+            owner = owners.setdefault((method, path), name)
+            if owner != name:
+                yield ("sources", name, "path"), f"{method} on this path is already the route of sources.{plain(owner)}"
+                break
+
+
+def _concurrency(data: Mapping[str, Any]) -> Iterator[Finding]:
+    account = _table(data, "invocation").get("account_concurrency", limits.ACCOUNT_CONCURRENCY_DEFAULT)
+    total = 0
+    for name, function in _tables(data, "functions"):
+        reserved = function.get("reserved_concurrency")
+        if isinstance(reserved, int) and isinstance(account, int) and reserved > 0:
+            total += reserved
+            if total > account > 0:
+                text = f"brings what functions reserve to {total}; invocation.account_concurrency is {account}"
+                yield ("functions", name, "reserved_concurrency"), text
+                return
+
+
+def _listeners(data: Mapping[str, Any]) -> Iterator[Finding]:
+    listen = _table(data, "listen")
+    addresses: dict[str, Address] = {}
+    for key, default in (("public", PUBLIC_DEFAULT), ("api", API_DEFAULT)):
+        written = listen.get(key, str(default))
+        try:
+            addresses[key] = parse_address(written)
+        except (TypeError, ValueError):
+            continue
+        if not addresses[key].is_loopback and "tls" not in listen:
+            text = 'reachable from elsewhere: tls must be written, as { cert, key }, "upstream" or "off"'
+            yield ("listen", key), text
+    if len(addresses) == 2 and addresses["public"] == addresses["api"] and addresses["api"].port:
+        yield ("listen", "api"), "the same address as listen.public"
+
+
+def _tls_files(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
+    tls = _table(_table(data, "listen"), "tls")
+    cert, key = tls.get("cert"), tls.get("key")
+    if not isinstance(cert, str) or not isinstance(key, str):
+        return
+    sound = True
+    for name, written in (("cert", cert), ("key", key)):
+        try:
+            read_small(folder / written, max_bytes=limits.MIB)
+        except Unreadable as error:
+            sound = False
+            yield ("listen", "tls", name), str(error)
+    if sound:
+        import ssl
+
+        try:
+            # The empty passphrase keeps OpenSSL from asking for one on the terminal.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(folder / cert, folder / key, password=lambda: b"")
+        except (OSError, ValueError):
+            yield ("listen", "tls"), "certificate and key are not a pair in PEM, or the key has a passphrase"
+
+
+def _folders(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
+    packages = _table(data, "runtime").get("packages")
+    if isinstance(packages, str) and packages and (fault := _folder_fault(beside(folder, packages))):
+        yield ("runtime", "packages"), fault
+    state = data.get("state")
+    if isinstance(state, str) and state and "\0" not in state:
+        try:
+            if not stat.S_ISDIR(beside(folder, state).stat().st_mode):
+                yield ("state",), "is not a folder"
+        except FileNotFoundError:
+            pass  # made at the first start
+        except OSError as error:
+            yield ("state",), reason(error)
+
+
+def _folder_fault(path: Path) -> str:
+    shown = str(path) if str(path).isprintable() else ascii(str(path))
+    try:
+        return "" if stat.S_ISDIR(path.stat().st_mode) else f"{shown} is not a folder"
+    except FileNotFoundError:
+        return f"no such folder: {shown}"
+    except OSError as error:
+        return f"{shown}: {reason(error)}"
+    except ValueError:
+        return "not a path"
+
+
+# --- looking into a tree that may hold anything ---
+
+
+def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = data.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def _tables(data: Mapping[str, Any], key: str, *, broken: bool = False) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the named tables of a section; with `broken`, also the names of what should be tables."""
+    for name, table in _table(data, key).items():
+        if isinstance(table, dict):
+            yield name, table
+        elif broken:
+            yield name, {}
+
+
+def _file_references(value: Any, loc: Loc = ()) -> Iterator[tuple[Loc, str]]:
+    """Yield every `{ file = "path" }`, and the private key of TLS."""
+    if loc == ("listen", "tls", "key") and isinstance(value, str):
+        yield loc, value
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _file_references(item, (*loc, index))
+    elif isinstance(value, dict):
+        if len(value) == 1 and isinstance(value.get("file"), str):
+            yield loc, value["file"]
+        else:
+            for key, item in value.items():
+                yield from _file_references(item, (*loc, key))

@@ -1,0 +1,130 @@
+"""`[functions.X]`: what runs, its limits, and how its asynchronous failures are handled."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, Field
+
+from bridge.config.section import Section, listed, subsection
+from bridge.config.values import EnvironmentValue, PathValue, Secret, refuse
+from bridge.core import limits
+from bridge.core.function import ENVIRONMENT_NAME_PATTERN, RESERVED_ENVIRONMENT, EventInvokeConfig
+from bridge.registry.catalog import FunctionSpec
+from bridge.registry.packages import handler_mistake
+
+if TYPE_CHECKING:
+    from bridge.config.settings import Settings
+
+
+def _checked_handler(handler: str) -> str:
+    if mistake := handler_mistake(handler):
+        refuse(mistake)
+    return handler
+
+
+def _checked_name(name: str) -> str:
+    if name in RESERVED_ENVIRONMENT:
+        refuse("is set by the runtime and may not be set here")
+    if not ENVIRONMENT_NAME_PATTERN.match(name):
+        refuse("a variable's name is a letter, then at least one letter, digit or underscore")
+    return name
+
+
+def _checked_size(environment: dict[str, Secret]) -> dict[str, Secret]:
+    plain = {name: secret.reveal() for name, secret in environment.items()}
+    # AWS measures the map as JSON (gettingstarted-limits.html: 4 KB, all variables together).
+    size = len(json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
+    if size > limits.ENVIRONMENT_MAX_BYTES:
+        refuse(f"names and values are {size} bytes together; at most {limits.ENVIRONMENT_MAX_BYTES} are allowed")
+    return environment
+
+
+Handler: TypeAlias = Annotated[str, AfterValidator(_checked_handler)]
+VariableName: TypeAlias = Annotated[str, AfterValidator(_checked_name)]
+Environment: TypeAlias = Annotated[dict[VariableName, EnvironmentValue], AfterValidator(_checked_size)]
+RetryDelay: TypeAlias = Annotated[float, Field(ge=0, le=limits.EVENT_AGE_MAX_S)]
+
+
+class EventInvokeSettings(Section):
+    """`event_invoke`: what happens to an asynchronous event after an error (API_PutFunctionEventInvokeConfig)."""
+
+    maximum_retry_attempts: int = Field(
+        default=limits.ASYNC_RETRY_ATTEMPTS_DEFAULT, ge=0, le=2, description="Retries after a function error."
+    )
+    maximum_event_age_s: int = Field(
+        default=limits.EVENT_AGE_DEFAULT_S,
+        ge=limits.EVENT_AGE_MIN_S,
+        le=limits.EVENT_AGE_MAX_S,
+        description="Seconds after which an event is given up.",
+    )
+    retry_delays_s: tuple[RetryDelay, ...] = listed(
+        "Seconds before each retry, 0..21600 each; the last one counts for any further retry.",
+        default=limits.ASYNC_RETRY_DELAYS_DEFAULT_S,
+        min_length=1,
+        max_length=10,
+    )
+    on_failure: Literal["spill"] = Field(
+        default="spill", description='Where failed events go; "spill": the local dead letters.'
+    )
+
+
+class FunctionSettings(Section):
+    """One function: a folder, a handler, and limits as on AWS."""
+
+    code: PathValue = Field(description="Folder that becomes the task root.")
+    handler: Handler = Field(
+        max_length=limits.HANDLER_MAX_CHARS, description="module.function; folder/module.function in a subfolder."
+    )
+    timeout_s: int = Field(
+        default=limits.TIMEOUT_DEFAULT_S,
+        ge=limits.TIMEOUT_MIN_S,
+        le=limits.TIMEOUT_MAX_S,
+        description="Seconds an invocation may take.",
+    )
+    memory_mb: int = Field(
+        default=limits.MEMORY_DEFAULT_MB,
+        ge=limits.MEMORY_MIN_MB,
+        le=limits.MEMORY_MAX_MB,
+        description="MB of memory of one worker.",
+    )
+    ephemeral_storage_mb: int = Field(
+        default=limits.EPHEMERAL_STORAGE_DEFAULT_MB,
+        ge=limits.EPHEMERAL_STORAGE_MIN_MB,
+        le=limits.EPHEMERAL_STORAGE_MAX_MB,
+        description="MB of the worker's own /tmp.",
+    )
+    environment: Environment = Field(
+        default={}, description="Variables, 4096 bytes together; a value is a string, { env = ... } or { file = ... }."
+    )
+    reserved_concurrency: int | None = Field(
+        default=None,
+        ge=0,
+        le=100_000,
+        description="Invocations at once, kept for this function; 0 stops it; left out: draws on the account's.",
+    )
+    event_invoke: EventInvokeSettings = subsection("How asynchronous events are retried.")
+
+
+def function_specs(settings: "Settings") -> list[FunctionSpec]:
+    """Return what the catalog is built from; secrets are revealed here, and only here, for the workers' environment."""
+    return [_spec(name, function) for name, function in settings.functions.items()]
+
+
+def _spec(name: str, function: FunctionSettings) -> FunctionSpec:
+    invoke = function.event_invoke
+    return FunctionSpec(
+        name=name,
+        code=function.code,
+        handler=function.handler,
+        timeout_s=function.timeout_s,
+        memory_mb=function.memory_mb,
+        ephemeral_storage_mb=function.ephemeral_storage_mb,
+        environment={variable: secret.reveal() for variable, secret in function.environment.items()},
+        reserved_concurrency=function.reserved_concurrency,
+        event_invoke=EventInvokeConfig(
+            maximum_retry_attempts=invoke.maximum_retry_attempts,
+            maximum_event_age_s=invoke.maximum_event_age_s,
+            retry_delays_s=invoke.retry_delays_s,
+            on_failure=invoke.on_failure,
+        ),
+    )

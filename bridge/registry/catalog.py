@@ -1,0 +1,159 @@
+"""The functions there are, by name: looked up on every invocation, replaced as one on reload."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import orjson
+
+from bridge.core import limits
+from bridge.core.errors import FunctionNotFound
+from bridge.core.function import (
+    ACCOUNT_DEFAULT,
+    LATEST,
+    REGION_DEFAULT,
+    EventInvokeConfig,
+    Function,
+    FunctionVersion,
+    function_arn,
+)
+from bridge.registry.packages import digest_folder
+
+# A revision covers secrets. Keyed anew in every process, it cannot be used to guess them, should it be shown.
+_REVISION_KEY: Final = os.urandom(32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionSpec:
+    """A function as it was asked for, before its code was looked at. Ranges as in `FunctionVersion`."""
+
+    name: str
+    code: Path
+    handler: str
+    timeout_s: int = limits.TIMEOUT_DEFAULT_S
+    memory_mb: int = limits.MEMORY_DEFAULT_MB
+    ephemeral_storage_mb: int = limits.EPHEMERAL_STORAGE_DEFAULT_MB
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Secrets resolved."""
+    reserved_concurrency: int | None = None
+    event_invoke: EventInvokeConfig = field(default_factory=EventInvokeConfig)
+
+
+def build_function(spec: FunctionSpec, *, region: str = REGION_DEFAULT, account: str = ACCOUNT_DEFAULT) -> Function:
+    """Return the function of a spec; reads its folder (blocking).
+
+    Raises:
+        ConfigError: the folder is missing, unreadable or too large.
+    """
+    latest = FunctionVersion(
+        name=spec.name,
+        arn=function_arn(spec.name, region=region, account=account),
+        code=os.path.abspath(spec.code),  # noqa: PTH100 - a link stays one, see _revision
+        revision="",
+        handler=spec.handler,
+        timeout_s=spec.timeout_s,
+        memory_mb=spec.memory_mb,
+        ephemeral_storage_mb=spec.ephemeral_storage_mb,
+        environment=dict(spec.environment),
+        region=region,
+    )
+    return Function(
+        name=spec.name,
+        latest=replace(latest, revision=_revision(latest)),
+        reserved_concurrency=spec.reserved_concurrency,
+        event_invoke=spec.event_invoke,
+    )
+
+
+def _revision(version: FunctionVersion) -> str:
+    """Return the digest of all that makes a running worker stale when it changes."""
+    facts = [
+        # Where a link leads is part of it: turned to another release with the same files, it is another revision.
+        version.arn, version.code, os.path.realpath(version.code), digest_folder(version.code), version.handler,
+        version.timeout_s, version.memory_mb, version.ephemeral_storage_mb, sorted(version.environment.items()),
+    ]  # fmt: skip
+    text = orjson.dumps([repr(fact) for fact in facts])
+    return hashlib.blake2b(text, key=_REVISION_KEY, digest_size=16).hexdigest()
+
+
+class FunctionCatalog:
+    """Functions by name. Lookups see either all of a replacement or none of it."""
+
+    def __init__(
+        self, functions: Iterable[Function] = (), *, region: str = REGION_DEFAULT, account: str = ACCOUNT_DEFAULT
+    ) -> None:
+        self._functions: Mapping[str, Function] = {function.name: function for function in functions}
+        self._region = region
+        self._account = account
+        self._swap = threading.Lock()
+
+    @classmethod
+    def from_specs(
+        cls, specs: Iterable[FunctionSpec], *, region: str = REGION_DEFAULT, account: str = ACCOUNT_DEFAULT
+    ) -> "FunctionCatalog":
+        """Build a catalog; reads every folder (blocking).
+
+        Raises:
+            ConfigError: a folder is missing, unreadable or too large.
+        """
+        built = [build_function(spec, region=region, account=account) for spec in specs]
+        return cls(built, region=region, account=account)
+
+    def get(self, name: str) -> Function:
+        """Return the function.
+
+        Raises:
+            FunctionNotFound: with AWS's text, which names `$LATEST` (semantics 1.6).
+        """
+        found = self._functions.get(name)
+        if found is None:
+            arn = function_arn(name, region=self._region, account=self._account)
+            raise FunctionNotFound(f"Function not found: {arn}:{LATEST}")
+        return found
+
+    def functions(self) -> tuple[Function, ...]:
+        """Return all functions, by name."""
+        return tuple(sorted(self._functions.values(), key=lambda function: function.name))
+
+    def reserved_total(self) -> int:
+        """Return the concurrency that functions keep for themselves, taken from the account's."""
+        return sum(function.reserved_concurrency or 0 for function in self._functions.values())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._functions
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+    def replace_all(self, new: "FunctionCatalog") -> frozenset[str]:
+        """Take over all that `new` holds; return the names that came, went or changed in any way.
+
+        What runs ends under the values it began with: they are frozen, and only looked up anew.
+        """
+        with self._swap:
+            before, after = self._functions, new._functions  # noqa: SLF001 - of our own class
+            self._region, self._account = new._region, new._account  # noqa: SLF001
+            self._functions = after
+        return frozenset(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+
+    def refresh(self, name: str) -> bool:
+        """Look at a function's code again (blocking; may run in a thread); True if its revision changed.
+
+        Raises:
+            FunctionNotFound: no such function.
+            ConfigError: its folder is missing, unreadable or too large; the function stays as it was.
+        """
+        function = self.get(name)
+        revision = _revision(function.latest)
+        if revision == function.latest.revision:
+            return False
+        latest = replace(function.latest, revision=revision)
+        with self._swap:
+            if self._functions.get(name) is not function:
+                return False  # a reload was faster, and it has looked at the code as well
+            self._functions = {**self._functions, name: replace(function, latest=latest)}
+        return True
