@@ -1,0 +1,551 @@
+"""One HTTP/1.1 connection: uvicorn's httptools protocol with limits, deadlines and refusals in one JSON line.
+
+What uvicorn leaves open and this adds: a deadline for the head and for the whole request, limits on head, target
+and pipelining, the Host rule, trailers that stay out of the headers, offers to upgrade that are declined without
+losing the body, an answer that survives an unread body (lingering close), and a way to give no answer at all.
+There are no timers per connection or request: the listener calls `check` on every open connection a few times a second.
+"""
+
+import asyncio
+import re
+from collections import deque
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Final, NoReturn, cast
+from urllib.parse import unquote
+
+import httptools
+import structlog
+from uvicorn._types import ASGI3Application, ASGISendEvent
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from bridge.util import telemetry
+from bridge.util.asgi import BODYLESS, ConnectionAbandoned, Headers, Shortcut, error_line, header_block
+
+log = structlog.get_logger("bridge.http")
+
+HEAD_MAX_BYTES: Final = 65_536
+"""Request target and all headers together."""
+QUIET_MAX_BYTES: Final = 2 * HEAD_MAX_BYTES
+"""What may arrive without completing a head or carrying body (chunk extensions, trailers)."""
+_HEAD_TOO_LARGE: Final = f"the request's head is larger than {HEAD_MAX_BYTES} bytes"
+PIPELINED_MAX: Final = 16
+"""Requests of one connection that may wait behind the one being answered."""
+REFUSED_OPEN_MAX: Final = 64
+"""Connections over the limit that are told so; any more are cut without a word."""
+LINGER_S: Final = 1.0
+"""After a refusal the rest of the request is read and thrown away this long: a reset would lose the answer."""
+
+# What a connection reads at the moment; plain integers, compared on every read.
+IDLE, HEAD, BODY, COMPLETE, DISCARD, LINGER = range(6)
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")
+_UPGRADE_HEADERS = frozenset({b"upgrade", b"http2-settings"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerLimits:
+    """What one listener accepts. Times in seconds, sizes in bytes."""
+
+    header_s: float = 5.0
+    """From a request's first byte to the end of its head; also from connecting to the first byte."""
+    request_s: float = 10.0
+    """From a request's first byte to its last; also how long a client may leave an answer unread."""
+    keepalive_s: float = 5.0
+    """Idle time between two requests of a connection."""
+    connections_max: int = 1024
+    header_max_bytes: int = 8190
+    """One header, name and value; also the whole request target."""
+    headers_max: int = 128
+    path_max_bytes: int = 4096
+
+
+@dataclass(slots=True, kw_only=True)
+class Hub:
+    """What the connections of one listener share."""
+
+    name: str
+    limits: ListenerLimits
+    config: Config
+    loop: asyncio.AbstractEventLoop
+    state: ServerState = field(default_factory=ServerState)
+    date: bytes = b""
+    """The Date header line of this second."""
+    draining: bool = False
+    empty: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set whenever the last connection has gone."""
+    statuses: dict[int, Any] = field(default_factory=dict)
+
+    def count(self, status: int) -> None:
+        """Count one answer."""
+        counter = self.statuses.get(status)
+        if counter is None:
+            counter = self.statuses[status] = telemetry.HTTP_REQUESTS.labels(listener=self.name, status=str(status))
+        counter.inc()
+
+
+class _Stop(Exception):
+    """Leaves the parser from within one of its callbacks; the refusal waits in the connection."""
+
+
+class Connection(HttpToolsProtocol):
+    """See the module. `check(now)` is to be called several times per shortest deadline."""
+
+    cycle: "Exchange"
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__(config=hub.config, server_state=hub.state, app_state={}, _loop=hub.loop)
+        self.hub = hub
+        self.access_log = False
+        self._limits = hub.limits
+        self._phase = IDLE
+        self._since = hub.loop.time()
+        self._served = False
+        self._progress = 0
+        self._quiet_bytes = 0
+        self._chunk_bytes = 0
+        self._fed_bytes = 0
+        """At least what the head being read has taken."""
+        self._reading: Exchange | None = None
+        self._active: Exchange | None = None
+        self._stopped: tuple[int, str] | None = None
+        self._pending: tuple[int, str] | None = None
+        self._declining = False
+        self._blocked_at: float | None = None
+        self._closing_at: float | None = None
+
+    # --- transport ---------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Count the connection in, or say that there are too many."""
+        super().connection_made(transport)
+        self.hub.empty.clear()
+        telemetry.HTTP_CONNECTIONS.labels(listener=self.hub.name).inc()
+        over = len(self.connections) - self._limits.connections_max
+        if over > REFUSED_OPEN_MAX or self.hub.draining:
+            transport.abort()
+        elif over > 0:
+            self._write_refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections; try again later")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count the connection out; whoever still works for it sees a disconnect."""
+        telemetry.HTTP_CONNECTIONS.labels(listener=self.hub.name).dec()
+        self._phase = DISCARD
+        self.pipeline.clear()
+        for exchange in (self._active, self._reading):
+            if exchange is not None and not exchange.response_complete:
+                exchange.disconnect()
+        super().connection_lost(exc)
+        del self.cycle  # it refers to us
+        if not self.connections:
+            self.hub.empty.set()
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, and refuse what cannot be parsed or is too large."""
+        if self._phase >= DISCARD:
+            return
+        progress = self._progress
+        self._chunk_bytes = len(data)
+        self._fed_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            self._decline_upgrade(data[offer.args[0] :])
+            return
+        except httptools.HttpParserError as error:
+            self._refuse(*(self._stopped or _parse_refusal(error)))
+            return
+        if self._progress == progress and self._phase != COMPLETE:
+            self._quiet_bytes += len(data)
+        elif self._phase != HEAD:
+            self._quiet_bytes = 0
+        if self._quiet_bytes > QUIET_MAX_BYTES:
+            self._refuse(431, _HEAD_TOO_LARGE)
+
+    def pause_writing(self) -> None:
+        """Remember since when the client has not read."""
+        super().pause_writing()
+        self._blocked_at = self.loop.time()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        self._blocked_at = None
+
+    def check(self, now: float) -> None:
+        """Enforce the deadlines that have passed by `now` (the loop's time)."""
+        limits = self._limits
+        if self.transport.is_closing():
+            self._closing_at = self._closing_at or now
+            if now - self._closing_at > limits.request_s:
+                self.transport.abort()
+            return
+        if self._blocked_at is not None and now - self._blocked_at > limits.request_s:
+            self.transport.abort()
+            return
+        phase, waited = self._phase, now - self._since
+        if phase == IDLE:
+            if waited > (limits.keepalive_s if self._served else limits.header_s):
+                self.transport.close()
+        elif phase == LINGER:
+            if waited > LINGER_S:
+                self.transport.abort()
+        elif self.flow.read_paused:
+            pass  # it is we who do not read
+        elif phase == HEAD and waited > limits.header_s:
+            self._refuse(408, f"the request's head took longer than {limits.header_s:g} s")
+        elif phase == BODY and waited > limits.request_s:
+            self._refuse(408, f"the request took longer than {limits.request_s:g} s")
+
+    def shutdown(self) -> None:
+        """Close when idle, else after the answers under way."""
+        if self._phase == IDLE:
+            self.transport.close()
+        for exchange in (self._active, self._reading):
+            if exchange is not None:
+                exchange.keep_alive = False
+
+    # --- parser callbacks --------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """Start the request's deadlines."""
+        super().on_message_begin()
+        self._progress += 1
+        self._quiet_bytes = self._chunk_bytes if self._phase == IDLE else 0
+        self._phase = HEAD
+        self._since = self.loop.time()
+        self._fed_bytes = self._chunk_bytes
+        if len(self.pipeline) >= PIPELINED_MAX:
+            self._stop(503, f"more than {PIPELINED_MAX} pipelined requests; send fewer at a time")
+
+    def on_url(self, url: bytes) -> None:
+        """Collect the request target."""
+        self.url += url
+        if len(self.url) > self._limits.header_max_bytes:
+            self._stop(414, f"the request target is longer than {self._limits.header_max_bytes} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Collect a header; trailers are dropped (a signature's header must not come after the body)."""
+        if self._phase == HEAD:
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Check the head and hand the request to the application, or queue it behind the one being answered."""
+        self._progress += 1
+        version = self.parser.get_http_version()
+        method = self.parser.get_method().decode("ascii")
+        if version not in ("1.1", "1.0"):
+            self._stop(505, "HTTP/1.1 is spoken here")
+        if method == "CONNECT":
+            self._stop(501, "CONNECT is not offered")
+        self._check_headers(version)
+        if self.parser.should_upgrade():
+            self._declining = True
+            return
+        scope = cast("dict[str, Any]", self.scope)
+        scope["method"] = method
+        if version != "1.1":
+            scope["http_version"] = version
+        path, scope["query_string"] = self._split_target()
+        scope["raw_path"] = path
+        text = path.decode("ascii")
+        scope["path"] = unquote(text) if "%" in text else text
+        self._phase = BODY
+        keep_alive = version != "1.0" and self.parser.should_keep_alive() and not self.hub.draining
+        exchange = self.cycle = self._reading = Exchange(self, keep_alive=keep_alive)
+        if self._active is None and not self.pipeline:
+            self._start_asgi_task(exchange, self.app)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((exchange, self.app))
+
+    def on_body(self, body: bytes) -> None:
+        """Hand a piece of the body over."""
+        self._progress += 1
+        exchange = self._reading
+        if exchange is None or exchange.response_complete:
+            return
+        exchange.body += body
+        if len(exchange.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        exchange.message_event.set()
+
+    def on_message_complete(self) -> None:
+        """The request is whole: from here on no deadline of ours ends it."""
+        if self._declining:
+            return
+        self._progress += 1
+        self._phase = COMPLETE
+        exchange, self._reading = self._reading, None
+        if exchange is not None:
+            exchange.more_body = False
+            exchange.message_event.set()
+
+    def _check_headers(self, version: str) -> None:
+        limits = self._limits
+        headers = self.headers
+        if len(headers) > limits.headers_max:
+            self._stop(431, f"more than {limits.headers_max} headers")
+        if self._fed_bytes > limits.header_max_bytes:  # else none can be too large
+            sizes = [len(name) + len(value) for name, value in headers]
+            if max(sizes, default=0) > limits.header_max_bytes:
+                self._stop(431, f"a header is larger than {limits.header_max_bytes} bytes")
+            if sum(sizes) + len(self.url) > HEAD_MAX_BYTES:
+                self._stop(431, _HEAD_TOO_LARGE)
+        hosts = 0
+        for name, value in headers:
+            if name == b"host":
+                hosts += 1
+                if _HOST.match(value) is None:
+                    self._stop(400, "the Host header is not a host")
+            elif name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+        if hosts > 1:
+            self._stop(400, "more than one Host header")
+        if not hosts and version == "1.1":
+            self._stop(400, "the Host header is missing")
+
+    def _split_target(self) -> tuple[bytes, bytes]:
+        try:
+            url = httptools.parse_url(self.url)
+        except httptools.HttpParserInvalidURLError:
+            self._stop(400, "the request target is not a URL")
+        path: bytes = url.path or b"/"
+        if len(path) > self._limits.path_max_bytes:
+            self._stop(414, f"the path is longer than {self._limits.path_max_bytes} bytes")
+        if not path.isascii():
+            self._stop(400, "the path is not ASCII; percent-encode it")
+        return path, url.query or b""
+
+    def _decline_upgrade(self, rest: bytes) -> None:
+        """Read a request that offers to upgrade (h2c, WebSocket) as if it had not: its body must not be lost."""
+        lines = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = [token.strip() for token in value.split(b",")]
+                value = b", ".join(t for t in tokens if t.lower() not in (b"upgrade", b"http2-settings"))  # noqa: PLW2901
+            if name not in _UPGRADE_HEADERS:
+                lines += (name, b": ", value, b"\r\n")
+        self._declining = False
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.data_received(b"".join([*lines, b"\r\n", rest]))
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._active = cast("Exchange", cycle)
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        """Start the next pipelined request, or wait for one."""
+        self._active = None
+        self._served = True
+        if self.transport.is_closing() or self._phase == LINGER:
+            return
+        if self.pipeline:
+            exchange, app = self.pipeline.pop()
+            self._since = self.loop.time()
+            self._start_asgi_task(exchange, app)
+            return
+        if self._pending is not None:
+            self._write_refusal(*self._pending)
+            return
+        if self._phase == COMPLETE:
+            self._phase = IDLE
+            self._since = self.loop.time()
+        self.flow.resume_reading()
+
+    def _stop(self, status: int, text: str) -> NoReturn:
+        self._stopped = (status, text)
+        raise _Stop
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Refuse the request being read, after the answers that come before its own."""
+        exchange, self._reading = self._reading, None
+        if exchange is not None and exchange is self._active:
+            if exchange.response_started:
+                self.transport.abort()
+                return
+            exchange.disconnect()
+            self._active = None
+        elif exchange is not None:
+            self.pipeline = deque(entry for entry in self.pipeline if entry[0] is not exchange)
+        self._phase = DISCARD
+        if self._active is None:
+            self._write_refusal(status, text)
+        else:
+            self._pending = (status, text)
+
+    def _write_refusal(self, status: int, text: str) -> None:
+        body = error_line(text)
+        retry = b"retry-after: 1\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else b""
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
+        self.transport.write(b"".join((STATUS_LINE[status], self.hub.date, head, retry, b"\r\n", body)))
+        self.hub.count(status)
+        self.linger()
+
+    def linger(self) -> None:
+        """Say no more, and throw away what still comes, for at most `LINGER_S`."""
+        self._phase = LINGER
+        self._since = self.loop.time()
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+
+class Exchange(RequestResponseCycle, Shortcut):
+    """One request and its answer: uvicorn's cycle, with a head that leaves together with a body known beforehand."""
+
+    def __init__(self, connection: Connection, *, keep_alive: bool) -> None:
+        super().__init__(
+            scope=connection.scope,
+            transport=connection.transport,
+            flow=connection.flow,
+            logger=connection.logger,
+            access_logger=connection.access_logger,
+            access_log=False,
+            default_headers=[],
+            message_event=asyncio.Event(),
+            expect_100_continue=connection.expect_100_continue,
+            keep_alive=keep_alive,
+            on_response=connection.on_response_complete,
+        )
+        self._connection = connection
+        self._head = b""
+        self._bodyless = False
+
+    def disconnect(self) -> None:
+        """Let the application see that there is nobody to answer."""
+        self.disconnected = True
+        self.message_event.set()
+
+    async def run_asgi(self, app: ASGI3Application) -> None:
+        """Run the application to its end; whatever it does, the client gets one answer or none, never half of two."""
+        try:
+            await app(self.scope, self.receive, self.send)
+        except ConnectionAbandoned:
+            self.transport.close()
+        except asyncio.CancelledError:
+            self.transport.close()
+            raise
+        except Exception:  # the task boundary: an application's fault must not end the connection's task unseen
+            log.exception("request_failed", listener=self._connection.hub.name)
+            self._fail()
+        else:
+            if not self.response_complete and not self.disconnected:
+                log.error("request_unanswered", listener=self._connection.hub.name)
+                self._fail()
+
+    def _fail(self) -> None:
+        if self.disconnected:
+            return
+        if self.response_started:
+            self.transport.abort()
+            return
+        self.answer(500, b"content-type: application/json\r\n", error_line("internal error"), close=True)
+
+    def whole_body(self) -> bytes | None:
+        """See `Shortcut`."""
+        if self.more_body or self.disconnected:
+            return None
+        body = bytes(self.body)
+        self.body.clear()
+        self.message_event.clear()
+        return body
+
+    def answer(self, status: int, block: bytes, body: bytes, *, close: bool) -> None:
+        """See `Shortcut`."""
+        if self.disconnected:
+            return
+        assert not self.response_started, "answered twice"
+        self.response_started = True
+        if close or self.more_body:
+            self.keep_alive = False
+        length = b"" if status in BODYLESS else b"content-length: %d\r\n" % len(body)
+        tail = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        if self.scope["method"] == "HEAD" or status in BODYLESS:
+            body = b""
+        hub = self._connection.hub
+        self.transport.write(b"".join((STATUS_LINE[status], hub.date, block, length, tail, body)))
+        hub.count(status)
+        self._complete()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Take an ASGI message (spec 2.3)."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if message["type"] == "http.response.start" and not self.response_started:
+            self.response_started = True
+            self.waiting_for_100_continue = False
+            self._start(message["status"], message.get("headers", ()))
+        elif message["type"] == "http.response.body" and self.response_started and not self.response_complete:
+            self._write(message.get("body", b""), more=message.get("more_body", False))
+        else:
+            raise RuntimeError(f"Unexpected ASGI message {message['type']!r}.")
+
+    def _start(self, status: int, headers: Headers) -> None:
+        if self.more_body:
+            self.keep_alive = False  # the rest of the request is not read
+        lines = []
+        for name, value in headers:
+            if name == b"content-length":
+                self.expected_content_length = int(value)
+                self.chunked_encoding = False
+            elif name == b"connection":
+                self.keep_alive = self.keep_alive and b"close" not in value.lower()
+                continue
+            lines.append((name, value))
+        block = header_block(lines)
+        self._bodyless = status in BODYLESS or self.scope["method"] == "HEAD"
+        tail = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        if self.chunked_encoding is None:
+            self.chunked_encoding = True
+            if not self._bodyless:
+                tail = b"transfer-encoding: chunked\r\n" + tail
+        hub = self._connection.hub
+        head = b"".join((STATUS_LINE[status], hub.date, block, tail))
+        hub.count(status)
+        if self.chunked_encoding and not self._bodyless:
+            self.transport.write(head)  # a stream: its first piece may be long in coming
+        else:
+            self._head = head
+
+    def _write(self, body: bytes, *, more: bool) -> None:
+        head, self._head = self._head, b""
+        if self._bodyless:
+            body = b""
+            self.expected_content_length = 0
+        elif self.chunked_encoding:
+            body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
+        else:
+            self.expected_content_length -= len(body)
+            if self.expected_content_length < 0 or (self.expected_content_length and not more):
+                raise RuntimeError("the answer's length is not its Content-Length")
+        if head or body:
+            self.transport.write(head + body)
+        if more:
+            return
+        self._complete()
+
+    def _complete(self) -> None:
+        self.response_complete = True
+        self.message_event.set()
+        if self.more_body:
+            self._connection.linger()
+        elif not self.keep_alive:
+            self.transport.close()
+        self.on_response()
+
+
+def _parse_refusal(error: httptools.HttpParserError) -> tuple[int, str]:
+    if isinstance(error, httptools.HttpParserInvalidMethodError):
+        return 501, "unknown method"
+    if isinstance(error, httptools.HttpParserInvalidURLError):
+        return 400, "the request target is not a URL"
+    return 400, "the request is not HTTP/1.1"
