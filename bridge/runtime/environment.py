@@ -1,0 +1,92 @@
+"""The environment and paths of a function's workers (semantics 6.5); nothing of the daemon's own gets in."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from bridge.core.function import FunctionVersion
+from bridge.runtime import mounts, sandbox
+
+EXEC_WRAPPER: Final = "AWS_LAMBDA_EXEC_WRAPPER"
+_EXEC_PREFIXES: Final = ("LD_", "PYTHON", "MALLOC_")
+_BOOTSTRAP: Final = Path(__file__).with_name("bootstrap.py")
+_LIBRARIES: Final = "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:{root}:{root}/lib:/opt/lib"
+
+
+def interpreter() -> str:
+    """Return the interpreter that runs functions: the base one, not a virtual environment's link to it."""
+    return os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
+
+
+def interpreter_paths() -> list[str]:
+    """Return the folders a worker needs besides its code."""
+    return sorted({os.path.realpath(sys.base_prefix), os.path.dirname(interpreter()), str(_BOOTSTRAP.parent)})
+
+
+def needs_exec(version: FunctionVersion) -> bool:
+    """Tell whether workers must be exec'd: the loader and the interpreter read these only when they start."""
+    names = version.environment
+    if EXEC_WRAPPER in names or any(name.startswith(_EXEC_PREFIXES) for name in names):
+        return True
+    return (Path(version.code) / "lib").is_dir()
+
+
+def variables(version: FunctionVersion, *, stream: str, task_root: str, scratch: str, region: str) -> dict[str, str]:
+    """Return the environment of one worker: what may be overridden, the customer's, then what is reserved."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    defaults = {
+        "LANG": "en_US.UTF-8",
+        "LC_CTYPE": "C.UTF-8",
+        "TZ": ":UTC",
+        "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+        "LD_LIBRARY_PATH": _LIBRARIES.format(root=task_root),
+        "PYTHONPATH": "/var/runtime",
+        "PWD": task_root,
+        "SHLVL": "0",
+        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+    }
+    if scratch != "/tmp":  # noqa: S108 - the worker's own
+        defaults["TMPDIR"] = scratch
+    reserved = {
+        "_HANDLER": version.handler,
+        "AWS_REGION": version.region or region,
+        "AWS_DEFAULT_REGION": version.region or region,
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_python{python}",
+        "AWS_LAMBDA_FUNCTION_NAME": version.name,
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(version.memory_mb),
+        "AWS_LAMBDA_FUNCTION_VERSION": version.version,
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{version.name}",
+        "AWS_LAMBDA_LOG_STREAM_NAME": stream,
+        "LAMBDA_TASK_ROOT": task_root,
+        "LAMBDA_RUNTIME_DIR": "/var/runtime",
+    }
+    return defaults | dict(version.environment) | reserved
+
+
+def init_settings(
+    version: FunctionVersion, *, environment: Mapping[str, str], task_root: str, packages: Path | None
+) -> dict[str, Any]:
+    """Return what the worker's first frame says."""
+    rewrite = [(os.path.realpath(sys.base_prefix), "/var/lang")]
+    if task_root != mounts.TASK_ROOT:
+        rewrite.insert(0, (task_root, mounts.TASK_ROOT))
+    return {
+        "environment": environment,
+        "handler": version.handler,
+        "task_root": task_root,
+        "path": [],
+        "packages": [] if packages is None else [str(packages)],
+        "rewrite": rewrite,
+    }
+
+
+def exec_request(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return program, arguments and environment of an exec'd worker."""
+    python = [interpreter(), "-S", "-P", str(_BOOTSTRAP)]
+    arguments = [*python, str(sandbox.SOCKET_DESCRIPTOR), str(sandbox.TOKENS_DESCRIPTOR)]
+    if wrapper := environment.get(EXEC_WRAPPER):
+        arguments.insert(0, wrapper)
+    return {"program": arguments[0], "argv": arguments, "env": dict(environment)}

@@ -1,0 +1,47 @@
+"""The wire between daemon and worker: length-prefixed frames, the same numbers as in `bootstrap.py`."""
+
+import struct
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+
+from bridge.core import limits
+from bridge.core.invocation import Invocation
+
+INIT: Final = 0
+INVOKE: Final = 1
+READY: Final = 2
+INIT_ERROR: Final = 3
+OK: Final = 4
+ERROR: Final = 5
+SKIPPED: Final = 6
+AHEAD: Final = 1
+"""Flag of an INVOKE frame: needs a token from the worker's counter before it may start."""
+
+_INVOKE: Final = struct.Struct("=IBBIIHHHI")
+RESULT: Final = struct.Struct("=IBIdI")
+"""length, kind, sequence, duration in ms, peak resident memory in KiB."""
+RESULT_REST: Final = RESULT.size - 4
+FRAME_MAX_BYTES: Final = limits.SYNC_RESPONSE_MAX_BYTES + 64 * limits.KIB
+"""Above this a worker talks nonsense: its own side already turns a larger answer into an error."""
+BEGIN_MARK: Final = b"\0bridge:begin:%d\0"
+
+
+def encode_init(settings: Mapping[str, Any]) -> bytes:
+    """Return the first frame of a worker: handler, environment, paths."""
+    body = orjson.dumps(settings)
+    return struct.pack("=IB", len(body) + 1, INIT) + body
+
+
+def encode_invoke(invocation: Invocation, *, sequence: int, timeout_ms: int, ahead: bool) -> bytes:
+    """Return the frame of one event."""
+    request_id = invocation.request_id.encode()
+    arn = invocation.invoked_arn.encode()
+    trace = invocation.trace_id.encode()
+    context = invocation.client_context
+    payload = invocation.payload
+    a, b, c, d = len(request_id), len(arn), len(trace), len(context)
+    length = _INVOKE.size - 4 + a + b + c + d + len(payload)
+    head = _INVOKE.pack(length, INVOKE, AHEAD if ahead else 0, sequence, timeout_ms, a, b, c, d)
+    return b"".join((head, request_id, arn, trace, context, payload))

@@ -1,0 +1,159 @@
+"""One keeper per worker: builds its namespaces, waits for its end, and leaves no descendant behind; child side.
+
+In a process-id namespace the keeper is process 1: when it ends, the kernel ends everything in there.
+Elsewhere it is the subreaper of the worker's tree, so that double-forked descendants come back to it.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NoReturn
+
+from bridge.runtime import mounts, sandbox, syscalls
+
+KILL_ROUNDS_MAX: Final = 1000
+
+
+def run(
+    request: Mapping[str, Any], *, control: socket.socket, descriptors: list[int], serve: Callable[[int, int], NoReturn]
+) -> NoReturn:
+    """Be the keeper of the worker that `request` describes; called in the forked child.
+
+    Args:
+        request: what the daemon asked the zygote for.
+        control: the zygote's socket to the daemon, for telling how the worker ended.
+        descriptors: the worker's socket, the write end of its log pipe, its token counter.
+        serve: the worker's main loop, given socket and token descriptors.
+    """
+    status = 70
+    try:
+        _run(request, control=control, descriptors=descriptors, serve=serve)
+        status = 0
+    except BaseException as error:  # noqa: BLE001 - a forked child must never return into the zygote's loop
+        _tell(control, {"op": "failed", "id": request["id"], "error": f"{type(error).__name__}: {error}"})
+    finally:
+        os._exit(status)
+
+
+def _tell(control: socket.socket, report: Mapping[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # the daemon is gone: nobody to tell
+        control.send(json.dumps(report).encode())
+
+
+def _run(
+    request: Mapping[str, Any], *, control: socket.socket, descriptors: list[int], serve: Callable[[int, int], NoReturn]
+) -> None:
+    syscalls.die_with_parent(signal.SIGKILL)
+    worker = 0
+
+    def end(_signal: int, _frame: object) -> None:
+        if worker:
+            os.kill(worker, signal.SIGKILL)
+        else:
+            os._exit(0)
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    if not request["process_namespace"]:
+        syscalls.become_subreaper()
+    if request["mounts"]:
+        mounts.enter_worker(
+            code=request["code"],
+            scratch=request["scratch"],
+            covered=request["covered"],
+            new_proc=request["process_namespace"],
+        )
+    worker = os.fork()
+    if worker == 0:
+        _be_worker(request, control=control, descriptors=descriptors, serve=serve)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    while True:
+        ended, status = os.wait()
+        if ended == worker:
+            break
+    _tell(control, {"op": "ended", "id": request["id"], "status": status})
+    if not request["process_namespace"]:
+        kill_children()
+
+
+def kill_children() -> None:
+    """Kill all descendants of this process, round by round: the orphans of each round become its children."""
+    for _ in range(KILL_ROUNDS_MAX):
+        for child in children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        try:
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        except ChildProcessError:
+            return
+        time.sleep(0.001)
+
+
+def children() -> list[int]:
+    """Return the process ids of this process's children."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:
+        me, found = os.getpid(), []
+        for entry in os.listdir("/proc"):
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                pid = int(entry)
+                with open(f"/proc/{pid}/stat", "rb") as stat:
+                    if int(stat.read().rpartition(b")")[2].split()[1]) == me:
+                        found.append(pid)
+        return found
+
+
+def _be_worker(
+    request: Mapping[str, Any], *, control: socket.socket, descriptors: list[int], serve: Callable[[int, int], NoReturn]
+) -> NoReturn:
+    status = 70
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.setsid()
+        _arrange_descriptors(request, descriptors, report=control)
+        facts = sandbox.confine(
+            user=request["user"],
+            memory_mb=request["memory_mb"],
+            file_mb=None if request["mounts"] else request["scratch_mb"],
+            filtered=request["filtered"],
+        )
+        os.chdir(mounts.TASK_ROOT if request["mounts"] else request["code"])
+        if request["probe"]:
+            _tell(control, {"op": "probed", "id": request["id"], "facts": [fact.as_list() for fact in facts]})
+            os._exit(0)
+        control.close()
+        if request["exec"] is not None:
+            os.execve(request["exec"]["program"], request["exec"]["argv"], request["exec"]["env"])  # noqa: S606
+        serve(sandbox.SOCKET_DESCRIPTOR, sandbox.TOKENS_DESCRIPTOR)
+    except BaseException as error:  # noqa: BLE001 - a forked child must never return into its parent's code
+        with contextlib.suppress(OSError):
+            os.write(2, f"worker could not start: {error}\n".encode())
+    finally:
+        os._exit(status)
+
+
+def _arrange_descriptors(request: Mapping[str, Any], descriptors: list[int], *, report: socket.socket) -> None:
+    """Leave open: 0 (/dev/null), 1 and 2 (log pipe), the socket, the tokens, and the control socket of a probe."""
+    worker_socket, log, tokens = descriptors
+    null = os.open(os.devnull, os.O_RDONLY)
+    inheritable = request["exec"] is not None
+    os.dup2(worker_socket, sandbox.SOCKET_DESCRIPTOR, inheritable=inheritable)
+    os.dup2(tokens, sandbox.TOKENS_DESCRIPTOR, inheritable=inheritable)
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    kept = report.fileno()
+    os.closerange(3, kept)
+    os.closerange(kept + 1, sandbox.SOCKET_DESCRIPTOR)
+    os.set_inheritable(kept, False)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - lives as long as the worker

@@ -1,0 +1,269 @@
+"""What functions write, kept per function and stream under AWS's names, within a size limit."""
+
+import asyncio
+import contextlib
+import heapq
+import os
+import re
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Final
+
+import structlog
+
+log = structlog.get_logger("bridge.runtime.logs")
+
+FUNCTION_MAX_BYTES: Final = 64 * 1024 * 1024
+BUFFER_MAX_BYTES: Final = 256 * 1024
+FLUSH_S: Final = 0.2
+STREAMS_MAX: Final = 200
+"""Files kept per function; the oldest go first."""
+OPEN_MAX: Final = 64
+FOLLOW_S: Final = 1.0
+READ_BACK_BYTES: Final = 1024 * 1024
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+Line = tuple[float, str, str]
+"""Time (epoch seconds), stream, text without a newline, control characters escaped."""
+
+
+def shown(text: str) -> str:
+    """Escape control characters, so that a line can neither forge another one nor drive a terminal."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def stream_name(version: str, *, at: float, token: str) -> str:
+    """Return AWS's name of a log stream: date of its start (UTC), version, 32 hexadecimal digits."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y/%m/%d}/[{version}]{token}"
+
+
+class TimeText:
+    """Formats times of log lines; the part down to the second is kept between calls."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = ""
+
+    def __call__(self, at: float) -> str:
+        """Return `2026-01-02T03:04:05.678Z`."""
+        second = int(at)
+        if second != self._second:
+            self._second = second
+            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        return f"{self._text}.{int((at - second) * 1000):03d}Z"
+
+
+class _Stream:
+    __slots__ = ("buffer", "file", "name", "path", "size")
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name = name
+        self.path = path
+        self.buffer = bytearray()
+        self.file: IO[bytes] | None = None
+        self.size = path.stat().st_size if path.exists() else 0
+
+
+class FunctionLogs:
+    """Log files `FOLDER/<function>/<stream with / as _>.log`, each line after its time.
+
+    `write` only buffers; buffers reach the files within 0.2 s. A function keeps at most
+    `max_bytes_per_function`: a file that reaches a quarter of it is rotated, the oldest files go.
+    """
+
+    def __init__(self, folder: Path, *, max_bytes_per_function: int = FUNCTION_MAX_BYTES) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes_per_function
+        self._streams: dict[tuple[str, str], _Stream] = {}
+        self._dirty: dict[_Stream, None] = {}
+        self._time_text = TimeText()
+        self._timer: asyncio.TimerHandle | None = None
+        self._failed = False
+        self._followers: dict[str, set[asyncio.Event]] = {}
+
+    def write(self, function: str, stream: str, data: bytes, *, at: float) -> None:
+        """Add whole lines that were written at `at` (epoch seconds). Never raises, never waits for the disk."""
+        entry = self._streams.get((function, stream))
+        if entry is None:
+            entry = self._open(function, stream)
+        prefix = self._time_text(at).encode() + b" "
+        body = data[:-1] if data.endswith(b"\n") else data
+        entry.buffer += prefix + body.replace(b"\n", b"\n" + prefix) + b"\n"
+        self._dirty[entry] = None
+        if len(entry.buffer) > BUFFER_MAX_BYTES:
+            self._flush_stream(entry)
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
+        for event in self._followers.get(function, ()):
+            event.set()
+
+    def _path(self, function: str, stream: str) -> Path:
+        return self._folder / function / f"{stream.replace('/', '_')}.log"
+
+    def _open(self, function: str, stream: str) -> _Stream:
+        path = self._path(function, stream)
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        entry = self._streams[function, stream] = _Stream(stream, path)
+        self._prune(path.parent)
+        while len(self._streams) > OPEN_MAX:
+            (key, oldest) = next(iter(self._streams.items()))
+            self._flush_stream(oldest)
+            self._close_stream(oldest)
+            del self._streams[key]
+        return entry
+
+    def flush(self) -> None:
+        """Write all buffers to their files."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for entry in list(self._dirty):
+            self._flush_stream(entry)
+
+    def _flush_stream(self, entry: _Stream) -> None:
+        self._dirty.pop(entry, None)
+        data, entry.buffer = entry.buffer, bytearray()
+        if not data:
+            return
+        try:
+            if entry.file is None:
+                descriptor = os.open(entry.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                entry.file = os.fdopen(descriptor, "ab", buffering=0)
+            entry.file.write(data)
+            self._failed = False
+        except OSError as error:  # a full disk must not stop functions: their logs are the first thing to give
+            if not self._failed:
+                log.warning("function_log_dropped", function=entry.path.parent.name, error=str(error))
+            self._failed = True
+            return
+        entry.size += len(data)
+        if entry.size >= self._max_bytes // 4:
+            self._rotate(entry)
+
+    def _rotate(self, entry: _Stream) -> None:
+        self._close_stream(entry)
+        with contextlib.suppress(OSError):
+            entry.path.rename(entry.path.with_name(f"{entry.path.name}.{time.time_ns()}"))
+        entry.size = 0
+        self._prune(entry.path.parent)
+
+    def _prune(self, folder: Path) -> None:
+        files: list[tuple[float, int, Path]] = []
+        with contextlib.suppress(OSError):
+            for item in os.scandir(folder):
+                status = item.stat()
+                files.append((status.st_mtime, status.st_size, Path(item.path)))
+        files.sort(reverse=True)
+        total = 0
+        for index, (_, size, path) in enumerate(files):
+            total += size
+            if index and (total > self._max_bytes * 3 // 4 or index >= STREAMS_MAX):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+    @staticmethod
+    def _close_stream(entry: _Stream) -> None:
+        if entry.file is not None:
+            entry.file.close()
+            entry.file = None
+
+    def end_stream(self, function: str, stream: str) -> None:
+        """Flush and close the file of a worker that ended."""
+        entry = self._streams.pop((function, stream), None)
+        if entry is not None:
+            self._flush_stream(entry)
+            self._close_stream(entry)
+
+    def close(self) -> None:
+        """Flush and close all files; twice is fine."""
+        self.flush()
+        for entry in self._streams.values():
+            self._close_stream(entry)
+        self._streams.clear()
+
+    async def tail(self, function: str, *, lines: int, follow: bool) -> AsyncIterator[Line]:
+        """Yield the last `lines` lines of a function over all its streams, then (if `follow`) new ones for ever."""
+        self.flush()
+        offsets: dict[Path, int] = {}
+        for line in await asyncio.to_thread(self._last, function, lines, offsets):
+            yield line
+        if not follow:
+            return
+        event = asyncio.Event()
+        self._followers.setdefault(function, set()).add(event)
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(FOLLOW_S):
+                        await event.wait()
+                event.clear()
+                self.flush()
+                for line in await asyncio.to_thread(self._new, function, offsets):
+                    yield line
+        finally:
+            followers = self._followers[function]
+            followers.discard(event)
+            if not followers:
+                del self._followers[function]
+
+    def _files(self, function: str) -> list[Path]:
+        try:
+            return sorted((self._folder / function).iterdir())
+        except OSError:
+            return []
+
+    def _last(self, function: str, count: int, offsets: dict[Path, int]) -> list[Line]:
+        newest: deque[Line] = deque(maxlen=max(0, count))
+        parts = []
+        for path in self._files(function):
+            with contextlib.suppress(OSError):
+                size = path.stat().st_size
+                offsets[path] = size
+                parts.append(_parse(path, max(0, size - READ_BACK_BYTES), size, count))
+        newest.extend(heapq.merge(*parts, key=lambda line: line[0]))
+        return list(newest)
+
+    def _new(self, function: str, offsets: dict[Path, int]) -> list[Line]:
+        parts = []
+        for path in self._files(function):
+            with contextlib.suppress(OSError):
+                size = path.stat().st_size
+                start = offsets.get(path, 0)
+                if re.search(r"\.log\.\d+$", path.name) and path not in offsets:
+                    start = offsets.pop(path.with_name(path.name.rpartition(".")[0]), 0)
+                if size > start:
+                    parts.append(_parse(path, start, size, None))
+                offsets[path] = size
+        return list(heapq.merge(*parts, key=lambda line: line[0]))
+
+
+def _parse(path: Path, start: int, end: int, count: int | None) -> list[Line]:
+    with path.open("rb") as file:
+        file.seek(start)
+        data = file.read(end - start)
+    rows = data.split(b"\n")[:-1]
+    if start and count is not None:
+        rows = rows[1:]  # began in the middle of a line
+    if count is not None:
+        rows = rows[len(rows) - min(len(rows), count) :]
+    stream = re.sub(r"\.log(\.\d+)?$", "", path.name)
+    date, _, rest = stream.partition("[")
+    stream = date.replace("_", "/") + "[" + rest if rest else stream
+    return [line for row in rows for line in _lines(row, stream)]
+
+
+def _lines(row: bytes, stream: str) -> Iterator[Line]:
+    stamp, _, text = row.partition(b" ")
+    try:
+        at = datetime.fromisoformat(stamp.decode()).timestamp()
+    except ValueError:
+        return
+    decoded = text.decode(errors="backslashreplace").rstrip("\r")
+    # AWS's runtime joins the lines of one error record by carriage returns; the rest of its lines are indented.
+    parts = decoded.split("\r") if decoded.startswith("[ERROR] ") else [decoded]
+    for part in parts:
+        yield at, stream, shown(part)

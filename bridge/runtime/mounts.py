@@ -1,0 +1,150 @@
+"""The worker's view of the file system: /var/task, a /tmp of its own, the rest read-only; child side.
+
+The zygote enters a mount namespace of its own and prepares what all workers share; each worker then gets a
+copy with its own code and scratch space. The host's mounts are never touched.
+"""
+
+import os
+import stat
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from bridge.runtime import syscalls
+
+TASK_ROOT: Final = "/var/task"
+SCRATCH: Final = "/tmp"  # noqa: S108 - the worker's own
+
+
+def enter(*, user_namespace: bool) -> None:
+    """Enter a new mount namespace whose changes nobody else sees; as a normal user through a user namespace.
+
+    Raises:
+        OSError: not allowed here.
+    """
+    user, group = os.getuid(), os.getgid()
+    if user_namespace:
+        syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
+        for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+                file.write(text)
+    else:
+        syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+
+
+def prepare(*, scratch: str, needed: Iterable[str], open_ways: bool) -> None:
+    """Make /var/task a mount point, open closed folders on the way to `needed`, and all else read-only.
+
+    Args:
+        scratch: empty folder below which scratch spaces are mounted later.
+        needed: paths that workers under another user id must reach (interpreter, packages).
+        open_ways: workers run under another user id, so 0700 folders on the way would stop them.
+    """
+    if not os.path.isdir(TASK_ROOT):
+        _skeleton(os.path.dirname(TASK_ROOT), extra=[os.path.basename(TASK_ROOT)])
+    if open_ways:
+        for closed in sorted({folder for path in needed if (folder := first_closed(path))}):
+            _open_way(closed, [path for path in needed if path.startswith(closed + "/")])
+    syscalls.mount(
+        "tmpfs", scratch, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0711,size=64k,nr_inodes=8192"
+    )
+    os.mkdir(os.path.join(scratch, "empty"), 0o555)
+    syscalls.set_readonly("/")
+    syscalls.mount("", scratch, "", syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_NOSUID | syscalls.MS_NODEV)
+    # Workers follow what the zygote unmounts, or a scratch space would live as long as the oldest worker.
+    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SHARED)
+
+
+def first_closed(path: str) -> str | None:
+    """Return the first folder on the way to `path` that other users may not enter; None when the way is open."""
+    folder = ""
+    for part in os.path.realpath(path).strip("/").split("/")[:-1]:
+        folder += "/" + part
+        if not os.stat(folder).st_mode & stat.S_IXOTH:
+            return folder
+    return None
+
+
+def _open_way(folder: str, needed: Sequence[str]) -> None:
+    """Cover a closed folder with an empty one that holds only the needed paths."""
+    real = [os.path.realpath(path) for path in needed]
+    handles = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in real}
+    syscalls.mount("tmpfs", folder, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0755,size=64k")
+    for path, handle in handles.items():
+        if os.path.lexists(path):
+            continue  # below another needed path
+        _bind_handle(handle, path)
+    for handle in handles.values():
+        os.close(handle)
+
+
+def _skeleton(folder: str, *, extra: Sequence[str]) -> None:
+    """Cover `folder` with an empty one that holds what it held, and the extra folders."""
+    handle = os.open(folder, os.O_PATH | os.O_CLOEXEC)
+    entries = os.listdir(folder)
+    children = {name: os.open(os.path.join(folder, name), os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC) for name in entries}
+    links = {
+        name: os.readlink(name, dir_fd=handle) for name in entries if stat.S_ISLNK(os.fstat(children[name]).st_mode)
+    }
+    syscalls.mount("tmpfs", folder, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0755,size=64k")
+    for name, child in children.items():
+        path = os.path.join(folder, name)
+        if name in links:
+            os.symlink(links[name], path)
+        else:
+            _bind_handle(child, path)
+        os.close(child)
+    for name in extra:
+        os.mkdir(os.path.join(folder, name), 0o755)
+    os.close(handle)
+
+
+def _bind_handle(handle: int, path: str) -> None:
+    if stat.S_ISDIR(os.fstat(handle).st_mode):
+        os.makedirs(path, mode=0o755, exist_ok=True)
+    else:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    syscalls.mount(f"/proc/self/fd/{handle}", path, "", syscalls.MS_BIND | syscalls.MS_REC)
+
+
+def make_scratch(path: str, *, size_mb: int, user: int, group: int) -> None:
+    """Mount an empty scratch space at `path`; called in the zygote."""
+    os.mkdir(path, 0o700)
+    options = f"mode=0700,size={size_mb}m,uid={user},gid={group}"
+    syscalls.mount("tmpfs", path, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, options)
+
+
+def drop_scratch(path: str) -> None:
+    """Unmount a scratch space; its content is gone. Twice is fine."""
+    if os.path.isdir(path):
+        syscalls.unmount(path)
+        os.rmdir(path)
+
+
+def enter_worker(*, code: str, scratch: str, covered: Iterable[str], new_proc: bool) -> None:
+    """Give the worker-to-be its own view; called in its keeper, before the user id changes.
+
+    Args:
+        code: folder that becomes /var/task, read-only.
+        scratch: the mounted scratch space that becomes /tmp.
+        covered: folders and files that look empty from now on.
+        new_proc: in a new process-id namespace, whose /proc is another.
+    """
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+    bind = syscalls.MS_BIND
+    safe = syscalls.MS_NOSUID | syscalls.MS_NODEV
+    syscalls.mount(code, TASK_ROOT, "", bind)
+    syscalls.mount("", TASK_ROOT, "", syscalls.MS_REMOUNT | bind | syscalls.MS_RDONLY | safe)
+    empty = os.path.join(os.path.dirname(scratch), "empty")
+    handle = os.open(empty, os.O_PATH | os.O_CLOEXEC)
+    syscalls.mount(scratch, SCRATCH, "", bind)
+    for path in covered:
+        if os.path.isdir(path):
+            syscalls.mount(f"/proc/self/fd/{handle}", path, "", bind)
+        elif os.path.exists(path):
+            syscalls.mount("/dev/null", path, "", bind)
+    os.close(handle)
+    if new_proc:
+        syscalls.mount("proc", "/proc", "proc", safe | syscalls.MS_NOEXEC)

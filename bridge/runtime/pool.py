@@ -1,0 +1,601 @@
+"""Local functions: a bounded pool of worker processes, one event at a time each; `ports.Runtime`."""
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from bridge.core import limits
+from bridge.core.errors import RuntimeUnavailable
+from bridge.core.function import FunctionVersion
+from bridge.core.invocation import Invocation, InvocationResult, ResultKind
+from bridge.core.ports import Clock
+from bridge.runtime import frames, results, syscalls
+from bridge.runtime.fleet import AHEAD_TAKE_BACK_S, Fleet
+from bridge.runtime.logs import FunctionLogs, TimeText
+from bridge.runtime.process import Job, Worker
+from bridge.runtime.starter import Confinement, Starter
+from bridge.runtime.watch import Watch
+from bridge.util import telemetry
+
+log = structlog.get_logger("bridge.runtime")
+
+IDLE_DEFAULT_S: Final = 300.0
+WAITING_MAX: Final = limits.ACCOUNT_CONCURRENCY_DEFAULT
+"""Invocations of one version that wait for a worker; further ones are refused."""
+GONE_MAX_S: Final = 0.9
+"""A killed worker's invocation ends at the latest then, even if the kernel has not cleaned up yet."""
+LAST_WORDS_S: Final = 0.05
+EXIT_MAX_S: Final = 0.2
+"""A worker whose socket has closed has this long to end by itself, so that its exit status is known."""
+REAP_S: Final = 5.0
+YIELD_AFTER_S: Final = 0.1
+"""A function without any worker waits this long before a busy one of another function is given up for it."""
+WORKER_ESTIMATE_BYTES: Final = 96 * limits.MIB
+WORKERS_PER_CORE: Final = 32
+
+
+def workers_default() -> int:
+    """Return `workers_max` for this machine: 32 a core, while 96 MiB of free memory each are there; 4 at least."""
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        free = limits.GIB
+    return max(4, min((os.cpu_count() or 1) * WORKERS_PER_CORE, free // WORKER_ESTIMATE_BYTES))
+
+
+class WorkerPool:
+    """Runs functions in worker processes forked from a zygote.
+
+    Args:
+        run_folder: folder of ours (0700) for scratch spaces and the list of our processes.
+        logs: where output goes.
+        clock: wall time for logs, monotonic time for deadlines.
+        workers_max: most workers over all functions; None: from cores and free memory.
+        idle_s: seconds after which an idle worker ends.
+        sandbox: `auto` (everything the kernel allows) or `basic`.
+        packages: folder that comes last on sys.path (boto3).
+        deny_paths: files and folders that functions must not read (state folder, keys).
+        deny_ports: TCP ports that functions must not connect to (the api listener).
+        region: AWS_REGION of functions that name none.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_folder: Path,
+        logs: FunctionLogs,
+        clock: Clock,
+        workers_max: int | None = None,
+        idle_s: float = IDLE_DEFAULT_S,
+        sandbox: str = "auto",
+        packages: Path | None = None,
+        deny_paths: Sequence[Path] = (),
+        deny_ports: Sequence[int] = (),
+        region: str = "us-east-1",
+    ) -> None:
+        self._logs = logs
+        self._clock = clock
+        self._workers_max = workers_max or workers_default()
+        self._idle_s = idle_s
+        self._starter = Starter(
+            Confinement(
+                run_folder=run_folder,
+                sandbox=sandbox,
+                packages=packages,
+                deny_paths=deny_paths,
+                deny_ports=deny_ports,
+                region=region,
+            ),
+            logs=logs,
+            clock=clock,
+            on_report=self._reported,
+            on_end=self._zygote_ended,
+        )
+        self._time_text = TimeText()
+        self._fleets: dict[tuple[str, str], Fleet] = {}
+        self._workers: dict[int, Worker] = {}
+        self._busy: set[Worker] = set()
+        self._count = 0
+        """Workers that live or start; those being ended do not count."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._watch = Watch(clock=clock, busy=self._busy, fail=self._kill, reinitialise=self._initialise_again)
+        self._reaper: asyncio.TimerHandle | None = None
+        self._taking_back: set[Worker] = set()
+        self._flushing: list[Worker] = []
+        self._callbacks: list[Callable[[], None]] = []
+        self._is_closing = False
+
+    # --- life -------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """End leftovers of a former daemon, start the zygote and find out what confines its workers.
+
+        Call it on the main thread: the zygote's life hangs on it.
+
+        Raises:
+            RuntimeUnavailable: no worker can be started.
+        """
+        with contextlib.suppress(OSError):
+            syscalls.set_dumpable(dumpable=False)
+        await self._starter.open()
+        telemetry.SANDBOX_LEVEL.labels(level=self.sandbox_level()).set(1)
+        self._end_idle()
+
+    def sandbox_facts(self) -> list[tuple[str, bool, str]]:
+        """Return each mechanism, whether it is in force, and a detail; measured, never assumed."""
+        return [(fact.mechanism, fact.in_force, fact.detail) for fact in self._starter.facts]
+
+    def sandbox_level(self) -> str:
+        """Return the strongest level in force: `namespaces`, `landlock`, `seccomp` or `basic`."""
+        in_force = {fact.mechanism for fact in self._starter.facts if fact.in_force}
+        if {"mount namespace", "process namespace"} <= in_force:
+            return "namespaces"
+        return next((level for level in ("landlock", "seccomp") if level in in_force), "basic")
+
+    async def close(self, deadline: float | None = None) -> None:
+        """Let what runs finish until `deadline` (clock.monotonic), then end every worker; twice is fine."""
+        self._is_closing = True
+        if self._reaper is not None:
+            self._reaper.cancel()
+        while deadline is not None and self._busy and self._clock.monotonic() < deadline:
+            await self._clock.sleep(0.01)
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._watch.stop()
+        await self._starter.close()
+        for worker in list(self._workers.values()):
+            self._finish(worker)
+        self._workers.clear()
+        for fleet in self._fleets.values():
+            while fleet.waiting:
+                _refuse(fleet.waiting.popleft(), RuntimeUnavailable("the worker pool is closing"))
+        self._logs.flush()
+
+    # --- ports.Runtime ----------------------------------------------------------------------------------------
+
+    async def invoke(self, version: FunctionVersion, invocation: Invocation) -> InvocationResult:
+        """Run one event to its end; see `ports.Runtime.invoke`."""
+        if self._is_closing:
+            raise RuntimeUnavailable("the worker pool is closing")
+        fleet = self._fleets.get((version.name, version.revision)) or self._add_fleet(version)
+        job = Job(version, invocation, asyncio.get_running_loop().create_future(), self._clock.monotonic())
+        self._dispatch(fleet, job)
+        try:
+            return await job.future
+        except asyncio.CancelledError:
+            self._cancelled(fleet, job)
+            raise
+
+    def free_slots(self, version: FunctionVersion) -> int:
+        """How many invocations could start now; see `ports.Runtime.free_slots`."""
+        if self._is_closing:
+            return 0
+        fleet = self._fleets.get((version.name, version.revision))
+        room = max(0, self._workers_max - self._count)
+        own = 0
+        if fleet is not None:
+            own = len(fleet.idle) - len(fleet.waiting)
+            if room == 0:
+                own += fleet.room_ahead()
+        others = sum(len(other.idle) for other in self._fleets.values() if other is not fleet)
+        return max(0, own + room + others)
+
+    def on_free(self, callback: Callable[[], None]) -> None:
+        """Register a callback; see `ports.Runtime.on_free`."""
+        self._callbacks.append(callback)
+
+    def retire(self, name: str, *, keep_revision: str | None) -> None:
+        """End workers of other revisions; see `ports.Runtime.retire`."""
+        for key, fleet in list(self._fleets.items()):
+            if fleet.version.name != name or fleet.version.revision == keep_revision:
+                continue
+            fleet.is_retired = True
+            for worker in list(fleet.workers):
+                worker.retiring = True
+            for worker in list(fleet.idle):
+                self._end(worker)
+            self._drop_if_empty(fleet)
+
+    # --- dispatch ---------------------------------------------------------------------------------------------
+
+    def _add_fleet(self, version: FunctionVersion) -> Fleet:
+        fleet = self._fleets[version.name, version.revision] = Fleet(version)
+        return fleet
+
+    def _drop_if_empty(self, fleet: Fleet) -> None:
+        if fleet.size or fleet.waiting or any(worker.version is fleet.version for worker in self._workers.values()):
+            return
+        self._fleets.pop((fleet.version.name, fleet.version.revision), None)
+        for slot in fleet.free_slots:
+            self._starter.drop_slot(slot)
+        fleet.free_slots.clear()
+
+    def _dispatch(self, fleet: Fleet, job: Job) -> None:
+        if fleet.idle:
+            self._run(fleet.idle.pop(), job)
+        elif self._count < self._workers_max or self._give_up_idle():
+            self._start(fleet, job)
+        elif job.invocation.ahead and not fleet.waiting and (worker := fleet.least_loaded()) is not None:
+            self._send_ahead(worker, job)
+        elif len(fleet.waiting) >= WAITING_MAX:
+            raise RuntimeUnavailable(f"{WAITING_MAX} invocations of {fleet.version.name} already wait for a worker")
+        else:
+            fleet.waiting.append(job)
+
+    def _give_up_idle(self) -> bool:
+        """End the coldest idle worker of any function to make room."""
+        coldest = min((fleet.idle[0] for fleet in self._fleets.values() if fleet.idle), key=_last_used, default=None)
+        if coldest is None:
+            return False
+        self._end(coldest)
+        return True
+
+    def _send_ahead(self, worker: Worker, job: Job) -> None:
+        if not worker.outbox:
+            if not self._flushing:
+                asyncio.get_running_loop().call_soon(self._flush_ahead)
+            self._flushing.append(worker)
+        worker.send_ahead(job)
+        if worker not in self._taking_back:
+            self._taking_back.add(worker)
+            asyncio.get_running_loop().call_later(AHEAD_TAKE_BACK_S, self._take_back_late, worker)
+
+    def _flush_ahead(self) -> None:
+        for worker in self._flushing:
+            if not worker.is_lost:
+                worker.flush_ahead()
+        self._flushing.clear()
+
+    def _take_back_late(self, worker: Worker) -> None:
+        self._taking_back.discard(worker)
+        if len(worker.jobs) < 2 or worker.is_finished:
+            return
+        if self._clock.monotonic() - worker.jobs[0].started_at >= AHEAD_TAKE_BACK_S:
+            self._wait_again(worker, worker.take_back())
+        if len(worker.jobs) > 1:
+            self._taking_back.add(worker)
+            asyncio.get_running_loop().call_later(AHEAD_TAKE_BACK_S, self._take_back_late, worker)
+
+    def _wait_again(self, worker: Worker, jobs: list[Job]) -> None:
+        fleet = self._fleet_of(worker)
+        fleet.waiting.extendleft(reversed(jobs))
+        self._serve_waiting()
+
+    def _free(self, worker: Worker) -> None:
+        """Give a worker without jobs its next one, or let it idle."""
+        fleet = self._fleet_of(worker)
+        if worker.retiring or worker.is_lost or worker.failure is not None:
+            self._end(worker)
+        elif fleet.waiting and not self._must_yield(fleet):
+            self._run(worker, fleet.waiting.popleft())
+            while (
+                fleet.waiting
+                and self._count >= self._workers_max
+                and fleet.waiting[0].invocation.ahead
+                and (least := fleet.least_loaded()) is not None
+            ):
+                self._send_ahead(least, fleet.waiting.popleft())
+        else:
+            self._busy.discard(worker)
+            worker.last_used_at = self._clock.monotonic()
+            fleet.idle.append(worker)
+            self._serve_waiting()
+        for callback in self._callbacks:
+            callback()
+
+    def _starved(self) -> Iterator[Fleet]:
+        return (fleet for fleet in self._fleets.values() if fleet.waiting and not fleet.size)
+
+    def _must_yield(self, fleet: Fleet) -> bool:
+        if len(self._fleets) < 2:
+            return False
+        limit = self._clock.monotonic() - YIELD_AFTER_S
+        return any(other is not fleet and other.waiting[0].arrived_at < limit for other in self._starved())
+
+    def _serve_waiting(self) -> None:
+        """Start workers for what waits, the longest waiting first, starved functions before others."""
+        while True:
+            waiting = [fleet for fleet in self._fleets.values() if fleet.waiting]
+            if not waiting:
+                return
+            fleet = min(waiting, key=lambda one: (bool(one.size), one.waiting[0].arrived_at))
+            if fleet.idle:
+                self._run(fleet.idle.pop(), fleet.waiting.popleft())
+            elif self._count < self._workers_max or self._give_up_idle():
+                self._start(fleet, fleet.waiting.popleft())
+            else:
+                return
+
+    def _cancelled(self, fleet: Fleet, job: Job) -> None:
+        with contextlib.suppress(ValueError):
+            fleet.waiting.remove(job)
+            return
+        worker = job.worker
+        if worker is None or job not in worker.jobs:
+            return
+        if job is not worker.jobs[0]:
+            others = [other for other in worker.take_back() if other is not job]
+            self._wait_again(worker, others)
+        if job in worker.jobs:
+            self._kill(worker, results.KILLED)
+
+    # --- life of a worker -------------------------------------------------------------------------------------
+
+    def _start(self, fleet: Fleet, job: Job, *, in_invocation: bool = False) -> None:
+        self._count += 1
+        fleet.starting += 1
+        task = asyncio.create_task(self._start_worker(fleet, job, in_invocation=in_invocation))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _start_worker(self, fleet: Fleet, job: Job, *, in_invocation: bool) -> None:
+        worker = self._starter.make(self, fleet)
+        worker.in_invocation = in_invocation
+        self._workers[worker.id] = worker
+        fleet.workers.add(worker)
+        fleet.starting -= 1
+        try:
+            await self._starter.launch(fleet, worker)
+        except (RuntimeUnavailable, OSError) as error:
+            _refuse(job, RuntimeUnavailable(str(error)))
+            self._finish(worker)
+            return
+        except asyncio.CancelledError:
+            _refuse(job, RuntimeUnavailable("the worker pool is closing"))
+            self._finish(worker)
+            raise
+        fleet.starts.inc()
+        worker.retiring = fleet.is_retired
+        self._busy.add(worker)
+        self._watch.start()
+        if not job.future.done():
+            worker.send(job, now=self._clock.monotonic())
+
+    def _run(self, worker: Worker, job: Job) -> None:
+        self._busy.add(worker)
+        worker.send(job, now=self._clock.monotonic())
+        self._watch.start()
+
+    def _kill(self, worker: Worker, failure: results.Failure) -> None:
+        """End a worker with its tree; its running job ends with `failure` once it is gone."""
+        if worker.failure is None and not worker.is_finished:
+            worker.failure = failure
+            self._starter.kill(worker)
+            asyncio.get_running_loop().call_later(GONE_MAX_S, self._finish, worker)
+
+    def _end(self, worker: Worker) -> None:
+        """End a worker that has nothing to do; its place is free at once."""
+        self._uncount(worker)
+        self._kill(worker, results.KILLED)
+
+    def _uncount(self, worker: Worker) -> None:
+        fleet = self._fleet_of(worker)
+        if worker in fleet.workers:
+            fleet.workers.discard(worker)
+            self._count -= 1
+        with contextlib.suppress(ValueError):
+            fleet.idle.remove(worker)
+        self._busy.discard(worker)
+
+    def _fleet_of(self, worker: Worker) -> Fleet:
+        return self._fleets[worker.version.name, worker.version.revision]
+
+    def _reported(self, report: dict[str, Any]) -> None:
+        worker = self._workers.get(report["id"])
+        if worker is None:
+            return
+        match report["op"]:
+            case "started":
+                worker.pid = report["pid"]
+            case "ended":
+                worker.ended_status = report["status"]
+            case "failed":
+                worker.start_error = report["error"]
+                if not worker.pid:
+                    self._finish(worker)
+            case "gone":
+                worker.is_gone = True
+                if worker.is_finished:
+                    self._recycle(worker)
+                elif worker.is_lost:
+                    self._finish(worker)
+                else:  # what it sent before its end may still be on its way to us
+                    asyncio.get_running_loop().call_later(LAST_WORDS_S, self._finish, worker)
+
+    def worker_lost(self, worker: Worker) -> None:
+        """The socket has closed: its end follows, or it is helped."""
+        if worker.is_finished:
+            return
+        if worker.is_gone:
+            self._finish(worker)
+        else:
+            asyncio.get_running_loop().call_later(EXIT_MAX_S, self._kill, worker, results.KILLED)
+
+    def _finish(self, worker: Worker) -> None:
+        """A worker has ended, or is given up on: settle its jobs, free its place."""
+        if worker.is_finished:
+            return
+        worker.is_finished = True
+        fleet = self._fleet_of(worker)
+        unstarted = worker.take_back() if worker.is_ready else []
+        worker.drain_log()
+        while worker.jobs:
+            self._fail(worker, worker.jobs.popleft())
+        self._uncount(worker)
+        worker.close()
+        if worker.is_gone or not worker.pid:
+            self._recycle(worker)
+        fleet.waiting.extendleft(reversed(unstarted))
+        self._moved()
+
+    def _recycle(self, worker: Worker) -> None:
+        """Let the next worker of the version have the scratch space."""
+        self._workers.pop(worker.id, None)
+        fleet = self._fleet_of(worker)
+        fleet.free_slots.append(worker.slot)
+        if fleet.is_retired:
+            self._drop_if_empty(fleet)
+
+    def _moved(self) -> None:
+        """Something became free."""
+        if not self._is_closing:
+            self._serve_waiting()
+        for callback in self._callbacks:
+            callback()
+
+    def _zygote_ended(self) -> None:
+        """All workers ended with it: through no fault of the functions."""
+        if not self._is_closing:
+            log.error("zygote_ended", workers=len(self._workers))
+        for worker in list(self._workers.values()):
+            worker.is_gone = True
+            worker.is_orphan = True
+            if worker.is_finished:
+                self._recycle(worker)
+            else:
+                self._finish(worker)
+
+    def _initialise_again(self, worker: Worker) -> None:
+        """Init took too long: it runs again inside the invocation, under the function's timeout."""
+        fleet = self._fleet_of(worker)
+        jobs = list(worker.jobs)
+        worker.jobs.clear()
+        worker.log_text(results.INIT_TIMEOUT_LINE)
+        self._end(worker)
+        for job in jobs:
+            if not job.future.done():
+                job.worker = None
+                self._start(fleet, job, in_invocation=True)
+
+    def _end_idle(self) -> None:
+        """End what has idled too long; runs for as long as the pool is open."""
+        limit = self._clock.monotonic() - self._idle_s
+        for fleet in self._fleets.values():
+            for worker in [idle for idle in fleet.idle if idle.last_used_at <= limit]:
+                self._end(worker)
+            states = {"busy": len(fleet.workers) - len(fleet.idle), "idle": len(fleet.idle)}
+            for state, count in states.items():
+                telemetry.WORKERS.labels(function=fleet.version.name, state=state).set(count)
+        pause = min(REAP_S, max(0.05, self._idle_s / 4))
+        self._reaper = asyncio.get_running_loop().call_later(pause, self._end_idle)
+
+    # --- ends of invocations ----------------------------------------------------------------------------------
+
+    def worker_ready(self, worker: Worker) -> None:
+        """Init has ended: the first invocation starts."""
+        worker.end_init_log()
+        if worker.jobs:
+            worker.jobs[0].started_at = self._clock.monotonic()
+        else:  # its caller went away meanwhile
+            self._free(worker)
+
+    def worker_answered(self, worker: Worker, job: Job, *, kind: int, payload: bytes, duration_ms: float) -> None:
+        """The handler returned or raised."""
+        init_ms, worker.init_ms = worker.init_ms, None
+        outcome = ResultKind.OK if kind == frames.OK else ResultKind.FUNCTION_ERROR
+        self._settle(
+            worker, job, kind=outcome, payload=payload, duration_ms=duration_ms, init_ms=init_ms, extra=b"", status=""
+        )
+        self._fleet_of(worker).ran(duration_ms / 1000)
+        if worker.jobs:
+            worker.begin_next(now=self._clock.monotonic())
+        else:
+            self._free(worker)
+
+    def worker_skipped(self, worker: Worker) -> None:
+        """It may be sent frames ahead again."""
+        if not worker.skipping:
+            for callback in self._callbacks:
+                callback()
+
+    def worker_failed_init(self, worker: Worker, payload: bytes) -> None:
+        """The handler cannot be imported: the first call gets the error, the worker ends."""
+        worker.drain_log()
+        if worker.jobs:
+            worker.is_ready = True
+            job = worker.jobs.popleft()
+            self._settle(
+                worker, job, kind=ResultKind.FUNCTION_ERROR, payload=payload, duration_ms=self._elapsed_ms(worker),
+                init_ms=None, extra=b"", status="error",
+            )  # fmt: skip
+        self._end(worker)
+        self._moved()
+
+    def worker_garbled(self, worker: Worker) -> None:
+        """It talks nonsense: it is replaced."""
+        log.warning("worker_garbled", function=worker.version.name)
+        self._kill(worker, results.KILLED)
+
+    def _elapsed_ms(self, worker: Worker) -> float:
+        return max(0.0, self._clock.monotonic() - worker.began_at) * 1000
+
+    def _fail(self, worker: Worker, job: Job) -> None:
+        """End a job whose worker has ended under it."""
+        if worker.start_error:
+            _refuse(job, RuntimeUnavailable(f"no worker for {worker.version.name}: {worker.start_error}"))
+            return
+        failure = worker.failure or results.exited(worker.ended_status or 0)
+        unknown = self._is_closing or worker.is_orphan
+        request_id = job.invocation.request_id
+        self._settle(
+            worker,
+            job,
+            kind=ResultKind.UNKNOWN if unknown else ResultKind.FUNCTION_ERROR,
+            payload=failure.payload(request_id),
+            duration_ms=max(0.0, self._clock.monotonic() - job.started_at) * 1000,
+            init_ms=worker.init_ms,
+            extra=failure.log_line(request_id, time_text=self._time_text(self._clock.time())),
+            status=failure.status,
+        )
+
+    def _settle(
+        self,
+        worker: Worker,
+        job: Job,
+        *,
+        kind: ResultKind,
+        payload: bytes,
+        duration_ms: float,
+        init_ms: float | None,
+        extra: bytes,
+        status: str,
+    ) -> None:
+        """Write the job's last log lines and give the caller its result."""
+        used_mb = (worker.peak_kb + 1023) >> 10
+        end = results.end_lines(
+            job.invocation.request_id,
+            duration_ms=duration_ms,
+            memory_mb=worker.version.memory_mb,
+            used_mb=used_mb,
+            init_ms=init_ms,
+            status=status,
+        )
+        tail = worker.finish_log(job, end=end, extra=extra)
+        if not job.future.done():
+            job.future.set_result(
+                results.result(
+                    worker.version,
+                    kind=kind,
+                    payload=payload,
+                    duration_ms=duration_ms,
+                    used_mb=used_mb,
+                    init_ms=init_ms,
+                    log_tail=tail,
+                    log_stream=worker.stream,
+                )  # fmt: skip
+            )
+
+
+def _last_used(worker: Worker) -> float:
+    return worker.last_used_at
+
+
+def _refuse(job: Job, error: RuntimeUnavailable) -> None:
+    if not job.future.done():
+        job.future.set_exception(error)

@@ -1,0 +1,402 @@
+"""The daemon's side of one worker process: frames in and out, its log pipe, and what is running in it."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import re
+import socket
+import termios
+from collections import deque
+from typing import TYPE_CHECKING, Final, Protocol
+
+from bridge.core import limits
+from bridge.core.function import FunctionVersion
+from bridge.core.invocation import Invocation, InvocationResult
+from bridge.runtime import frames, results
+from bridge.runtime.logs import FunctionLogs
+
+if TYPE_CHECKING:
+    from bridge.core.ports import Clock
+
+OUTPUT_MAX_BYTES: Final = 4 * limits.MIB
+"""Log output kept of one invocation; the rest is read and dropped, so that neither side stalls or grows."""
+PARTIAL_MAX_BYTES: Final = 256 * limits.KIB
+"""A line without an end is cut here (CloudWatch's largest log event)."""
+READ_BYTES: Final = 64 * limits.KIB
+_MARK: Final = re.compile(rb"\0bridge:begin:(\d{1,10})\0")
+_MARK_START: Final = b"\0"
+_MARK_MAX_BYTES: Final = 32
+
+# All workers read into one buffer: the loop fills and empties it without a pause in between.
+_shared = bytearray(READ_BYTES)
+_shared_view = memoryview(_shared)
+_available = bytearray(4)
+
+
+class Job:
+    """One invocation on its way through the pool."""
+
+    __slots__ = (
+        "arrived_at",
+        "attempted",
+        "future",
+        "invocation",
+        "sequence",
+        "started_at",
+        "timeout_s",
+        "version",
+        "worker",
+    )
+
+    def __init__(
+        self, version: FunctionVersion, invocation: Invocation, future: "asyncio.Future[InvocationResult]", now: float
+    ) -> None:
+        self.version = version
+        self.invocation = invocation
+        self.future = future
+        self.arrived_at = now
+        self.started_at = 0.0
+        self.sequence = 0
+        self.worker: Worker | None = None
+        self.attempted = False
+        limit = invocation.deadline_s
+        self.timeout_s: float = version.timeout_s if limit is None else min(limit, version.timeout_s)
+
+
+class Owner(Protocol):
+    """What a worker tells its pool."""
+
+    def worker_ready(self, worker: "Worker") -> None:
+        """Init has ended; the front job, if any, runs from now on."""
+        ...
+
+    def worker_answered(self, worker: "Worker", job: Job, *, kind: int, payload: bytes, duration_ms: float) -> None:
+        """The front job has ended and is off the worker."""
+        ...
+
+    def worker_skipped(self, worker: "Worker") -> None:
+        """The worker has thrown away a frame that was taken back."""
+        ...
+
+    def worker_failed_init(self, worker: "Worker", payload: bytes) -> None:
+        """The handler could not be imported."""
+        ...
+
+    def worker_garbled(self, worker: "Worker") -> None:
+        """The worker sent what is no frame, or an answer to nothing."""
+        ...
+
+    def worker_lost(self, worker: "Worker") -> None:
+        """The socket has closed."""
+        ...
+
+
+class Worker(asyncio.BufferedProtocol):
+    """One worker process. Its front job is the one that runs; further ones were sent ahead."""
+
+    __slots__ = (
+        "_body", "_capturing", "_clock", "_dropped", "_log_fd", "_logs", "_owner", "_partial", "_rest", "_segment",
+        "_sequence", "_stash", "_tokens", "_transport", "began_at", "ended_status", "failure", "id", "in_invocation",
+        "init_ms", "is_finished", "is_gone", "is_lost", "is_orphan", "is_ready", "jobs", "last_used_at", "outbox", "peak_kb", "pid", "retiring",
+        "skipping", "slot", "start_error", "started_logged", "stream", "version",
+    )  # fmt: skip
+
+    def __init__(self, owner: Owner, *, worker_id: int, version: FunctionVersion, stream: str, slot: str) -> None:
+        self._owner = owner
+        self.id = worker_id
+        self.version = version
+        self.stream = stream
+        self.slot = slot
+        """Path of its scratch space."""
+        self.jobs: deque[Job] = deque()
+        self.pid = 0
+        """Process id of its keeper: the root of the process tree."""
+        self.began_at = 0.0
+        self.last_used_at = 0.0
+        self.init_ms: float | None = None
+        self.peak_kb = 0
+        self.is_ready = False
+        self.is_lost = False
+        self.is_gone = False
+        """The process and all its descendants have ended."""
+        self.is_finished = False
+        """The pool has settled its jobs."""
+        self.is_orphan = False
+        """Its zygote ended first."""
+        self.start_error = ""
+        self.in_invocation = False
+        """Init runs again inside the first invocation, under the function's timeout."""
+        self.retiring = False
+        self.skipping = 0
+        """Frames that were taken back and that the worker has not yet thrown away."""
+        self.failure: results.Failure | None = None
+        """Why we killed it."""
+        self.ended_status: int | None = None
+        self.outbox: list[bytes] = []
+        self.started_logged = False
+        self._transport: asyncio.Transport | None = None
+        self._rest = bytearray()
+        self._sequence = 0
+        self._log_fd = -1
+        self._tokens = -1
+        self._body = bytearray()
+        self._partial = b""
+        self._dropped = 0
+        self._capturing = 0
+        self._segment = 0
+        self._stash: dict[int, bytearray] = {}
+
+    async def open(self, sock: socket.socket, *, log_fd: int, tokens: int, logs: FunctionLogs, clock: "Clock") -> None:
+        """Attach our ends of socket, log pipe and token counter."""
+        loop = asyncio.get_running_loop()
+        self._logs = logs
+        self._clock = clock
+        self._log_fd = log_fd
+        self._tokens = tokens
+        await loop.create_unix_connection(lambda: self, sock=sock)
+        loop.add_reader(log_fd, self._read_log)
+
+    # --- frames out -------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Send a frame."""
+        if self._transport is not None and not self.is_lost:
+            self._transport.write(data)
+
+    def send(self, job: Job, *, now: float) -> None:
+        """Send an event to an idle (or starting) worker; it starts at once."""
+        self._sequence = job.sequence = self._sequence + 1
+        job.worker = self
+        job.started_at = now
+        job.attempted = True
+        self._segment = job.sequence
+        self.jobs.append(job)
+        self.write(self._frame(job, ahead=False))
+
+    def send_ahead(self, job: Job) -> None:
+        """Queue an event behind the running one; `flush_ahead` sends it."""
+        self._sequence = job.sequence = self._sequence + 1
+        job.worker = self
+        self.jobs.append(job)
+        self.outbox.append(self._frame(job, ahead=True))
+
+    def _frame(self, job: Job, *, ahead: bool) -> bytes:
+        return frames.encode_invoke(
+            job.invocation, sequence=job.sequence, timeout_ms=int(job.timeout_s * 1000), ahead=ahead
+        )
+
+    def flush_ahead(self) -> None:
+        """Write all frames queued in this loop pass, each with its token."""
+        if self.outbox:
+            os.eventfd_write(self._tokens, len(self.outbox))
+            data = b"".join(self.outbox)
+            self.outbox.clear()
+            self.write(data)
+
+    def take_back(self) -> list[Job]:
+        """Take back the frames that the worker has not started, in order; it will throw them away.
+
+        The counter decides each race: whoever reads a token, owns a frame; the worker takes from the front, so
+        the tokens that are left stand for the last ones.
+        """
+        unsent = len(self.outbox)
+        self.outbox.clear()
+        taken = 0
+        with contextlib.suppress(OSError):  # empty (EAGAIN)
+            while taken < len(self.jobs) - unsent:
+                os.eventfd_read(self._tokens)
+                taken += 1
+        self.skipping += taken
+        count = taken + unsent
+        jobs = [self.jobs.pop() for _ in range(count)]
+        jobs.reverse()
+        for job in jobs:
+            job.worker = None
+        return jobs
+
+    # --- frames in --------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self._transport = transport  # type: ignore[assignment]
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """The worker or its end of the socket has gone."""
+        self.is_lost = True
+        self._owner.worker_lost(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002
+        """Return the buffer that all workers share."""
+        return _shared_view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Split what came into frames."""
+        if self._rest:
+            self._rest += _shared_view[:nbytes]
+            data, view = self._rest, memoryview(self._rest)
+            self._rest = bytearray()
+            size = len(data)
+        else:
+            data, view, size = _shared, _shared_view, nbytes
+        start = 0
+        while size - start >= frames.RESULT.size:
+            length, kind, sequence, duration_ms, peak_kb = frames.RESULT.unpack_from(data, start)
+            if not frames.RESULT_REST <= length <= frames.FRAME_MAX_BYTES:
+                self._owner.worker_garbled(self)
+                return
+            end = start + 4 + length
+            if end > size:
+                break
+            self.peak_kb = max(self.peak_kb, peak_kb)
+            payload = bytes(view[start + frames.RESULT.size : end])
+            start = end
+            if not self._take(kind, sequence, duration_ms, payload):
+                self._owner.worker_garbled(self)
+                return
+        if start < size:
+            self._rest += view[start:size]
+
+    def _take(self, kind: int, sequence: int, duration_ms: float, payload: bytes) -> bool:
+        if kind in (frames.OK, frames.ERROR):
+            if not self.is_ready or not self.jobs or self.jobs[0].sequence != sequence:
+                return False
+            self.drain_log()
+            job = self.jobs.popleft()
+            self._owner.worker_answered(self, job, kind=kind, payload=payload, duration_ms=duration_ms)
+            return True
+        if kind == frames.SKIPPED and self.skipping:
+            self.skipping -= 1
+            self._owner.worker_skipped(self)
+            return True
+        if kind == frames.READY and not self.is_ready:
+            self.is_ready = True
+            self.init_ms = duration_ms
+            self._owner.worker_ready(self)
+            return True
+        if kind == frames.INIT_ERROR and not self.is_ready:
+            self._owner.worker_failed_init(self, payload)
+            return True
+        return False
+
+    # --- log --------------------------------------------------------------------------------------------------
+
+    def _read_log(self) -> None:
+        try:
+            data = os.read(self._log_fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            self._route(data)
+        else:
+            asyncio.get_running_loop().remove_reader(self._log_fd)
+
+    def drain_log(self) -> None:
+        """Read what is in the pipe now: all that was written before the frame being handled was sent."""
+        if self._log_fd < 0:
+            return
+        fcntl.ioctl(self._log_fd, termios.FIONREAD, _available)
+        if left := int.from_bytes(_available, "little"):
+            while left > 0 and (data := os.read(self._log_fd, min(left, READ_BYTES))):
+                left -= len(data)
+                self._route(data)
+
+    def _route(self, data: bytes) -> None:
+        """Give output to the invocation that wrote it, by the marks that frames sent ahead leave."""
+        if len(self.jobs) + self.skipping < 2 and not self._stash and _MARK_START not in data:
+            self._write(data)
+            return
+        if self._partial.endswith(_MARK_START):  # a mark cut in two by the read
+            data, self._partial = self._partial + data, b""
+        pieces = _MARK.split(data)
+        self._give(pieces[0])
+        for index in range(1, len(pieces), 2):
+            self._segment = int(pieces[index])
+            self._give(pieces[index + 1])
+
+    def _give(self, data: bytes) -> None:
+        if not self.jobs or self._segment <= self.jobs[0].sequence or self._segment > self._sequence:
+            self._write(data)
+        elif data:
+            stash = self._stash.setdefault(self._segment, bytearray())
+            stash += data[: max(0, OUTPUT_MAX_BYTES - len(stash))]
+
+    def begin_next(self, *, now: float) -> Job:
+        """The front job, sent ahead, has started: the one before it has answered."""
+        job = self.jobs[0]
+        job.started_at = now
+        job.attempted = True
+        if stash := self._stash.pop(job.sequence, None):
+            self._write(bytes(stash))
+        return job
+
+    def _write(self, data: bytes) -> None:
+        if not data:
+            return
+        job = self.jobs[0] if self.jobs and self.is_ready else None
+        room = OUTPUT_MAX_BYTES - self._capturing
+        if len(data) > room:
+            self._dropped += len(data) - max(0, room)
+            data = data[: max(0, room)]
+        self._capturing += len(data)
+        lines, newline, partial = (self._partial + data).rpartition(b"\n")
+        self._partial = partial
+        if len(partial) > PARTIAL_MAX_BYTES:
+            lines, newline, self._partial = lines + newline + partial, b"\n", b""
+        if not newline:
+            return
+        if job is not None:
+            self.log_start(job)
+            self._body = (self._body + lines + b"\n")[-limits.LOG_TAIL_MAX_BYTES :]
+        self._logs.write(self.version.name, self.stream, lines + b"\n", at=self._clock.time())
+
+    def log_start(self, job: Job) -> None:
+        """Write the START line of the running job, once."""
+        if not self.started_logged:
+            self.started_logged = True
+            line = results.start_line(job.invocation.request_id, self.version.version)
+            self._body += line
+            self._logs.write(self.version.name, self.stream, line, at=self._clock.time())
+
+    def finish_log(self, job: Job, *, end: bytes, extra: bytes = b"") -> bytes:
+        """Write the rest of a job's log with `extra` and its END and REPORT lines; return the log's tail."""
+        partial, self._partial = self._partial, b""
+        if partial:
+            partial += b"\n"
+        if self._dropped:
+            partial += b"[%d bytes of output dropped]\n" % self._dropped
+        now = self._clock.time()
+        if self.started_logged:
+            rest = partial + extra + end
+            tail = bytes(self._body + rest)
+        else:
+            rest = tail = results.start_line(job.invocation.request_id, self.version.version) + partial + extra + end
+        self._logs.write(self.version.name, self.stream, rest, at=now)
+        if self._body:
+            self._body = bytearray()
+        self.started_logged = False
+        self._capturing = self._dropped = 0
+        return tail[-limits.LOG_TAIL_MAX_BYTES :]
+
+    def log_text(self, text: bytes) -> None:
+        """Write platform lines that belong to no invocation."""
+        self._logs.write(self.version.name, self.stream, text, at=self._clock.time())
+
+    def end_init_log(self) -> None:
+        """What was written during init does not count against the first invocation."""
+        self.drain_log()
+        if self._partial:
+            self.log_text(self._partial + b"\n")
+            self._partial = b""
+        self._capturing = self._dropped = 0
+
+    def close(self) -> None:
+        """Let go of our ends; twice is fine."""
+        if self._transport is not None:
+            self._transport.abort()
+        if self._log_fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._log_fd)
+            os.close(self._log_fd)
+            os.close(self._tokens)
+            self._log_fd = self._tokens = -1
+            self._logs.end_stream(self.version.name, self.stream)

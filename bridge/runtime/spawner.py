@@ -1,0 +1,226 @@
+"""The daemon's side of the zygote: start it, ask it for workers, hear of their ends, end leftovers of the last run."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from bridge.core.errors import RuntimeUnavailable
+
+log = structlog.get_logger("bridge.runtime")
+
+HELLO_MAX_S: Final = 30.0
+LEFTOVERS_MAX_S: Final = 5.0
+PROCESS_LINES_MAX: Final = 4096
+_FOLDER: Final = Path(__file__).parent
+
+
+class Zygote:
+    """One zygote process and its control socket. Reports arrive at `on_report` on the loop."""
+
+    def __init__(self, *, on_report: Callable[[dict[str, Any]], None], on_end: Callable[[], None]) -> None:
+        self._on_report = on_report
+        self._on_end = on_end
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._hello: asyncio.Future[dict[str, Any]] | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        """True between open and the end of the process."""
+        return self._control is not None
+
+    @property
+    def pid(self) -> int:
+        """Process id of the zygote."""
+        assert self._process is not None
+        return self._process.pid
+
+    async def open(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Start the process and return its hello. Call it on the main thread: PDEATHSIG follows threads.
+
+        Raises:
+            RuntimeUnavailable: it did not start.
+        """
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        loop = asyncio.get_running_loop()
+        with theirs:
+            # Plain subprocess: uvloop's own refuses most options and waits for children with its SIGCHLD handler.
+            interpreter = getattr(sys, "_base_executable", sys.executable) or sys.executable
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - a few milliseconds, once
+                [interpreter, "-I", "-S", str(_FOLDER / "zygote.py"), str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                env={"LANG": "en_US.UTF-8", "LC_CTYPE": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"},
+                start_new_session=True,
+                cwd="/",
+            )
+        ours.setblocking(False)
+        self._control = ours
+        self._hello = loop.create_future()
+        loop.add_reader(ours.fileno(), self._read)
+        self._send(settings)
+        try:
+            async with asyncio.timeout(HELLO_MAX_S):
+                return await self._hello
+        except TimeoutError:
+            await self.close()
+            raise RuntimeUnavailable("the worker zygote did not start in time") from None
+
+    def start(self, request: Mapping[str, Any], descriptors: Sequence[int]) -> None:
+        """Ask for a worker; `started` or `failed`, then `ended` and `gone` are reported.
+
+        Raises:
+            RuntimeUnavailable: the zygote is not there.
+        """
+        if self._control is None:
+            raise RuntimeUnavailable("the worker zygote has ended")
+        try:
+            socket.send_fds(self._control, [json.dumps(request).encode()], list(descriptors))
+        except OSError as error:
+            raise RuntimeUnavailable(f"the worker zygote does not answer: {error}") from error
+
+    def kill(self, worker_id: int) -> None:
+        """End a worker with all its descendants; `gone` is reported. Twice is fine."""
+        self._send({"op": "kill", "id": worker_id})
+
+    def drop_scratch(self, path: str) -> None:
+        """Free a scratch space that no worker uses any more."""
+        self._send({"op": "drop_scratch", "scratch": path})
+
+    def _send(self, request: Mapping[str, Any]) -> None:
+        if self._control is not None:
+            with contextlib.suppress(OSError):  # it ended, or is stuck: the reader or the deadline notices
+                self._control.send(json.dumps(request).encode())
+
+    def _read(self) -> None:
+        assert self._control is not None
+        for _ in range(64):
+            try:
+                data = self._control.recv(1 << 18)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._ended()
+                return
+            report = json.loads(data)
+            if report["op"] == "hello":
+                if self._hello is not None and not self._hello.done():
+                    self._hello.set_result(report)
+            else:
+                self._on_report(report)
+
+    def _ended(self) -> None:
+        self._disconnect()
+        if self._hello is not None and not self._hello.done():
+            self._hello.set_exception(RuntimeUnavailable("the worker zygote ended while starting"))
+        self._on_end()
+
+    def _disconnect(self) -> None:
+        if self._control is not None:
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
+            self._control.close()
+            self._control = None
+
+    async def close(self) -> None:
+        """Close the socket, upon which it ends all workers and itself; twice is fine."""
+        self._disconnect()
+        process, self._process = self._process, None
+        if process is None:
+            return
+        deadline = time.monotonic() + LEFTOVERS_MAX_S
+        while process.poll() is None:
+            if time.monotonic() > deadline:
+                process.kill()
+                process.wait()
+                break
+            await asyncio.sleep(0.005)
+
+
+class ProcessFile:
+    """Processes we started, by id, start time and boot: so that a later daemon can end exactly those."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lines = 0
+        self._boot = _read_text("/proc/sys/kernel/random/boot_id").strip()
+
+    def add(self, pid: int, *, living: Callable[[], Sequence[int]]) -> None:
+        """Remember a process; rewritten with `living` now and then, so that the file stays small."""
+        self._lines += 1
+        if self._lines > PROCESS_LINES_MAX:
+            self._path.unlink(missing_ok=True)
+            pids = living()
+            self._lines = len(pids)
+        else:
+            pids = [pid]
+        text = "".join(f"{self._boot} {pid} {started}\n" for pid in pids if (started := start_time(pid)))
+        with contextlib.suppress(OSError):  # a full disk: the zygote's own end-of-socket still ends them
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(descriptor, text.encode())
+            finally:
+                os.close(descriptor)
+
+    async def end_leftovers(self) -> int:
+        """Kill the processes of the last run with their descendants and wait for their end; return how many."""
+        leftovers = []
+        for line in _read_text(self._path).splitlines():
+            with contextlib.suppress(ValueError):
+                boot, pid, started = line.split()
+                if boot == self._boot and start_time(int(pid)) == int(started):
+                    leftovers.append(int(pid))
+        tree = {pid for root in leftovers for pid in (root, *descendants(root))}
+        for pid in tree:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + LEFTOVERS_MAX_S
+        while any(start_time(pid) for pid in tree) and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        self._path.unlink(missing_ok=True)
+        self._lines = 0
+        if tree:
+            log.warning("leftover_workers_ended", processes=len(tree))
+        return len(tree)
+
+
+def _read_text(path: str | Path) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+
+
+def start_time(pid: int) -> int:
+    """Return the start time of a living process in clock ticks since boot; 0 when it is gone or a zombie."""
+    fields = _read_text(f"/proc/{pid}/stat").rpartition(")")[2].split()
+    return int(fields[19]) if len(fields) > 19 and fields[0] not in "ZX" else 0
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the process ids below `pid`, parents first."""
+    found: list[int] = []
+    pending = [pid]
+    while pending:
+        parent = pending.pop()
+        try:
+            threads = os.listdir(f"/proc/{parent}/task")
+        except OSError:
+            continue
+        for thread in threads:
+            below = [int(child) for child in _read_text(f"/proc/{parent}/task/{thread}/children").split()]
+            found += below
+            pending += below
+    return found

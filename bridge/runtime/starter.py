@@ -1,0 +1,253 @@
+"""Starts worker processes: the zygote, scratch spaces, what confines them, and what a worker needs to begin."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import socket
+import uuid
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from bridge.core.errors import RuntimeUnavailable
+from bridge.core.function import FunctionVersion
+from bridge.core.ports import Clock
+from bridge.runtime import environment, frames, mounts
+from bridge.runtime.fleet import Fleet
+from bridge.runtime.logs import FunctionLogs, stream_name
+from bridge.runtime.process import Owner, Worker
+from bridge.runtime.sandbox import Fact
+from bridge.runtime.spawner import ProcessFile, Zygote
+
+PROBE_MAX_S: Final = 5.0
+PROBE_ID: Final = 0
+USER_FIRST: Final = 30_000
+USER_COUNT: Final = 20_000
+
+
+def user_of(name: str) -> int:
+    """Return the stable user id under which a function's workers run when the daemon is root."""
+    return USER_FIRST + zlib.crc32(name.encode()) % USER_COUNT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confinement:
+    """What workers may use, see and reach."""
+
+    run_folder: Path
+    """Folder of ours for scratch spaces and the list of our processes."""
+    sandbox: str
+    """`auto` (everything the kernel allows) or `basic`."""
+    packages: Path | None
+    """Folder that comes last on sys.path (boto3)."""
+    deny_paths: Sequence[Path]
+    """Files and folders that functions must not read."""
+    deny_ports: Sequence[int]
+    """TCP ports that functions must not connect to."""
+    region: str
+    """AWS_REGION of functions that name none."""
+
+
+class Starter:
+    """Owner of the zygote. `on_report` hears of workers, `on_end` of the zygote's own end."""
+
+    def __init__(
+        self,
+        confinement: Confinement,
+        *,
+        logs: FunctionLogs,
+        clock: Clock,
+        on_report: Callable[[dict[str, Any]], None],
+        on_end: Callable[[], None],
+    ) -> None:
+        self._confinement = confinement
+        self._scratch = confinement.run_folder / "scratch"
+        self._logs = logs
+        self._clock = clock
+        self._on_report = on_report
+        self._processes = ProcessFile(confinement.run_folder / "processes")
+        self._zygote = Zygote(on_report=self._report, on_end=on_end)
+        self._lock = asyncio.Lock()
+        self._mounts = False
+        self._ids = PROBE_ID
+        self._slots = 0
+        self._probe_answer: asyncio.Future[list[Fact]] | None = None
+        self._living: dict[int, int] = {}
+        """Process id of the keeper by worker id."""
+        self.facts: list[Fact] = []
+
+    async def open(self) -> None:
+        """End leftovers of a former daemon, start the zygote, find out what confines workers.
+
+        Raises:
+            RuntimeUnavailable: the zygote did not start, or no worker can be started.
+        """
+        self._confinement.run_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        await self._processes.end_leftovers()
+        await self._open_zygote()
+        self.facts += await self._probe()
+
+    async def _open_zygote(self) -> None:
+        await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
+        self._scratch.mkdir(mode=0o711)
+        needed = [*environment.interpreter_paths(), *self._packages()]
+        hello = await self._zygote.open(
+            {
+                "sandbox": self._confinement.sandbox,
+                "scratch": os.path.realpath(self._scratch),
+                "needed": needed,
+                "denied": [os.path.realpath(path) for path in self._confinement.deny_paths],
+                "denied_ports": list(self._confinement.deny_ports),
+            }
+        )
+        self._processes.add(self._zygote.pid, living=self._pids)
+        self._mounts = hello["mounts"]
+        self.facts = [Fact(mechanism=m, in_force=f, detail=d) for m, f, d in hello["facts"]]
+
+    def _packages(self) -> list[str]:
+        packages = self._confinement.packages
+        return [] if packages is None else [os.path.realpath(packages)]
+
+    def _pids(self) -> list[int]:
+        return [self._zygote.pid, *self._living.values()]
+
+    async def _probe(self) -> list[Fact]:
+        """Start a worker that only reports what confines it."""
+        self._probe_answer = asyncio.get_running_loop().create_future()
+        pipes = [os.pipe() for _ in range(3)]
+        request = self._request(
+            PROBE_ID, code="/", slot=self._slot("probe"), user=USER_FIRST, memory_mb=128, scratch_mb=1
+        )
+        try:
+            self._zygote.start(request | {"probe": True}, [write for _, write in pipes])
+            async with asyncio.timeout(PROBE_MAX_S):
+                return await self._probe_answer
+        except TimeoutError:
+            raise RuntimeUnavailable("no worker could be started") from None
+        finally:
+            self._probe_answer = None
+            for pair in pipes:
+                os.close(pair[0])
+                os.close(pair[1])
+
+    def _report(self, report: dict[str, Any]) -> None:
+        worker_id = report["id"]
+        if worker_id == PROBE_ID:
+            self._probed(report)
+            return
+        if report["op"] == "started":
+            self._living[worker_id] = report["pid"]
+            self._processes.add(report["pid"], living=self._pids)
+        elif report["op"] == "gone":
+            self._living.pop(worker_id, None)
+        self._on_report(report)
+
+    def _probed(self, report: dict[str, Any]) -> None:
+        answer = self._probe_answer
+        if report["op"] == "gone":
+            self.drop_slot(self._slot("probe"))
+        if answer is None or answer.done():
+            return
+        if report["op"] == "probed":
+            answer.set_result([Fact(mechanism=m, in_force=f, detail=d) for m, f, d in report["facts"]])
+        elif report["op"] == "failed":
+            answer.set_exception(RuntimeUnavailable(f"no worker could be started: {report['error']}"))
+
+    # --- workers ----------------------------------------------------------------------------------------------
+
+    def _slot(self, name: str) -> str:
+        return os.path.join(os.path.realpath(self._scratch), name)
+
+    def drop_slot(self, slot: str) -> None:
+        """Free a scratch space that no worker uses any more."""
+        if self._mounts:
+            self._zygote.drop_scratch(slot)
+        else:
+            shutil.rmtree(slot, ignore_errors=True)
+
+    def make(self, owner: Owner, fleet: Fleet) -> Worker:
+        """Return a worker that `launch` starts, with a scratch space that an ended one left, or a new one."""
+        self._ids += 1
+        if not fleet.free_slots:
+            self._slots += 1
+            fleet.free_slots.append(self._slot(str(self._slots)))
+        stream = stream_name(fleet.version.version, at=self._clock.time(), token=uuid.uuid4().hex)
+        slot = fleet.free_slots.pop()
+        return Worker(owner, worker_id=self._ids, version=fleet.version, stream=stream, slot=slot)
+
+    @staticmethod
+    def _request(worker_id: int, *, code: str, slot: str, user: int, memory_mb: int, scratch_mb: int) -> dict[str, Any]:
+        return {
+            "op": "start",
+            "id": worker_id,
+            "code": code,
+            "scratch": slot,
+            "scratch_mb": scratch_mb,
+            "user": user,
+            "memory_mb": memory_mb,
+            "probe": False,
+            "exec": None,
+        }
+
+    async def launch(self, fleet: Fleet, worker: Worker) -> None:
+        """Ask for the process and attach our ends; `started` or `failed` is reported later.
+
+        Raises:
+            RuntimeUnavailable: the zygote is gone and does not start again.
+            OSError: no descriptors left.
+        """
+        async with self._lock:
+            if not self._zygote.is_alive:
+                await self._zygote.close()
+                await self._open_zygote()
+        version = fleet.version
+        task_root, scratch = self._view(version, worker)
+        variables = environment.variables(
+            version, stream=worker.stream, task_root=task_root, scratch=scratch, region=self._confinement.region
+        )
+        request = self._request(
+            worker.id,
+            code=os.path.realpath(version.code),
+            slot=worker.slot,
+            user=user_of(version.name),
+            memory_mb=version.memory_mb,
+            scratch_mb=version.ephemeral_storage_mb,
+        )
+        if fleet.needs_exec:
+            request["exec"] = environment.exec_request(variables)
+        await self._attach(worker, request)
+        worker.began_at = self._clock.monotonic()
+        settings = environment.init_settings(
+            version, environment=variables, task_root=task_root, packages=self._confinement.packages
+        )
+        worker.write(frames.encode_init(settings))
+
+    def _view(self, version: FunctionVersion, worker: Worker) -> tuple[str, str]:
+        """Return task root and scratch space as the worker sees them."""
+        if self._mounts:
+            return mounts.TASK_ROOT, mounts.SCRATCH
+        return os.path.realpath(version.code), worker.slot
+
+    async def _attach(self, worker: Worker, request: dict[str, Any]) -> None:
+        with contextlib.ExitStack() as theirs:
+            ours, socket_end = socket.socketpair()
+            theirs.callback(socket_end.close)
+            ours.setblocking(False)
+            log_read, log_write = os.pipe2(os.O_CLOEXEC)
+            theirs.callback(os.close, log_write)
+            os.set_blocking(log_read, False)
+            tokens = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            await worker.open(ours, log_fd=log_read, tokens=tokens, logs=self._logs, clock=self._clock)
+            self._zygote.start(request, [socket_end.fileno(), log_write, tokens])
+
+    def kill(self, worker: Worker) -> None:
+        """End a worker with all its descendants; `gone` is reported. Twice is fine."""
+        self._zygote.kill(worker.id)
+
+    async def close(self) -> None:
+        """End the zygote, and with it every worker; twice is fine."""
+        await self._zygote.close()
+        await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)

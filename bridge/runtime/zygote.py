@@ -1,0 +1,253 @@
+"""The process that workers are forked from: small, single-threaded, standard library only; child side.
+
+Started by path with ``python -I -S zygote.py FD``, so that nothing of the daemon is importable in it.
+Requests arrive as JSON datagrams on a seqpacket socket, with the worker's descriptors attached; when the
+socket closes, the daemon is gone and everything here ends.
+"""
+
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import types
+from typing import Any, Final
+
+_FOLDER: Final = os.path.dirname(os.path.abspath(__file__))
+
+
+def _borrow_package() -> None:
+    """Let `from bridge.runtime import …` find the files beside this one, without the package's own code."""
+    for name, folder in (("bridge", os.path.dirname(_FOLDER)), ("bridge.runtime", _FOLDER)):
+        module = types.ModuleType(name)
+        module.__path__ = [folder]
+        sys.modules[name] = module
+
+
+def _return_package() -> None:
+    """Forget the borrowed names: a function's own `bridge` module must be importable."""
+    for name in [name for name in sys.modules if name == "bridge" or name.startswith("bridge.")]:
+        del sys.modules[name]
+
+
+_borrow_package()
+from bridge.runtime import bootstrap, keeper, landlock, mounts, sandbox, syscalls  # noqa: E402
+
+_return_package()
+
+_END_S: Final = 2.0
+
+
+class Zygote:
+    """Forks workers on request and reports their ends."""
+
+    def __init__(self, control: socket.socket, settings: dict[str, Any]) -> None:
+        self._control = control
+        self._settings = settings
+        self._keepers: dict[int, int] = {}
+        self._ids: dict[int, int] = {}
+        self._mounts = False
+        self._process_namespaces = False
+        self._own_users = False
+        self._facts: list[sandbox.Fact] = []
+
+    def open(self) -> None:
+        """Confine this process and tell the daemon what it got."""
+        settings = self._settings
+        full = settings["sandbox"] != "basic"
+        root = os.geteuid() == 0
+        needed = settings["needed"]
+        if full:
+            self._enter_mounts(root=root, needed=needed)
+        else:
+            self._facts.append(sandbox.Fact(mechanism="mount namespace", in_force=False, detail="sandbox = basic"))
+        reachable = self._mounts or not any(mounts.first_closed(path) for path in needed)
+        self._own_users = root and reachable
+        syscalls.become_subreaper()
+        if full:
+            self._process_namespaces = self._try_process_namespace()
+            self._restrict(root=root)
+        syscalls.set_dumpable(dumpable=False)
+        self._tell(
+            {
+                "op": "hello",
+                "mounts": self._mounts,
+                "process_namespaces": self._process_namespaces,
+                "own_users": self._own_users,
+                "facts": [fact.as_list() for fact in self._facts],
+            }
+        )
+
+    def _enter_mounts(self, *, root: bool, needed: list[str]) -> None:
+        def enter() -> str:
+            mounts.enter(user_namespace=not root)
+            mounts.prepare(scratch=self._settings["scratch"], needed=needed, open_ways=root)
+            self._mounts = True
+            return "read-only code at /var/task, a /tmp of its own, the rest read-only, state hidden"
+
+        self._facts.append(sandbox.attempt("mount namespace", enter))
+
+    def _try_process_namespace(self) -> bool:
+        def unshare() -> None:
+            self._own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            syscalls.unshare(syscalls.CLONE_NEWPID)
+            syscalls.setns(self._own_namespace, syscalls.CLONE_NEWPID)
+
+        if not self._mounts:  # a new /proc needs one
+            fact = sandbox.Fact(mechanism="process namespace", in_force=False, detail="needs a mount namespace")
+        else:
+            fact = sandbox.attempt("process namespace", unshare)
+        self._facts.append(fact)
+        return fact.in_force
+
+    def _restrict(self, *, root: bool) -> None:
+        def restrict() -> str:
+            done = landlock.restrict(
+                denied=self._settings["denied"],
+                writable=[self._settings["scratch"]],
+                files=not self._mounts and not (root and self._own_users),
+                denied_ports=self._settings["denied_ports"],
+            )
+            if not done:
+                raise OSError("nothing left to deny: mounts and user ids do it")
+            return "; ".join(done)
+
+        self._facts.append(sandbox.attempt("landlock", restrict))
+
+    def _tell(self, report: dict[str, Any]) -> None:
+        self._control.send(json.dumps(report).encode())
+
+    def serve(self) -> None:
+        """Answer requests until the daemon closes the socket; then end all workers."""
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        poller = select.poll()
+        poller.register(self._control, select.POLLIN)
+        poller.register(wake_read, select.POLLIN)
+        while True:
+            for descriptor, _ in poller.poll():
+                if descriptor == wake_read:
+                    os.read(wake_read, 4096)
+                elif not self._handle():
+                    return
+            self._reap()
+
+    def _handle(self) -> bool:
+        data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 20, 3)
+        if not data:
+            return False
+        request = json.loads(data)
+        try:
+            if request["op"] == "start":
+                self._start(request, descriptors)
+            elif request["op"] == "kill":
+                self._kill(request["id"])
+            elif request["op"] == "drop_scratch" and self._mounts:
+                mounts.drop_scratch(request["scratch"])
+        except OSError as error:
+            self._tell({"op": "failed", "id": request.get("id", 0), "error": str(error)})
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return True
+
+    def _start(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        user = request["user"] if self._own_users else None
+        scratch = request["scratch"]
+        if not os.path.isdir(scratch):
+            if self._mounts:
+                owner = os.getuid() if user is None else user
+                mounts.make_scratch(scratch, size_mb=request["scratch_mb"], user=owner, group=owner)
+            else:
+                os.mkdir(scratch, 0o700)
+                if user is not None:
+                    os.chown(scratch, user, user)
+        request |= {
+            "user": user,
+            "mounts": self._mounts,
+            "process_namespace": self._process_namespaces,
+            "covered": self._settings["denied"],
+            "filtered": self._settings["sandbox"] != "basic",
+        }
+        if self._process_namespaces:
+            syscalls.unshare(syscalls.CLONE_NEWPID)
+        try:
+            pid = os.fork()
+            if pid == 0:
+                signal.set_wakeup_fd(-1)
+                keeper.run(request, control=self._control, descriptors=descriptors, serve=bootstrap.serve)
+        finally:
+            if self._process_namespaces:
+                syscalls.setns(self._own_namespace, syscalls.CLONE_NEWPID)
+        self._keepers[request["id"]] = pid
+        self._ids[pid] = request["id"]
+        self._tell({"op": "started", "id": request["id"], "pid": pid})
+
+    def _kill(self, worker_id: int) -> None:
+        pid = self._keepers.get(worker_id)
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL if self._process_namespaces else signal.SIGTERM)
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, _ = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            worker_id = self._ids.pop(pid, None)
+            if worker_id is not None:
+                del self._keepers[worker_id]
+                if not self._process_namespaces:
+                    self._kill_strays()
+                self._tell({"op": "gone", "id": worker_id})
+
+    def _kill_strays(self) -> None:
+        """Kill what came back to us because its keeper was killed."""
+        for pid in keeper.children():
+            if pid not in self._ids:
+                os.kill(pid, signal.SIGKILL)
+
+    def end(self) -> None:
+        """End every worker with its tree; the daemon is gone."""
+        signal.signal(signal.SIGALRM, lambda *_: keeper.kill_children() or os._exit(0))
+        signal.setitimer(signal.ITIMER_REAL, _END_S)
+        for worker_id in list(self._keepers):
+            self._kill(worker_id)
+        while self._keepers:
+            pid, _ = os.wait()
+            worker_id = self._ids.pop(pid, None)
+            if worker_id is not None:
+                del self._keepers[worker_id]
+        keeper.kill_children()
+
+
+def main() -> None:
+    """Read the settings, confine, serve, end."""
+    control = socket.socket(fileno=int(sys.argv[1]))
+    control.set_inheritable(False)
+    settings = json.loads(control.recv(1 << 20))
+    zygote = Zygote(control, settings)
+    # The names of this script are no business of functions; the objects live on through `zygote`.
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    sys.argv = [""]
+    os.environ.clear()
+    zygote.open()
+    gc.collect()
+    gc.freeze()
+    try:
+        zygote.serve()
+    except OSError:
+        pass  # the daemon went while we were telling it something
+    finally:
+        zygote.end()
+
+
+if __name__ == "__main__":
+    main()
