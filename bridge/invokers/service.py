@@ -11,8 +11,15 @@ import orjson
 from bridge.core import limits
 from bridge.core.errors import PayloadInvalid, PayloadTooLarge, Throttled
 from bridge.core.function import Function, FunctionVersion, split_target
-from bridge.core.invocation import THROTTLE_ACCOUNT, THROTTLE_RESERVED, Invocation, InvocationResult
-from bridge.core.ports import Clock, Runtime
+from bridge.core.invocation import (
+    THROTTLE_ACCOUNT,
+    THROTTLE_RESERVED,
+    Attempt,
+    AttemptStatus,
+    Invocation,
+    InvocationResult,
+)
+from bridge.core.ports import Clock, Outcomes, Runtime
 from bridge.util import telemetry
 
 
@@ -109,12 +116,14 @@ class FunctionService:
         catalog: Catalog,
         runtime: Runtime,
         clock: Clock,
+        outcomes: Outcomes | None = None,
         account_concurrency: int = limits.ACCOUNT_CONCURRENCY_DEFAULT,
         sync_wait_s: float = limits.SYNC_CONCURRENCY_WAIT_S,
     ) -> None:
         self._catalog = catalog
         self._runtime = runtime
         self._clock = clock
+        self._outcomes = outcomes
         self._sync_wait_s = sync_wait_s
         self._waiting: deque[_Waiter] = deque()
         self._background: deque[_Waiter] = deque()
@@ -125,6 +134,11 @@ class FunctionService:
         """Slots begun whose invocation has not reached the runtime yet."""
         self.concurrency = Concurrency(account=account_concurrency)
         runtime.on_free(self._slot_freed)
+
+    def configure(self, *, account_concurrency: int, reserved_total: int, sync_wait_s: float) -> None:
+        """Take new limits from now on."""
+        self.concurrency.configure(account=account_concurrency, reserved_total=reserved_total)
+        self._sync_wait_s = sync_wait_s
 
     # --- lookup -------------------------------------------------------------------------------
 
@@ -229,6 +243,7 @@ class FunctionService:
         resolved = self.resolve(target)
         payload = checked_payload(payload, max_bytes=limits.SYNC_PAYLOAD_MAX_BYTES, kind="RequestResponse")
         await self._slot(resolved)
+        started_at = self._clock.time()
         result = await self.run(
             self.begin(resolved),
             Invocation(
@@ -238,8 +253,15 @@ class FunctionService:
                 client_context=client_context,
             ),
         )
-        telemetry.INVOCATIONS.labels(function=resolved.function.name, status=result.kind.value).inc()
+        self._count(resolved.function.name, result)
+        if self._outcomes is not None:
+            self._outcomes.append(_answered(target, request_id, result, started_at=started_at))
         return result
+
+    @staticmethod
+    def _count(name: str, result: InvocationResult) -> None:
+        telemetry.INVOCATIONS.labels(function=name, status=result.kind.value).inc()
+        telemetry.INVOCATION_SECONDS.labels(function=name).observe(result.duration_ms / 1000)
 
     async def invoke_background(
         self, target: str, *, request_id: str, payload: bytes, client_context: bytes = b""
@@ -272,6 +294,24 @@ class FunctionService:
         finally:
             timer.cancel()
             waiter.future.cancel()
+
+
+def _answered(target: str, request_id: str, result: InvocationResult, *, started_at: float) -> Attempt:
+    """Return the history of a synchronous call: one attempt, whose caller has the answer."""
+    return Attempt(
+        position=-1,
+        request_id=request_id,
+        function=target,
+        number=1,
+        status=AttemptStatus.OK if result.is_ok else AttemptStatus.ERROR,
+        started_at=started_at,
+        duration_ms=result.duration_ms,
+        version=result.version,
+        error_type=result.error_type,
+        error_message=result.error_message,
+        log_tail=result.log_tail,
+        log_stream=result.log_stream,
+    )
 
 
 def checked_payload(payload: bytes, *, max_bytes: int, kind: str) -> bytes:

@@ -20,7 +20,7 @@ from bridge.core.invocation import (
     ResultKind,
 )
 from bridge.core.ports import Clock, DeadLetters, Destination, Outcomes, ParkedStore
-from bridge.core.record import Parked
+from bridge.core.record import Parked, Record
 from bridge.core.retry import GiveUp, after_function_error, after_system_error
 from bridge.util import telemetry
 from bridge.util.crash import crash_point
@@ -114,6 +114,7 @@ class AsyncDelivery:
             result = InvocationResult(
                 kind=ResultKind.UNKNOWN, payload=b"", version="", error_type=error.code, error_message=str(error)
             )
+        self._count(record, result, started_at=started_at)
         crash_point("delivery.handled")
         if result.kind is ResultKind.OK:
             self._note(entry, AttemptStatus.OK, number=number, started_at=started_at, result=result)
@@ -121,6 +122,13 @@ class AsyncDelivery:
                 await self._settle(self._forget, entry)
             return Settled()
         return await self._failed(entry, result, config=config, number=number, started_at=started_at, stored=stored)
+
+    @staticmethod
+    def _count(record: Record, result: InvocationResult, *, started_at: float) -> None:
+        name = record.lane
+        telemetry.INVOCATIONS.labels(function=name, status=result.kind.value).inc()
+        telemetry.INVOCATION_SECONDS.labels(function=name).observe(result.duration_ms / 1000)
+        telemetry.EVENT_AGE_SECONDS.labels(function=name).observe(max(0.0, started_at - record.received_at))
 
     async def _failed(
         self,

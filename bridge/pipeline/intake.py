@@ -39,6 +39,10 @@ class JournalIntake:
         for source, delivery_id, request_id, received_at in rows:
             self._deliveries.add(DeliveryIndex.key(source, delivery_id), request_id, received_at=received_at)
 
+    def set_window(self, window_s: float) -> None:
+        """Remember deliveries for at least that long from now on."""
+        self._window_s = window_s
+
     async def submit(self, record: Record, *, deduplicate_s: float = 0.0) -> Receipt:
         """Store once. See ports.Intake."""
         if not record.delivery_id or deduplicate_s <= 0:

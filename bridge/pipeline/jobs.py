@@ -75,7 +75,6 @@ class JobRunner(ABC):
         self._clock = clock
         self._spawn = spawn
         self._runs: dict[str, Run] = {}
-        self._closing = False
 
     @abstractmethod
     async def _work(self, run: Run) -> None:
@@ -90,13 +89,16 @@ class JobRunner(ABC):
                 log.info("job_resumed", kind=self.kind, name=job.name, done=job.done)
                 self._launch(job)
 
-    async def close(self) -> None:
-        """Stop cleanly; what runs goes on at the next start."""
-        self._closing = True
+    async def close(self, *, deadline_s: float = 5.0) -> None:
+        """Stop cleanly; what runs goes on at the next start. Invocations in flight are waited for, then cut."""
         tasks = [run.task for run in self._runs.values() if run.task is not None]
         for run in self._runs.values():
             run.ask(JobState.RUNNING)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=max(0.0, deadline_s))
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _create(self, job: Job) -> Job:
         if len(self._runs) >= limits.REPLAYS_ACTIVE_MAX:

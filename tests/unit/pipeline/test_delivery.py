@@ -115,6 +115,7 @@ async def world() -> AsyncIterator[World]:
     made = World()
     yield made
     await made.stop()
+    await made.dispatcher.drain(deadline_s=0)
 
 
 def boom(_: object) -> object:
