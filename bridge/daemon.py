@@ -137,9 +137,9 @@ class Daemon:
         self._exit.callback(self._folder.close)
         log_setup.register_secret(self._folder.token)
         partition = self._folder.path / "p0"
-        self._ballast = Ballast(partition / "ballast", settings.ballast_mb * limits.MIB)
+        self._ballast = Ballast(partition / "ballast", size_bytes=settings.ballast_mb * limits.MIB)
         await asyncio.to_thread(self._ballast.ensure)
-        self._state = await asyncio.to_thread(open_state, self._folder, ballast=self._ballast, on_failure=self._fail)
+        self._state = await open_state(partition, release_ballast=self._ballast.release, on_failure=self._fail)
         self._exit.push_async_callback(self._state.close)
         self._outcomes = OutcomesLog(
             folder=partition / "outcomes", clock=self._clock, retention_s=settings.retention_days * 86_400
