@@ -232,7 +232,8 @@ class AsyncDelivery:
         history = tuple(before.history) if before is not None else ()
         if not history and record.position >= 0 and entry.attempts:
             found = await asyncio.to_thread(self._outcomes.for_events, [record])
-            history = tuple(found.get(record.position, ()))
+            found_attempts = found.get(record.position, ())
+            history = tuple(each for each in found_attempts if each.status is not AttemptStatus.STARTED)
         if attempt is not None:
             history += (attempt,)
         return DeadLetter(
