@@ -364,7 +364,7 @@ class Worker:
             frames = traceback.extract_tb(exception.__traceback__)
             first = next((i for i, frame in enumerate(frames) if frame.filename not in _OWN_FILES), len(frames))
             # As plain tuples: AWS's lists have no marker lines (^^^^) under the source.
-            trace = traceback.format_list([(f.filename, f.lineno, f.name, f.line) for f in frames[first:]])
+            trace = traceback.format_list([(f.filename, f.lineno or 0, f.name, f.line) for f in frames[first:]])
         except Exception:  # noqa: BLE001 - a user's traceback may be anything
             trace = []
         return self._error(_text(exception), type(exception).__name__, trace, request_id)
@@ -427,8 +427,7 @@ def _open_streams() -> None:
     """Unbuffered standard streams, as AWS has them: what was written is in the log even after a kill."""
     for name, descriptor, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
         raw = io.FileIO(descriptor, "w", closefd=False)
-        stream = io.TextIOWrapper(raw, encoding="utf-8", errors=errors, write_through=True)  # type: ignore[type-var]
-        stream.mode = "w"
+        stream = io.TextIOWrapper(raw, encoding="utf-8", errors=errors, write_through=True)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
 
@@ -465,7 +464,7 @@ def _leave(code: object) -> NoReturn:
         sys.stderr.write(f"{code}\n")
         status = 1
     try:
-        atexit._run_exitfuncs()
+        atexit._run_exitfuncs()  # noqa: SLF001 - the worker ends by _exit, as a forked child must
         _flush()
     finally:
         os._exit(status)

@@ -20,7 +20,7 @@ def _refuse(text: str) -> Any:
 
 
 _decoder = json.JSONDecoder(parse_constant=_refuse)
-_scan = _decoder.scan_once
+_scan: Callable[[str, int], tuple[Any, int]] = vars(_decoder)["scan_once"]  # C, and without a type
 
 
 def loads(text: str) -> Any:
@@ -58,7 +58,7 @@ def make_encoder(*, ascii_only: bool) -> Callable[[Any], str]:
 
 def _fast_encoder(quote: Callable[[str], str], *, ascii_only: bool) -> Callable[[Any], str]:
     general = json.JSONEncoder(ensure_ascii=ascii_only)
-    make = json.encoder.c_make_encoder
+    make: Any = vars(json.encoder)["c_make_encoder"]  # None without the C module
     if make is None:
         return general.encode
     # One encoder for all calls: JSONEncoder.encode builds a new one each time (a third of its cost for 200 bytes).
@@ -138,7 +138,7 @@ class _Slow:
             raise ValueError("Circular reference detected")
         above.add(id(value))
         if as_dict is not None or isinstance(value, dict):
-            items: dict[Any, Any] = value if as_dict is None else as_dict()
+            items: dict[Any, Any] = dict(value) if as_dict is None else as_dict()
             separator = "{"
             for key, item in items.items():
                 write(f"{separator}{self._quote(_key(key))}: ")

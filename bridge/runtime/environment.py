@@ -22,7 +22,7 @@ def interpreter() -> str:
 
 def interpreter_paths() -> list[str]:
     """Return the folders a worker needs besides its code."""
-    return sorted({os.path.realpath(sys.base_prefix), os.path.dirname(interpreter()), str(_BOOTSTRAP.parent)})
+    return sorted({os.path.realpath(sys.base_prefix), str(Path(interpreter()).parent), str(_BOOTSTRAP.parent)})
 
 
 def needs_exec(version: FunctionVersion) -> bool:

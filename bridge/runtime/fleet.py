@@ -1,5 +1,6 @@
 """The workers of one version of one function, and the invocations that wait for one."""
 
+import os
 from collections import deque
 from typing import Final
 
@@ -20,6 +21,7 @@ class Fleet:
 
     def __init__(self, version: FunctionVersion) -> None:
         self.version = version
+        self.code = os.path.realpath(version.code)
         self.workers: set[Worker] = set()
         self.idle: list[Worker] = []
         """Last used last: the warmest is taken first, the coldest ends first."""

@@ -66,7 +66,7 @@ def restrict(*, denied: Iterable[str], writable: Iterable[str], files: bool, den
     abi = syscalls.landlock_abi()
     if not abi:
         raise OSError("the kernel has no Landlock")
-    done = []
+    done: list[str] = []
     ports = frozenset(denied_ports) if abi >= 4 else frozenset()
     change = _change_rights(abi)
     if not files and not ports:

@@ -192,7 +192,7 @@ class WorkerPool:
 
     def retire(self, name: str, *, keep_revision: str | None) -> None:
         """End workers of other revisions; see `ports.Runtime.retire`."""
-        for key, fleet in list(self._fleets.items()):
+        for fleet in list(self._fleets.values()):
             if fleet.version.name != name or fleet.version.revision == keep_revision:
                 continue
             fleet.is_retired = True
@@ -521,9 +521,15 @@ class WorkerPool:
             worker.is_ready = True
             job = worker.jobs.popleft()
             self._settle(
-                worker, job, kind=ResultKind.FUNCTION_ERROR, payload=payload, duration_ms=self._elapsed_ms(worker),
-                init_ms=None, extra=b"", status="error",
-            )  # fmt: skip
+                worker,
+                job,
+                kind=ResultKind.FUNCTION_ERROR,
+                payload=payload,
+                duration_ms=self._elapsed_ms(worker),
+                init_ms=None,
+                extra=b"",
+                status="error",
+            )
         self._end(worker)
         self._moved()
 
@@ -588,7 +594,7 @@ class WorkerPool:
                     init_ms=init_ms,
                     log_tail=tail,
                     log_stream=worker.stream,
-                )  # fmt: skip
+                )
             )
 
 

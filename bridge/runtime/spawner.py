@@ -179,15 +179,15 @@ class ProcessFile:
         leftovers = []
         for line in _read_text(self._path).splitlines():
             with contextlib.suppress(ValueError):
-                boot, pid, started = line.split()
-                if boot == self._boot and start_time(int(pid)) == int(started):
-                    leftovers.append(int(pid))
+                boot, number, started = line.split()
+                if boot == self._boot and start_time(int(number)) == int(started):
+                    leftovers.append(int(number))
         tree = {pid for root in leftovers for pid in (root, *descendants(root))}
         for pid in tree:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
         deadline = time.monotonic() + LEFTOVERS_MAX_S
-        while any(start_time(pid) for pid in tree) and time.monotonic() < deadline:
+        while any(start_time(pid) for pid in tree) and time.monotonic() < deadline:  # noqa: ASYNC110 - not our children
             await asyncio.sleep(0.01)
         self._path.unlink(missing_ok=True)
         self._lines = 0
@@ -216,7 +216,7 @@ def descendants(pid: int) -> list[int]:
     while pending:
         parent = pending.pop()
         try:
-            threads = os.listdir(f"/proc/{parent}/task")
+            threads = os.listdir(f"/proc/{parent}/task")  # noqa: PTH208 - a hot path: every busy worker, 20 times a second
         except OSError:
             continue
         for thread in threads:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.core.errors import RuntimeUnavailable
-from bridge.core.function import FunctionVersion
 from bridge.core.ports import Clock
 from bridge.runtime import environment, frames, mounts
 from bridge.runtime.fleet import Fleet
@@ -64,7 +63,8 @@ class Starter:
         on_end: Callable[[], None],
     ) -> None:
         self._confinement = confinement
-        self._scratch = confinement.run_folder / "scratch"
+        self._scratch = Path(os.path.realpath(confinement.run_folder)) / "scratch"
+        self._denied = [os.path.realpath(path) for path in confinement.deny_paths]
         self._logs = logs
         self._clock = clock
         self._on_report = on_report
@@ -97,9 +97,9 @@ class Starter:
         hello = await self._zygote.open(
             {
                 "sandbox": self._confinement.sandbox,
-                "scratch": os.path.realpath(self._scratch),
+                "scratch": str(self._scratch),
                 "needed": needed,
-                "denied": [os.path.realpath(path) for path in self._confinement.deny_paths],
+                "denied": self._denied,
                 "denied_ports": list(self._confinement.deny_ports),
             }
         )
@@ -159,7 +159,7 @@ class Starter:
     # --- workers ----------------------------------------------------------------------------------------------
 
     def _slot(self, name: str) -> str:
-        return os.path.join(os.path.realpath(self._scratch), name)
+        return str(self._scratch / name)
 
     def drop_slot(self, slot: str) -> None:
         """Free a scratch space that no worker uses any more."""
@@ -204,13 +204,13 @@ class Starter:
                 await self._zygote.close()
                 await self._open_zygote()
         version = fleet.version
-        task_root, scratch = self._view(version, worker)
+        task_root, scratch = self._view(fleet, worker)
         variables = environment.variables(
             version, stream=worker.stream, task_root=task_root, scratch=scratch, region=self._confinement.region
         )
         request = self._request(
             worker.id,
-            code=os.path.realpath(version.code),
+            code=fleet.code,
             slot=worker.slot,
             user=user_of(version.name),
             memory_mb=version.memory_mb,
@@ -225,11 +225,11 @@ class Starter:
         )
         worker.write(frames.encode_init(settings))
 
-    def _view(self, version: FunctionVersion, worker: Worker) -> tuple[str, str]:
+    def _view(self, fleet: Fleet, worker: Worker) -> tuple[str, str]:
         """Return task root and scratch space as the worker sees them."""
         if self._mounts:
             return mounts.TASK_ROOT, mounts.SCRATCH
-        return os.path.realpath(version.code), worker.slot
+        return fleet.code, worker.slot
 
     async def _attach(self, worker: Worker, request: dict[str, Any]) -> None:
         with contextlib.ExitStack() as theirs:

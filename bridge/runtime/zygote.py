@@ -216,15 +216,20 @@ class Zygote:
 
     def end(self) -> None:
         """End every worker with its tree; the daemon is gone."""
-        signal.signal(signal.SIGALRM, lambda *_: keeper.kill_children() or os._exit(0))
+
+        def give_up(_signal: int, _frame: object) -> None:
+            keeper.kill_children()
+            os._exit(0)
+
+        signal.signal(signal.SIGALRM, give_up)
         signal.setitimer(signal.ITIMER_REAL, _END_S)
         for worker_id in list(self._keepers):
             self._kill(worker_id)
         while self._keepers:
             pid, _ = os.wait()
-            worker_id = self._ids.pop(pid, None)
-            if worker_id is not None:
-                del self._keepers[worker_id]
+            ended = self._ids.pop(pid, None)
+            if ended is not None:
+                del self._keepers[ended]
         keeper.kill_children()
 
 
