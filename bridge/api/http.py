@@ -1,0 +1,235 @@
+"""The little of HTTP that the api needs over ASGI: a request, an answer, an NDJSON stream, errors as one JSON line."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
+from typing import Final
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import orjson
+
+from bridge.core import limits
+from bridge.util.asgi import BodyTooLarge, Receive, Scope, Send, read_body
+
+BODY_MAX_BYTES: Final = 1 * limits.MIB
+"""Largest body of an admin request; an invocation's payload has its own limit."""
+HEARTBEAT_S: Final = 10.0
+"""A stream with nothing to say sends an empty line this often, so that either side notices the other's end."""
+
+_LINE: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
+
+
+class HttpError(Exception):
+    """An answer other than success, with the one line that says why."""
+
+    def __init__(self, status: int, text: str, *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+        self.headers = dict(headers or {})
+
+
+class Request:
+    """One HTTP request: its path decoded, its query as pairs, its headers by lower-case name."""
+
+    __slots__ = ("_receive", "headers", "method", "params", "path", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self._receive = receive
+        self.method: str = scope["method"]
+        self.path = _raw_path(scope)
+        self.params: dict[str, str] = {}
+        """What the route's `{name}` segments matched, percent-decoded."""
+        self.headers: dict[str, list[str]] = {}
+        for name, value in scope["headers"]:
+            self.headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+
+    def header(self, name: str, default: str = "") -> str:
+        """Return the header's value.
+
+        Raises:
+            HttpError: it is there more than once.
+        """
+        values = self.headers.get(name, [])
+        if len(values) > 1:
+            raise HttpError(400, f"header {name} is given {len(values)} times; give it once")
+        return values[0] if values else default
+
+    def query(self) -> list[tuple[str, str]]:
+        """Return the query's pairs in order.
+
+        Raises:
+            HttpError: not UTF-8, or more pairs than `limits.QUERY_PAIRS_MAX`.
+        """
+        raw: bytes = self.scope.get("query_string", b"")
+        try:
+            return parse_qsl(
+                raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=limits.QUERY_PAIRS_MAX
+            )
+        except UnicodeError as error:
+            raise HttpError(400, "the query is not UTF-8") from error
+        except ValueError as error:
+            raise HttpError(400, f"the query has more than {limits.QUERY_PAIRS_MAX} fields") from error
+
+    async def body(self, max_bytes: int = BODY_MAX_BYTES) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            HttpError: 413, above `max_bytes`.
+            ClientGone: the client left first.
+        """
+        declared = self.headers.get("content-length", ["0"])[0]
+        if declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
+            raise TooLarge(int(declared), max_bytes)
+        try:
+            return await read_body(self._receive, limit=max_bytes)
+        except BodyTooLarge as error:
+            raise TooLarge(max_bytes + 1, max_bytes) from error
+
+    async def gone(self) -> None:
+        """Return when the client has left. Only once the body has been read (or there is none)."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+class TooLarge(HttpError):
+    """The body is larger than this path takes."""
+
+    def __init__(self, size: int, max_bytes: int) -> None:
+        super().__init__(413, f"the body is larger than {max_bytes} bytes")
+        self.size = size
+
+
+def _raw_path(scope: Scope) -> str:
+    raw = scope.get("raw_path")
+    if raw is None:
+        return str(scope["path"])
+    return bytes(raw).partition(b"?")[0].decode("latin-1")
+
+
+def decode_segment(segment: str) -> str:
+    """Percent-decode one path segment.
+
+    Raises:
+        HttpError: not UTF-8.
+    """
+    try:
+        return unquote_to_bytes(segment).decode("utf-8")
+    except UnicodeError as error:
+        raise HttpError(400, "the path is not UTF-8") from error
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+class Answer:
+    """A whole response."""
+
+    __slots__ = ("body", "content_type", "headers", "status")
+
+    def __init__(
+        self,
+        status: int,
+        body: bytes = b"",
+        *,
+        content_type: str = "application/json",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.status = status
+        self.body = body
+        self.content_type = content_type
+        self.headers = dict(headers or {})
+
+    async def send(self, send: Send, *, head_only: bool = False) -> None:
+        """Write it to the client."""
+        # 1xx, 204 and 304 have no body and no length (RFC 9110, 8.6)
+        framing = {} if self.status in (204, 304) else {"content-length": str(len(self.body))}
+        if self.body:
+            framing["content-type"] = self.content_type
+        await send({"type": "http.response.start", "status": self.status, "headers": _raw(self.headers | framing)})
+        await send({"type": "http.response.body", "body": b"" if head_only else self.body})
+
+
+class Stream:
+    """NDJSON as it happens: one JSON value a line, until the source ends, the client leaves or the api closes."""
+
+    __slots__ = ("items", "status")
+
+    def __init__(self, items: AsyncIterator[object]) -> None:
+        self.items = items
+        self.status = 200
+
+    async def send(self, request: Request, send: Send, *, closing: asyncio.Event, heartbeat_s: float) -> None:
+        """Write lines until one of the three ends comes; the source is closed in any case."""
+        headers = {"content-type": "application/x-ndjson", "cache-control": "no-store", "x-accel-buffering": "no"}
+        await send({"type": "http.response.start", "status": self.status, "headers": _raw(headers)})
+        pump = asyncio.create_task(self._pump(send), name="api-stream")
+        ends = [asyncio.create_task(request.gone()), asyncio.create_task(closing.wait())]
+        try:
+            while True:
+                done, _ = await asyncio.wait([pump, *ends], timeout=heartbeat_s, return_when=asyncio.FIRST_COMPLETED)
+                if done:
+                    break
+                await send({"type": "http.response.body", "body": b"\n", "more_body": True})
+        finally:
+            for task in (pump, *ends):
+                task.cancel()
+            results = await asyncio.gather(pump, *ends, return_exceptions=True)
+        if ends[0] in done:
+            return
+        if isinstance(results[0], Exception):
+            text = str(results[0]) if isinstance(results[0], HttpError) else "the stream broke off; the log says why"
+            await send({"type": "http.response.body", "body": line({"error": text}), "more_body": True})
+        elif pump not in done:
+            await send({"type": "http.response.body", "body": line({"error": "bridge is stopping"}), "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        if isinstance(results[0], Exception) and not isinstance(results[0], HttpError):
+            raise results[0]
+
+    async def _pump(self, send: Send) -> None:
+        async with aclosing(_closable(self.items)) as items:
+            async for item in items:
+                await send({"type": "http.response.body", "body": line(item), "more_body": True})
+
+
+async def _closable(items: AsyncIterator[object]) -> AsyncGenerator[object, None]:
+    """An iterator that is closed when this generator is, whatever kind it is."""
+    try:
+        async for item in items:
+            yield item
+    finally:
+        close = getattr(items, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def line(value: object) -> bytes:
+    """Return `value` as one line of JSON; lone surrogates (a function's error text may hold some) become `?`."""
+    try:
+        return orjson.dumps(value, option=_LINE)
+    except TypeError:
+        return orjson.dumps(_scrubbed(value), option=_LINE)
+
+
+def _scrubbed(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_scrubbed(key): _scrubbed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_scrubbed(item) for item in value]
+    return value
+
+
+def json_answer(value: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+    """Return `value` as an answer of one JSON line."""
+    return Answer(status, line(value), headers=headers)
+
+
+def error_answer(error: HttpError) -> Answer:
+    """Return an error as an answer of one JSON line."""
+    return json_answer({"error": error.text}, status=error.status, headers=error.headers)
+
+
+def _raw(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    pairs: Iterable[tuple[str, str]] = headers.items()
+    return [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in pairs]

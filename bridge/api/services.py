@@ -1,0 +1,58 @@
+"""What the api is given: ports and a few callables, in one frozen value that the daemon builds."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from bridge.core import limits
+from bridge.core.function import Function
+from bridge.core.ports import Clock, DeadLetters, Intake, Invoker, Jobs, Journal, Lanes, Outcomes, ParkedStore
+from bridge.pipeline.redrive import Redrives
+from bridge.pipeline.replay import Replays
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadResult:
+    """What came of a reload: either all of it counts from now on, or nothing changed."""
+
+    ok: bool
+    changes: tuple[str, ...] = ()
+    """One line each; empty when the file says what was in force already."""
+    errors: tuple[str, ...] = ()
+    """Every mistake, `file:line: key: what is wrong`."""
+
+
+class Logs(Protocol):
+    """Where a function's log lines are read."""
+
+    def tail(self, function: str, *, lines: int, follow: bool) -> AsyncIterator[tuple[float, str, str]]:
+        """Yield (epoch seconds, stream, text) of the last `lines` lines, then, if `follow`, new ones as they come."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything behind the admin endpoints."""
+
+    journal: Journal
+    outcomes: Outcomes
+    parked: ParkedStore
+    dead_letters: DeadLetters
+    jobs: Jobs
+    replays: Replays
+    redrives: Redrives
+    lanes: Lanes
+    invoker: Invoker
+    intake: Intake
+    logs: Logs
+    functions: Callable[[], Sequence[Function]]
+    reload: Callable[[], Awaitable[ReloadResult]]
+    readiness: Callable[[], Sequence[str]]
+    """What keeps the daemon from being ready; empty when it is."""
+    facts: Callable[[], Sequence[tuple[str, bool, str]]]
+    """(name, is it as it should be, what is in force) for `bridge doctor`."""
+    version: str
+    clock: Clock
+    async_payload_max_bytes: int = limits.ASYNC_PAYLOAD_MAX_BYTES
+    status: Callable[[], Mapping[str, object]] = field(default=dict)
+    """Further sections of `GET status`: listeners, workers, journal, tasks."""

@@ -1,0 +1,107 @@
+"""Endpoints about the daemon itself: health, readiness, metrics, status, doctor, reload, function logs."""
+
+from collections.abc import AsyncIterator
+
+from bridge.api import views
+from bridge.api.fields import Fields
+from bridge.api.http import Answer, HttpError, Request, Stream, json_answer
+from bridge.api.services import Services
+from bridge.core.function import Function
+from bridge.core.ports import JobState
+from bridge.util import telemetry
+
+_LOG_LINES_MAX = 10_000
+_ACTIVE = frozenset({JobState.STARTING, JobState.RUNNING, JobState.PAUSED, JobState.CANCELLING})
+
+
+class System:
+    """Handlers of `/health`, `/ready`, `/metrics` and of `/admin/v1/{status,doctor,reload,functions,logs}`."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._started = services.clock.monotonic()
+
+    async def health(self, _request: Request) -> Answer:
+        """200 for as long as the loop lives."""
+        return json_answer({"status": "ok"})
+
+    async def ready(self, _request: Request) -> Answer:
+        """200, or 503 with every reason why not."""
+        problems = list(self._services.readiness())
+        if problems:
+            return json_answer({"status": "not ready", "problems": problems}, status=503)
+        return json_answer({"status": "ready", "problems": []})
+
+    async def metrics(self, _request: Request) -> Answer:
+        """Prometheus text."""
+        body, content_type = telemetry.render()
+        return Answer(200, body, content_type=content_type)
+
+    async def status(self, request: Request) -> Answer:
+        """What the daemon does now."""
+        Fields.of_query(request).finish()
+        services = self._services
+        jobs = [job for job in await services.jobs.list() if job.state in _ACTIVE]
+        own = {
+            "version": services.version,
+            "uptime_s": round(services.clock.monotonic() - self._started, 3),
+            "problems": list(services.readiness()),
+            "functions": [_function_view(function) for function in services.functions()],
+            "lanes": [views.lane_view(lane) for lane in services.lanes.status()],
+            "jobs": [views.job_view(job) for job in jobs],
+        }
+        return json_answer(own | dict(services.status()))
+
+    async def functions(self, request: Request) -> Answer:
+        """The functions' names and limits."""
+        Fields.of_query(request).finish()
+        return json_answer({"functions": [_function_view(function) for function in self._services.functions()]})
+
+    async def doctor(self, request: Request) -> Answer:
+        """Every fact that decides what is in force, and whether it is as it should be."""
+        Fields.of_query(request).finish()
+        facts = [{"name": name, "ok": ok, "detail": detail} for name, ok, detail in self._services.facts()]
+        problems = [{"name": "ready", "ok": False, "detail": problem} for problem in self._services.readiness()]
+        return json_answer({"version": self._services.version, "facts": [*problems, *facts]})
+
+    async def reload(self, request: Request) -> Answer:
+        """Read the configuration again: 200 with what changed, 422 with every mistake (and nothing changed)."""
+        fields = await Fields.of_body(request)
+        fields.finish()
+        result = await self._services.reload()
+        if result.ok:
+            return json_answer({"changes": list(result.changes)})
+        return json_answer(
+            {"error": "the configuration has mistakes; nothing changed", "mistakes": list(result.errors)}, status=422
+        )
+
+    async def logs(self, request: Request) -> Stream:
+        """A function's log lines, `{"at": …, "stream": …, "line": …}` each."""
+        fields = Fields.of_query(request)
+        lines = fields.integer("lines", low=0, high=_LOG_LINES_MAX)
+        follow = fields.boolean("follow")
+        fields.finish()
+        name = request.params["function"].partition(":")[0]
+        if all(function.name != name for function in self._services.functions()):
+            raise HttpError(404, f"no function {name[:64]!r}")
+        await request.body()
+        return Stream(self._lines(name, lines=100 if lines is None else lines, follow=follow))
+
+    async def _lines(self, name: str, *, lines: int, follow: bool) -> AsyncIterator[object]:
+        async for at, stream, text in self._services.logs.tail(name, lines=lines, follow=follow):
+            yield {"at": at, "stream": stream, "line": text}
+
+
+def _function_view(function: Function) -> dict[str, object]:
+    latest, config = function.latest, function.event_invoke
+    return {
+        "name": function.name,
+        "handler": latest.handler,
+        "timeout_s": latest.timeout_s,
+        "memory_mb": latest.memory_mb,
+        "reserved_concurrency": function.reserved_concurrency,
+        "maximum_retry_attempts": config.maximum_retry_attempts,
+        "maximum_event_age_s": config.maximum_event_age_s,
+        "on_failure": config.on_failure,
+        "revision": latest.revision,
+    }

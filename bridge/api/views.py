@@ -1,0 +1,182 @@
+"""How core values look as JSON: one function a value, and the words for the state an event is in."""
+
+import base64
+from collections.abc import Sequence
+from typing import Final
+
+import orjson
+
+from bridge.core.invocation import Attempt, AttemptStatus, DeadLetter, InvocationType
+from bridge.core.ports import Job, LaneStatus
+from bridge.core.record import Parked, Record
+
+FAILURES: Final = frozenset(AttemptStatus) - {AttemptStatus.STARTED, AttemptStatus.OK, AttemptStatus.REPLAYED_OK}
+_SUCCESSES: Final = frozenset({AttemptStatus.OK, AttemptStatus.REPLAYED_OK})
+
+
+def event_state(record: Record, attempts: Sequence[Attempt]) -> str:
+    """Return one word or two for where an event is.
+
+    `waiting`, `running`, `retrying`, `succeeded`, `dead`; `answered` and `failed` for synchronous ones.
+    """
+    is_async = record.invocation_type is InvocationType.EVENT
+    if not attempts:
+        return "waiting" if is_async else "answered"
+    last = attempts[-1].status
+    if last in _SUCCESSES:
+        return "succeeded"
+    if last is AttemptStatus.REPLAYED_FAILED:
+        live = [attempt for attempt in attempts if attempt.status is not AttemptStatus.REPLAYED_FAILED]
+        return event_state(record, live)
+    if last is AttemptStatus.ERROR:
+        return "failed"
+    return {AttemptStatus.STARTED: "running", AttemptStatus.DEAD: "dead"}.get(last, "retrying")
+
+
+def is_settled(record: Record, attempts: Sequence[Attempt]) -> bool:
+    """Tell whether nothing more will happen to an event by itself."""
+    return event_state(record, attempts) in ("succeeded", "dead", "answered", "failed")
+
+
+def embedded(payload: bytes) -> orjson.Fragment:
+    """Return a JSON payload to stand in a line of NDJSON as it is: numbers keep their digits.
+
+    A line break can only be white space between tokens there (inside a string it is escaped): it becomes a blank.
+    """
+    return orjson.Fragment(payload.replace(b"\n", b" ").replace(b"\r", b" ") or b"{}")
+
+
+def event_view(record: Record, attempts: Sequence[Attempt]) -> dict[str, object]:
+    """An event in a list."""
+    ended = [attempt for attempt in attempts if attempt.status is not AttemptStatus.STARTED]
+    last = ended[-1] if ended else None
+    return {
+        "id": record.id,
+        "received_at": record.received_at,
+        "source": record.source,
+        "function": record.function,
+        "invocation_type": record.invocation_type.value,
+        "bytes": len(record.payload),
+        "state": event_state(record, attempts),
+        "attempts": max((attempt.number for attempt in attempts if not attempt.replay), default=0),
+        "duration_ms": last.duration_ms if last else None,
+        "error_type": last.error_type if last else "",
+        "error_message": last.error_message if last else "",
+    }
+
+
+def whole_event(record: Record) -> dict[str, object]:
+    """An event as it is exported: everything needed to send it again."""
+    return {
+        "id": record.id,
+        "received_at": record.received_at,
+        "source": record.source,
+        "function": record.function,
+        "invocation_type": record.invocation_type.value,
+        "delivery_id": record.delivery_id,
+        "client_context": embedded(record.client_context) if record.client_context else None,
+        "event": embedded(record.payload),
+    }
+
+
+def attempt_view(attempt: Attempt) -> dict[str, object]:
+    """One row of an event's history."""
+    return {
+        "number": attempt.number,
+        "status": attempt.status.value,
+        "function": attempt.function,
+        "version": attempt.version,
+        "started_at": attempt.started_at,
+        "duration_ms": attempt.duration_ms,
+        "error_type": attempt.error_type,
+        "error_message": attempt.error_message,
+        "log_tail": attempt.log_tail.decode("utf-8", "replace"),
+        "log_stream": attempt.log_stream,
+        "replay": attempt.replay,
+    }
+
+
+def parked_view(entry: Parked) -> dict[str, object]:
+    """A wait for the next attempt."""
+    return {
+        "due_at": entry.due_at,
+        "attempts": entry.attempts,
+        "backoffs": entry.backoffs,
+        "error_type": entry.error_type,
+        "error_message": entry.error_message,
+        "redrive": entry.redrive,
+        "job": entry.job,
+        "queue": entry.queue,
+    }
+
+
+def dead_letter_view(letter: DeadLetter) -> dict[str, object]:
+    """A dead letter in a list."""
+    return {
+        "id": letter.id,
+        "queue": letter.queue,
+        "function": letter.function,
+        "source": letter.source,
+        "received_at": letter.received_at,
+        "dead_at": letter.dead_at,
+        "condition": letter.condition.value,
+        "attempts": letter.attempts,
+        "bytes": len(letter.payload),
+        "error_type": letter.error_type,
+        "error_message": letter.error_message,
+        "state": letter.state,
+        "redrives": letter.redrives,
+    }
+
+
+def whole_dead_letter(letter: DeadLetter) -> dict[str, object]:
+    """A dead letter with its event, its last answer and its history."""
+    return dead_letter_view(letter) | {
+        "position": letter.position if letter.position >= 0 else None,
+        "event": embedded(letter.payload),
+        "client_context": embedded(letter.client_context) if letter.client_context else None,
+        "response": response_view(letter.response),
+        "history": [attempt_view(attempt) for attempt in letter.history],
+    }
+
+
+def response_view(response: bytes) -> object:
+    """What a function answered: JSON as it is, anything else as base64."""
+    if not response:
+        return None
+    try:
+        orjson.loads(response)
+    except orjson.JSONDecodeError:
+        return {"base64": base64.b64encode(response).decode("ascii")}
+    return embedded(response)
+
+
+def job_view(job: Job) -> dict[str, object]:
+    """A replay or redrive and how far it is."""
+    return {
+        "name": job.name,
+        "kind": job.kind,
+        "state": job.state.value,
+        "spec": embedded(job.spec) if job.spec else None,
+        "total": job.total,
+        "done": job.done,
+        "failed": job.failed,
+        "skipped": job.skipped,
+        "created_at": job.created_at,
+        "ended_at": job.ended_at,
+        "reason": job.reason,
+    }
+
+
+def lane_view(lane: LaneStatus) -> dict[str, object]:
+    """A function's lane."""
+    return {
+        "function": lane.function,
+        "state": lane.state,
+        "reason": lane.reason,
+        "waiting": lane.waiting,
+        "waiting_bytes": lane.waiting_bytes,
+        "running": lane.running,
+        "parked": lane.parked,
+        "oldest_at": lane.oldest_at,
+    }

@@ -1,0 +1,221 @@
+"""`bridge doctor`: what is in force and what is wrong, with a daemon or on a state folder that none has."""
+
+import asyncio
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bridge.cli import output
+from bridge.cli.arguments import json_option
+from bridge.cli.failures import Misused, NoDaemon
+from bridge.cli.locate import Options, connect, state_folder
+from bridge.core.function import REGION_DEFAULT
+
+_PROBED_PORT = 8581
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    name: str
+    ok: bool
+    detail: str
+
+    def as_dict(self) -> dict[str, object]:
+        """Return it for JSON."""
+        return {"name": self.name, "ok": self.ok, "detail": self.detail}
+
+
+@click.command("doctor")
+@click.option("--repair", is_flag=True, help="Move damaged files aside, so that a daemon can start. None may run.")
+@json_option
+@click.pass_context
+def doctor_command(context: click.Context, repair: bool, as_json: bool) -> int:  # noqa: FBT001 - click's signature
+    """Say what is in force, and what is wrong; exit code 1 if anything is.
+
+    Asks the daemon; where none runs, looks at the state folder itself and says what would be in force.
+    """
+    options = Options.of(context)
+    try:
+        facts = connect(options).get("/doctor")["facts"]
+    except NoDaemon as error:
+        if options.url is not None:
+            raise
+        output.note(f"{error.message}; looking at the folder itself")
+        findings = _without_daemon(state_folder(options), repair=repair)
+    else:
+        if repair:
+            raise Misused("a daemon runs on this state folder: stop it first, then `bridge doctor --repair`")
+        findings = [Finding(fact["name"], fact["ok"], fact["detail"]) for fact in facts]
+    if as_json:
+        output.lines(finding.as_dict() for finding in findings)
+    else:
+        output.table(
+            ("", "WHAT", "FOUND"),
+            [[_mark(finding), finding.name, finding.detail] for finding in findings],
+        )
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+def _mark(finding: Finding) -> Any:
+    return output.styled("ok", "green") if finding.ok else output.styled("!!", "red")
+
+
+def _without_daemon(state: Path, *, repair: bool) -> list[Finding]:
+    if not state.is_dir():
+        what = "is not a folder" if state.exists() else "is not there yet; the first `bridge run` makes it"
+        return [Finding("state folder", not state.exists(), f"{state} {what}"), *_sandbox()]
+    with _taken(state) as busy:
+        if busy:
+            return [Finding("state folder", False, busy)]
+        return [
+            Finding("state folder", True, f"{state}, {_free(state)} free"),
+            *_database(state / "p0", repair=repair),
+            *_journal(state / "p0" / "journal", repair=repair),
+            *_sandbox(),
+        ]
+
+
+@contextlib.contextmanager
+def _taken(state: Path) -> Iterator[str]:
+    """Hold the folder's lock, so that no daemon starts meanwhile; yield why it cannot be had, or nothing."""
+    from bridge.core.errors import StoreError
+    from bridge.store.folder import StateFolder
+
+    folder = StateFolder(state)
+    try:
+        folder.open()
+    except StoreError as error:
+        yield str(error)
+        return
+    try:
+        yield ""
+    finally:
+        folder.close()
+
+
+def _free(state: Path) -> str:
+    found = os.statvfs(state)
+    return output.size(found.f_bavail * found.f_frsize)
+
+
+def _database(partition: Path, *, repair: bool) -> Iterator[Finding]:
+    from bridge.core.errors import StoreError
+    from bridge.store.repair import check_state, repair_state
+
+    name = "parked events and dead letters"
+    try:
+        problem = check_state(partition)
+        if not problem:
+            yield Finding(name, True, "sound")
+        elif not repair:
+            yield Finding(name, False, problem)
+        elif (done := repair_state(partition)) is not None:
+            kept = ", ".join(f"{count} {table.replace('_', ' ')}" for table, count in done.rows.items())
+            yield Finding(name, True, f"damaged; kept what could be read ({kept}); the old file is {done.aside}")
+    except StoreError as error:
+        yield Finding(name, False, str(error))
+
+
+# --- journal --------------------------------------------------------------------------------------------------------
+def _journal(folder: Path, *, repair: bool) -> Iterator[Finding]:
+    paths = sorted(folder.glob("*.seg"))
+    damaged = 0
+    for path in paths:
+        problem = _segment_problem(path, is_last=path == paths[-1])
+        if not problem:
+            continue
+        damaged += 1
+        if repair:
+            aside = _move_aside(path, is_last=path == paths[-1])
+            yield Finding("journal", False, f"{problem}; moved to {aside}: its events are out of the daemon's sight")
+        else:
+            yield Finding("journal", False, f"{problem}; --repair moves it aside, with every event in it")
+    if not damaged:
+        size = sum(path.stat().st_size for path in paths)
+        yield Finding("journal", True, f"{len(paths)} segments, {output.size(size)}, every frame checked")
+
+
+def _segment_problem(path: Path, *, is_last: bool) -> str:
+    """Read every frame of a segment; return what is wrong, or nothing. A torn tail of the last one is no damage."""
+    from bridge.core.errors import StoreCorrupt
+    from bridge.journal.segment import recover
+
+    try:
+        number = int(path.stem, 16)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        return f"{path.name} cannot be read ({error})"
+    try:
+        _, end, torn = recover(fd, folder=path.parent, number=number)
+    except (StoreCorrupt, OSError, ValueError) as error:
+        return str(error).removesuffix("; run `bridge doctor`")
+    finally:
+        os.close(fd)
+    return "" if is_last or not torn else f"{path.name} ends in a damaged frame at byte {end}"
+
+
+def _move_aside(path: Path, *, is_last: bool) -> Path:
+    """Rename a segment and its index out of the journal's sight. Its number is never used again.
+
+    Outcomes are kept by position: a new event at an old position would pass for one that is done. So an empty
+    segment of the next number stands where the last one was.
+    """
+    from bridge.store.folder import sync_folder
+
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+    if is_last:
+        path.with_name(f"{int(path.stem, 16) + 1:08x}.seg").touch(mode=0o600)
+    path.rename(aside)
+    with contextlib.suppress(FileNotFoundError):
+        path.with_suffix(".idx").rename(aside.with_suffix(aside.suffix + ".idx"))
+    sync_folder(path.parent)
+    return aside
+
+
+# --- sandbox --------------------------------------------------------------------------------------------------------
+def _sandbox() -> list[Finding]:
+    """Start one worker that only reports what confines it."""
+    from bridge.core.errors import BridgeError
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="bridge-doctor-") as folder:
+            return asyncio.run(_probe(Path(folder)))
+    except (BridgeError, OSError) as error:
+        return [Finding("workers", False, f"no worker can be started: {error}")]
+
+
+async def _probe(folder: Path) -> list[Finding]:
+    from bridge.runtime.logs import FunctionLogs
+    from bridge.runtime.starter import Confinement, Starter
+    from bridge.util.clocks import SystemClock
+
+    logs = FunctionLogs(folder / "logs")
+    starter = Starter(
+        Confinement(
+            run_folder=folder / "run",
+            sandbox="auto",
+            packages=None,
+            deny_paths=(folder,),
+            deny_ports=(_PROBED_PORT,),
+            region=REGION_DEFAULT,
+        ),
+        logs=logs,
+        clock=SystemClock(),
+        on_report=lambda _report: None,
+        on_end=lambda: None,
+    )
+    try:
+        await starter.open()
+        return [Finding(fact.mechanism, fact.in_force, fact.detail) for fact in starter.facts]
+    finally:
+        await starter.close()
+        logs.close()

@@ -1,0 +1,146 @@
+"""The verbs about a daemon and its configuration: run, check, config, reload."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bridge.cli import output
+from bridge.cli.arguments import json_option
+from bridge.cli.failures import Failed, Misused
+from bridge.cli.locate import Options, config_path, connect
+from bridge.util.text import escape
+
+if TYPE_CHECKING:
+    from bridge.config.load import Loaded
+    from bridge.daemon import Ready
+
+_file = click.argument("file", required=False, metavar="[FILE]")
+
+
+def load_settings(context: click.Context, file: str | None) -> "Loaded":
+    """Load the configuration that was named, `./bridge.toml` else, and tell its warnings.
+
+    Raises:
+        Misused: with every mistake.
+    """
+    from bridge.config.load import load
+    from bridge.core.errors import ConfigError
+
+    options = Options.of(context)
+    if options.state:
+        os.environ["BRIDGE_STATE"] = options.state  # one way in for the setting: the environment
+    try:
+        loaded = load(config_path(options, file))
+    except ConfigError as error:
+        mistakes = str(error).split("\n")
+        if len(mistakes) == 1:
+            raise Misused(mistakes[0]) from error
+        raise Misused(f"{len(mistakes)} mistakes in the configuration", more=mistakes) from error
+    for warning in loaded.warnings:
+        output.note(f"bridge: warning: {warning}")
+    return loaded
+
+
+@click.command("run")
+@_file
+@click.option("--watch", is_flag=True, help="Use edited code from the next invocation on.")
+@click.pass_context
+def run_command(context: click.Context, file: str | None, watch: bool) -> int:  # noqa: FBT001 - click's signature
+    """Run the daemon with FILE, or bridge.toml of this folder, until SIGTERM or Ctrl-C."""
+    loaded = load_settings(context, file)
+    from bridge import daemon
+    from bridge.core.errors import BridgeError, ConfigError, StoreBusy
+
+    try:
+        return daemon.run(
+            loaded.settings, config_path=loaded.path, watch=watch, on_ready=_welcome if _is_watched(loaded) else None
+        )
+    except (ConfigError, StoreBusy) as error:
+        raise Misused(str(error)) from error
+    except BridgeError as error:
+        raise Failed(str(error)) from error
+
+
+def _is_watched(loaded: "Loaded") -> bool:
+    """Tell whether a person reads standard output: a log collector wants entries and nothing else."""
+    return output.is_tty() or loaded.settings.log.format == "console"
+
+
+def _welcome(ready: "Ready") -> None:
+    """Say what listens where and what to try next."""
+    click.echo(f"{click.style('bridge is ready', fg='green')} after {ready.took_s:.1f} s")
+    output.fields([
+        ("  webhooks", ready.public),
+        ("  api", ready.api),
+        ("  state", ready.state),
+        ("  functions", ", ".join(ready.functions) or "none"),
+    ])  # fmt: skip
+    for route in ready.routes:
+        methods = route.methods or ("POST" if route.invocation_type == "Event" else "any",)
+        click.echo(f"  {'/'.join(methods):9}  {escape(route.path)} -> {escape(route.function or '(stored only)')}")
+    click.echo("", nl=True)
+
+
+@click.command("check")
+@_file
+@json_option
+@click.pass_context
+def check_command(context: click.Context, file: str | None, as_json: bool) -> None:  # noqa: FBT001 - click's signature
+    """Check FILE, or bridge.toml of this folder; nothing is started."""
+    loaded = load_settings(context, file)
+    settings = loaded.settings
+    if as_json:
+        names = {"functions": list(settings.functions), "sources": list(settings.sources)}
+        output.document({"file": str(loaded.path), "ok": True, "warnings": list(loaded.warnings)} | names)
+        return
+    shown = Path(file) if file else loaded.path
+    click.echo(f"{click.style('OK', fg='green')}  {escape(str(shown))}")
+    output.fields([
+        ("functions", ", ".join(settings.functions) or "none"),
+        ("sources", ", ".join(settings.sources) or "none"),
+        ("public", settings.listen.public),
+        ("api", settings.listen.api),
+        ("state", settings.state),
+    ])  # fmt: skip
+
+
+@click.group("config")
+def config_command() -> None:
+    """Show the configuration or its schema."""
+
+
+@config_command.command("show")
+@_file
+@click.pass_context
+def config_show(context: click.Context, file: str | None) -> None:
+    """Print what FILE comes to: defaults filled in, paths absolute, secrets masked."""
+    loaded = load_settings(context, file)
+    from bridge.config.show import show
+
+    click.echo(show(loaded.settings), nl=False)
+
+
+@config_command.command("schema")
+def config_schema() -> None:
+    """Print the JSON Schema of the configuration, for editors."""
+    from bridge.config.show import schema
+
+    click.echo(json.dumps(schema(), indent=2))
+
+
+@click.command("reload")
+@json_option
+@click.pass_context
+def reload_command(context: click.Context, as_json: bool) -> None:  # noqa: FBT001 - click's signature
+    """Make the daemon read its configuration again; a file with mistakes changes nothing."""
+    answer = connect(Options.of(context)).post("/reload")
+    if as_json:
+        output.document(answer)
+        return
+    changes = answer["changes"]
+    click.echo(f"{click.style('OK', fg='green')}  {len(changes)} changed" if changes else "OK  nothing changed")
+    for change in changes:
+        click.echo(f"  {escape(change)}")
