@@ -255,11 +255,15 @@ EVENTS = st.dictionaries(
 )
 CONDITIONS = st.lists(
     SCALARS
-    | st.sampled_from([{"exists": True}, {"exists": False}, {"anything-but": "a"}, {"prefix": "a"}, {"numeric": ["<", 3]}]),
+    | st.sampled_from(
+        [{"exists": True}, {"exists": False}, {"anything-but": "a"}, {"prefix": "a"}, {"numeric": ["<", 3]}]
+    ),
     min_size=1,
     max_size=2,
 )
-PATTERNS = st.dictionaries(st.sampled_from(["a", "b", "a.b", "a.c", "b.a", "a.b.c"]), CONDITIONS, min_size=1, max_size=4)
+PATTERNS = st.dictionaries(
+    st.sampled_from(["a", "b", "a.b", "a.c", "b.a", "a.b.c"]), CONDITIONS, min_size=1, max_size=4
+)
 
 
 def flattened(value, path=None, chain=(), counter=None):
@@ -282,7 +286,9 @@ def naive(pattern, event) -> bool:
     leaves = list(flattened(event))
 
     def holds(conditions, value):
-        return any(compile_pattern(json.dumps({"x": [c]})).matches({"x": value}) for c in conditions if c != {"exists": False})
+        return any(
+            compile_pattern(json.dumps({"x": [c]})).matches({"x": value}) for c in conditions if c != {"exists": False}
+        )
 
     def walk(paths, chosen):
         if not paths:
