@@ -10,7 +10,8 @@ import structlog
 from uvicorn.config import Config
 
 from bridge.util.asgi import Application
-from bridge.util.http_protocol import Connection, Hub, ListenerLimits
+from bridge.util.http_exchange import Hub, ListenerLimits
+from bridge.util.http_protocol import Connection
 
 __all__ = ["Listener", "ListenerLimits"]
 
