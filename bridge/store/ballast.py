@@ -1,56 +1,89 @@
-"""A file that is given up when the disk is full, so that dead letters, outcomes and pruning have room."""
+"""Ballast: space held on the disk in good times, given up when it is full, taken back when there is room again."""
 
 import os
 import threading
 from pathlib import Path
-from typing import Final
 
 import structlog
 
-log = structlog.get_logger("bridge.ballast")
+from bridge.core import limits
+from bridge.util import telemetry
 
-_MARGIN: Final = 4
-"""It is laid down again when that many times its size is free."""
+log = structlog.get_logger("bridge.store")
 
 
 class Ballast:
-    """`size_bytes` really allocated, released at once, restored when there is room. Safe from any thread."""
+    """A file of `size_bytes` (0: none). Any thread may call; each call is cheap when nothing changes.
 
-    def __init__(self, path: Path, *, size_bytes: int) -> None:
+    A full disk refuses even the deletes and checkpoints that would make room on it (reliability, b): the
+    ballast is what dead letters, outcomes and pruning live on until an operator acts.
+    """
+
+    def __init__(self, path: Path, *, size_bytes: int = limits.BALLAST_DEFAULT_BYTES) -> None:
         self._path = path
         self._size = size_bytes
         self._lock = threading.Lock()
 
-    def ensure(self) -> bool:
-        """Lay it down if it is not there and the disk has room; True when it lies there. Blocking."""
-        with self._lock:
-            if self._size <= 0:
-                return True
-            try:
-                if self._path.stat().st_size >= self._size:
-                    return True
-            except FileNotFoundError:
-                pass
-            return self._allocate()
+    @property
+    def is_held(self) -> bool:
+        """True while the space is there to be given up (or none was asked for)."""
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            return self._size == 0
+        # A sparse copy of the file, as a restored backup may be, holds no space.
+        return stat.st_size == self._size and stat.st_blocks * 512 >= self._size
 
-    def _allocate(self) -> bool:
-        stat = os.statvfs(self._path.parent)
-        if stat.f_bavail * stat.f_frsize < _MARGIN * self._size:
-            return False
+    def ensure(self) -> bool:
+        """Take the space if it is not held; return whether it is held now. Blocking, usually microseconds.
+
+        It is taken only when the disk has room for it twice over, so that it is never the ballast that
+        fills the disk, and does not come and go with every write.
+        """
+        with self._lock:
+            if self.is_held:
+                return True
+            if self._size and free_bytes(self._path.parent) < 2 * self._size:
+                return False
+            try:
+                self._allocate()
+            except OSError as error:
+                self._drop()
+                log.warning("ballast_refused", size_bytes=self._size, error=error.strerror)
+                return False
+            telemetry.STORE_FULL.set(0)
+            log.info("ballast_restored", size_bytes=self._size)
+            return True
+
+    def release(self) -> bool:
+        """Give the space up; return whether there was any. Twice is fine."""
+        with self._lock:
+            if not self._drop():
+                return False
+            telemetry.STORE_FULL.set(1)
+            log.warning("ballast_released", size_bytes=self._size)
+            return True
+
+    def _allocate(self) -> None:
         fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(fd, 0, self._size)
-        except OSError:
+            os.ftruncate(fd, self._size)
+            if self._size:
+                os.posix_fallocate(fd, 0, self._size)
+            os.fsync(fd)
+        finally:
             os.close(fd)
-            self._path.unlink(missing_ok=True)
-            return False
-        os.close(fd)
-        log.info("ballast_restored", size_bytes=self._size)
-        return True
 
-    def release(self) -> None:
-        """Give it up; twice is fine."""
-        with self._lock:
-            if self._path.exists():
-                self._path.unlink(missing_ok=True)
-                log.warning("ballast_released", size_bytes=self._size)
+    def _drop(self) -> bool:
+        try:
+            had_some = self._path.stat().st_blocks > 0
+            os.truncate(self._path, 0)
+        except FileNotFoundError:
+            return False
+        return had_some
+
+
+def free_bytes(path: Path) -> int:
+    """Return the bytes an unprivileged user may still write on the file system of `path`."""
+    stat = os.statvfs(path)
+    return stat.f_bavail * stat.f_frsize

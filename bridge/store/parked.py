@@ -1,321 +1,165 @@
-"""Parked events, dead letters and marks in one database: a redrive is one transaction."""
+"""Parked events in SQLite: what waits for its next attempt, found by due time."""
 
 import sqlite3
-from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any, Final
 
-from bridge.core.invocation import DeadLetter
-from bridge.core.ports import DeadLetterSelection
-from bridge.core.record import Parked
-from bridge.store.documents import HoldFolder, dump, is_large, load_letter, load_parked
+from bridge.core.errors import StoreCorrupt
+from bridge.core.invocation import InvocationType
+from bridge.core.record import Parked, Record
+from bridge.store.hold import Hold
+from bridge.store.schema import insert_or_replace, lane_of, text
 from bridge.store.sqlite import Database
 
-SCHEMA: Final = """
-create table parked (
-  queue text not null, id text not null, function text not null, position integer not null,
-  due_at real not null, delay_s real not null, document blob not null, hold text not null default '',
-  primary key (queue, id)
-) without rowid;
-create index parked_due on parked (function, due_at);
-create index parked_id on parked (id);
-create table dead_letters (
-  queue text not null, id text not null, function text not null, source text not null, position integer not null,
-  dead_at real not null, state text not null, document blob not null, hold text not null default '',
-  primary key (queue, id)
-) without rowid;
-create index dead_letters_dead on dead_letters (dead_at, id);
-create index dead_letters_id on dead_letters (id);
-create table marks (lane text primary key, position integer not null) without rowid;
-create table jobs (name text primary key, kind text not null, created_at real not null, document blob not null)
-  without rowid
-"""
+_COLUMNS: Final = (
+    "queue", "id", "lane", "due_at", "delay_s", "position", "target", "source", "invocation_type", "received_at",
+    "delivery_id", "attempts", "first_attempt_at", "backoffs", "redrive", "job", "error_type", "error_message",
+    "hold", "hold_bytes", "response", "client_context", "payload",
+)  # fmt: skip
+_PARK: Final = insert_or_replace("parked", _COLUMNS, key=("id", "queue"))
+_SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM parked "  # noqa: S608 - our own column names
+_GET_TRIES: Final = 3
 
-_PARK: Final = """
-insert into parked (queue, id, function, position, due_at, delay_s, document, hold) values (?,?,?,?,?,?,?,?)
-on conflict do update set function=excluded.function, position=excluded.position, due_at=excluded.due_at,
-  delay_s=excluded.delay_s, document=excluded.document, hold=excluded.hold
-"""
-_PUT: Final = """
-insert into dead_letters (queue, id, function, source, position, dead_at, state, document, hold)
-values (?,?,?,?,?,?,?,?,?)
-on conflict do update set function=excluded.function, source=excluded.source, position=excluded.position,
-  dead_at=excluded.dead_at, state=excluded.state, document=excluded.document, hold=excluded.hold
-"""
+# One seek a function instead of a scan: SQLite has no skip-scan for MIN … GROUP BY.
+_NEXT_DUE: Final = """
+WITH RECURSIVE lanes (lane) AS (
+    SELECT MIN(lane) FROM parked
+    UNION ALL
+    SELECT (SELECT MIN(parked.lane) FROM parked WHERE parked.lane > lanes.lane) FROM lanes WHERE lanes.lane IS NOT NULL
+)
+SELECT lane, (SELECT MIN(due_at) FROM parked WHERE parked.lane = lanes.lane AND due_at > ?) AS due
+FROM lanes WHERE lane IS NOT NULL AND due IS NOT NULL"""
 
 
-class _Holding:
-    """What both tables share: a payload above 64 KB lies in a hold file before its row, and goes after it."""
+class SqliteParked:
+    """`ports.ParkedStore` over the state database."""
 
-    def __init__(self, database: Database, holds: HoldFolder) -> None:
+    def __init__(self, database: Database, hold: Hold) -> None:
         self._database = database
-        self._holds = holds
-
-    def _payload(self, hold: str) -> bytes | None:
-        return self._holds.read(hold) if hold else None
-
-    async def _replace(self, table: str, key: tuple[str, str], payload: bytes, write: Callable[..., None]) -> None:
-        def work(connection: sqlite3.Connection) -> str:
-            hold = self._holds.keep(payload) if is_large(payload) else ""
-            row = connection.execute(f"select hold from {table} where queue=? and id=?", key).fetchone()  # noqa: S608
-            write(connection, hold)
-            return row[0] if row is not None else ""
-
-        self._holds.drop(await self._database.write(work))
-
-    async def _delete(self, table: str, key: tuple[str, str]) -> None:
-        def work(connection: sqlite3.Connection) -> str:
-            row = connection.execute(
-                f"delete from {table} where queue=? and id=? returning hold",  # noqa: S608 - one of our own tables
-                key,
-            ).fetchone()
-            return row[0] if row is not None else ""
-
-        self._holds.drop(await self._database.write(work))
-
-
-def _name(target: str) -> str:
-    return target.partition(":")[0]
-
-
-class SqliteParked(_Holding):
-    """`ports.ParkedStore`."""
-
-    @staticmethod
-    def row(entry: Parked, hold: str) -> tuple[Any, ...]:
-        """Return the values of a row."""
-        record = entry.record
-        return (
-            entry.queue,
-            record.id,
-            _name(record.function),
-            record.position,
-            entry.due_at,
-            entry.delay_s,
-            dump(entry, keep_payload=not hold),
-            hold,
-        )
+        self._hold = hold
 
     async def park(self, entry: Parked) -> None:
-        """Insert or replace. See ports.ParkedStore."""
-
-        def write(connection: sqlite3.Connection, hold: str) -> None:
-            connection.execute(_PARK, self.row(entry, hold))
-
-        await self._replace("parked", (entry.queue, entry.record.id), entry.record.payload, write)
+        """Insert or replace by (queue, request id); durable when it returns."""
+        async with self._hold.kept(entry.record.payload) as (name, inline):
+            row = parked_row(entry, hold=name, inline=inline)
+            replaced = await self._database.write(lambda connection: put_parked(connection, row))
+        await self._hold.remove(replaced)
 
     async def done(self, entry: Parked) -> None:
-        """Remove; twice is fine."""
-        await self._delete("parked", (entry.queue, entry.record.id))
+        """Remove this parking of the event; one that was parked anew since (another due_at) stays."""
+        key = (entry.record.id, entry.queue, entry.due_at)
+
+        def remove(connection: sqlite3.Connection) -> list[tuple[str]]:
+            return connection.execute(
+                "DELETE FROM parked WHERE id = ? AND queue = ? AND due_at = ? RETURNING hold", key
+            ).fetchall()
+
+        for (name,) in await self._database.write(remove):
+            await self._hold.remove(name)
 
     async def due(self, function: str, *, now: float, limit: int, skip: frozenset[str] = frozenset()) -> list[Parked]:
-        """Return what is due, oldest first. See ports.ParkedStore."""
+        """Return what is due, oldest first; an entry whose hold file was lost is left out, and logged."""
 
-        def work(connection: sqlite3.Connection) -> list[Parked]:
+        def find(connection: sqlite3.Connection) -> list[Parked]:
+            found: list[Parked] = []
             rows = connection.execute(
-                "select id, document, hold from parked where function=? and due_at<=? order by due_at limit ?",
-                (function, now, limit + len(skip)),
-            ).fetchall()
-            wanted = [row for row in rows if row[0] not in skip][:limit]
-            return [load_parked(document, self._payload(hold)) for _, document, hold in wanted]
+                _SELECT + "WHERE lane = ? AND due_at <= ? ORDER BY due_at, position", (function, now)
+            )
+            for row in rows:
+                if len(found) >= limit:
+                    break
+                if row[1] not in skip and (entry := self._entry(row)) is not None:
+                    found.append(entry)
+            rows.close()
+            return found
 
-        return await self._database.read(work)
+        return await self._database.read(find) if limit > 0 else []
 
     async def next_due(self, *, after: float = float("-inf")) -> dict[str, float]:
-        """Return the earliest due_at above `after` per function name."""
-        rows = await self._database.read(
-            lambda c: c.execute(
-                "select function, min(due_at) from parked where due_at>? group by function", (after,)
-            ).fetchall()
-        )
-        return dict(rows)
+        """Return the earliest due_at above `after` per function."""
+        return await self._database.read(lambda connection: dict(connection.execute(_NEXT_DUE, (after,))))
 
     async def clamp(self, *, now: float) -> None:
-        """No entry waits longer than its delay."""
+        """Shorten waits that a clock step made longer than their delay."""
         await self._database.write(
-            lambda c: c.execute("update parked set due_at=?+delay_s where due_at>?+delay_s", (now, now)).rowcount
+            lambda connection: connection.execute(
+                "UPDATE parked SET due_at = ? + delay_s WHERE due_at > ? + delay_s", (now, now)
+            ).close()
         )
 
     async def get(self, request_id: str) -> Parked | None:
-        """Return the parked entry of an event."""
+        """Return the parked entry of an event, the one due first.
 
-        def work(connection: sqlite3.Connection) -> Parked | None:
-            row = connection.execute("select document, hold from parked where id=?", (request_id,)).fetchone()
-            return None if row is None else load_parked(row[0], self._payload(row[1]))
+        Raises:
+            StoreCorrupt: its hold file was lost.
+        """
 
-        return await self._database.read(work)
+        def find(connection: sqlite3.Connection) -> tuple[bool, Parked | None]:
+            row = connection.execute(_SELECT + "WHERE id = ? ORDER BY due_at LIMIT 1", (request_id,)).fetchone()
+            return (False, None) if row is None else (True, self._entry(row))
+
+        for _ in range(_GET_TRIES):  # a file that is gone usually went with its row, a moment ago
+            exists, entry = await self._database.read(find)
+            if entry is not None or not exists:
+                return entry
+        raise StoreCorrupt(f"the hold file of parked event {request_id} is missing or cut short")
 
     async def positions(self) -> set[int]:
-        """Return the journal positions of all parked events."""
-        rows = await self._database.read(
-            lambda c: c.execute("select position from parked where position>=0").fetchall()
+        """Return the journal positions of all parked events that have one."""
+        return await self._database.read(
+            lambda connection: {p for (p,) in connection.execute("SELECT position FROM parked") if p >= 0}
         )
-        return {row[0] for row in rows}
 
     async def counts(self) -> dict[str, int]:
-        """Count per function name."""
-        rows = await self._database.read(
-            lambda c: c.execute("select function, count(*) from parked group by function").fetchall()
-        )
-        return dict(rows)
-
-
-class SqliteDeadLetters(_Holding):
-    """`ports.DeadLetters`."""
-
-    @staticmethod
-    def _row(letter: DeadLetter, hold: str) -> tuple[Any, ...]:
-        return (
-            letter.queue,
-            letter.id,
-            _name(letter.function),
-            letter.source,
-            letter.position,
-            letter.dead_at,
-            letter.state,
-            dump(letter, keep_payload=not hold),
-            hold,
+        """Return how many events are parked per function."""
+        return await self._database.read(
+            lambda connection: dict(connection.execute("SELECT lane, COUNT(*) FROM parked GROUP BY lane"))
         )
 
-    @staticmethod
-    def _where(selection: DeadLetterSelection) -> tuple[str, list[Any]]:
-        tests: list[str] = ["1"]
-        values: list[Any] = []
-        for text, value in (
-            ("queue=?", selection.queue),
-            ("dead_at>=?", selection.since),
-            ("dead_at<?", selection.until),
-            ("source=?", selection.source),
-            ("function=?", selection.function),
-            ("state=?", selection.state),
-        ):
-            if value is not None:
-                tests.append(text)
-                values.append(value)
-        if selection.ids:
-            tests.append(f"id in ({','.join('?' * len(selection.ids))})")
-            values += sorted(selection.ids)
-        return " and ".join(tests), values
-
-    async def put(self, letter: DeadLetter) -> None:
-        """Insert or replace. See ports.DeadLetters."""
-
-        def write(connection: sqlite3.Connection, hold: str) -> None:
-            connection.execute(_PUT, self._row(letter, hold))
-
-        await self._replace("dead_letters", (letter.queue, letter.id), letter.payload, write)
-
-    async def get(self, letter_id: str, *, queue: str | None = None) -> DeadLetter | None:
-        """Return one with its payload."""
-
-        def work(connection: sqlite3.Connection) -> DeadLetter | None:
-            row = connection.execute(
-                "select document, hold from dead_letters where id=? and (? is null or queue=?) order by queue",
-                (letter_id, queue, queue),
-            ).fetchone()
-            return None if row is None else load_letter(row[0], self._payload(row[1]))
-
-        return await self._database.read(work)
-
-    async def select(
-        self, selection: DeadLetterSelection, *, limit: int, after: tuple[float, str] | None = None
-    ) -> list[DeadLetter]:
-        """Return a page, oldest first. See ports.DeadLetters."""
-        where, values = self._where(selection)
-        if after is not None:
-            where += " and (dead_at, id) > (?, ?)"
-            values += after
-
-        def work(connection: sqlite3.Connection) -> list[DeadLetter]:
-            rows = connection.execute(
-                f"select document, hold from dead_letters where {where} order by dead_at, id limit ?",  # noqa: S608
-                [*values, limit],
-            ).fetchall()
-            return [load_letter(document, self._payload(hold)) for document, hold in rows]
-
-        return await self._database.read(work)
-
-    async def count(self, selection: DeadLetterSelection) -> int:
-        """Count."""
-        where, values = self._where(selection)
-        row = await self._database.read(
-            lambda c: c.execute(f"select count(*) from dead_letters where {where}", values).fetchone()  # noqa: S608
+    def _entry(self, row: tuple[Any, ...]) -> Parked | None:
+        hold, hold_bytes, payload = row[18], row[19], row[22]
+        if hold:
+            payload = self._hold.read(hold, size=hold_bytes)
+            if payload is None:
+                return None
+        return Parked(
+            record=Record(
+                id=row[1],
+                source=row[7],
+                function=row[6],
+                invocation_type=InvocationType(row[8]),
+                received_at=row[9],
+                payload=payload,
+                client_context=row[21],
+                delivery_id=row[10],
+                position=row[5],
+            ),
+            attempts=row[11],
+            due_at=row[3],
+            delay_s=row[4],
+            first_attempt_at=row[12],
+            backoffs=row[13],
+            error_type=row[16],
+            error_message=row[17],
+            response=row[20],
+            redrive=bool(row[14]),
+            queue=row[0],
+            job=row[15],
         )
-        return int(row[0])
-
-    async def positions(self) -> set[int]:
-        """Return the journal positions of all dead letters."""
-        rows = await self._database.read(
-            lambda c: c.execute("select position from dead_letters where position>=0").fetchall()
-        )
-        return {row[0] for row in rows}
-
-    async def redrive(self, letter: DeadLetter, entry: Parked) -> bool:
-        """Park a dead letter again, in one transaction. See ports.DeadLetters."""
-
-        def work(connection: sqlite3.Connection) -> bool:
-            key = (letter.queue, letter.id)
-            row = connection.execute(
-                "select document, hold, state from dead_letters where queue=? and id=?", key
-            ).fetchone()
-            if row is None or row[2] != "dead":
-                return False
-            current = load_letter(row[0], b"" if row[1] else None)
-            changed = _redriving(current)
-            connection.execute(
-                "update dead_letters set state=?, document=? where queue=? and id=?",
-                (changed.state, dump(changed, keep_payload=not row[1]), *key),
-            )
-            hold = self._holds.keep(entry.record.payload) if is_large(entry.record.payload) else ""
-            connection.execute(_PARK, SqliteParked.row(entry, hold))
-            return True
-
-        return await self._database.write(work)
-
-    async def resolve(self, letter_id: str, *, queue: str) -> None:
-        """Remove after a redrive succeeded; twice is fine."""
-        await self._delete("dead_letters", (queue, letter_id))
-
-    async def purge(self, selection: DeadLetterSelection) -> int:
-        """Delete the dead ones."""
-        where, values = self._where(selection)
-
-        def work(connection: sqlite3.Connection) -> list[str]:
-            rows = connection.execute(
-                f"delete from dead_letters where {where} and state='dead' returning hold",  # noqa: S608
-                values,
-            ).fetchall()
-            return [row[0] for row in rows]
-
-        gone = await self._database.write(work)
-        for hold in gone:
-            self._holds.drop(hold)
-        return len(gone)
 
 
-def _redriving(letter: DeadLetter) -> DeadLetter:
-    return replace(letter, state="redriving", redrives=letter.redrives + 1)
+def parked_row(entry: Parked, *, hold: str, inline: bytes) -> tuple[Any, ...]:
+    """Return the columns of an entry, in the order of the upsert."""
+    record = entry.record
+    return (
+        entry.queue, record.id, lane_of(record.function), entry.due_at, entry.delay_s, record.position,
+        record.function, record.source, record.invocation_type.value, record.received_at, text(record.delivery_id),
+        entry.attempts, entry.first_attempt_at, entry.backoffs, int(entry.redrive), entry.job,
+        text(entry.error_type), text(entry.error_message), hold, len(record.payload) if hold else 0,
+        entry.response, record.client_context, inline,
+    )  # fmt: skip
 
 
-class SqliteMarks:
-    """`ports.Marks`."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-
-    async def load(self) -> dict[str, int]:
-        """Return every lane's mark."""
-        return dict(await self._database.read(lambda c: c.execute("select lane, position from marks").fetchall()))
-
-    async def commit(self, marks: Mapping[str, int]) -> None:
-        """Store; never backwards."""
-        rows = list(marks.items())
-        await self._database.write(
-            lambda c: (
-                c.executemany(
-                    "insert into marks (lane, position) values (?,?) on conflict do update "
-                    "set position=max(position, excluded.position)",
-                    rows,
-                ).rowcount
-            )
-        )
+def put_parked(connection: sqlite3.Connection, row: tuple[Any, ...]) -> str:
+    """Write one row; return the hold file of the row it replaced, empty when none."""
+    (replaced,) = connection.execute(_PARK, row).fetchone()
+    return str(replaced)

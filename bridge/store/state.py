@@ -1,50 +1,73 @@
-"""One partition's state: the database and the stores in it, opened together."""
+"""Opens the state database of one daemon process and hands out its stores."""
 
+import asyncio
+import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from bridge.store.documents import HoldFolder
-from bridge.store.jobs import SqliteJobs
-from bridge.store.parked import SCHEMA, SqliteDeadLetters, SqliteMarks, SqliteParked
+from bridge.core.errors import StoreError
+from bridge.store.dead_letters import SqliteDeadLetters
+from bridge.store.hold import Hold
+from bridge.store.jobs import SqliteJobs, SqliteMarks
+from bridge.store.parked import SqliteParked
+from bridge.store.schema import MIGRATIONS, held_names
 from bridge.store.sqlite import Database
+
+DATABASE: Final = "state.db"
+HOLD: Final = "hold"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """The stores of `p0/`."""
+    """The stores of one daemon process, over one database, so that a redrive is one transaction."""
 
     database: Database
     parked: SqliteParked
     dead_letters: SqliteDeadLetters
-    marks: SqliteMarks
     jobs: SqliteJobs
+    marks: SqliteMarks
 
     async def close(self) -> None:
-        """Finish what was asked for and close; twice is fine."""
+        """Finish what was asked for, then close; twice is fine."""
         await self.database.close()
 
 
-async def open_state(folder: Path, *, release_ballast: Callable[[], None] | None = None) -> State:
-    """Open `state.db` and the hold folder of a partition.
+async def open_state(
+    folder: Path,
+    *,
+    release_ballast: Callable[[], object] | None = None,
+    on_failure: Callable[[StoreError], None] | None = None,
+) -> State:
+    """Open `state.db` and the hold folder of a partition that this process holds.
+
+    Args:
+        folder: the partition, `STATE/p0`; it exists.
+        release_ballast: frees space on a full disk before the one retry; called from other threads.
+        on_failure: called once, on the loop, when an fsync failed: the daemon must exit.
 
     Raises:
-        StoreError: damaged, or of a newer version.
+        StoreError: a newer version wrote the database; nothing was changed.
+        StoreCorrupt: it is damaged.
+        StoreFull: no space.
     """
-    holds = HoldFolder(folder / "hold")
-    holds.open()
-    database = Database(folder / "state.db", migrations=[SCHEMA], release_ballast=release_ballast)
-    await database.open()
-    needed = await database.read(
-        lambda c: {
-            row[0] for row in c.execute("select hold from parked union select hold from dead_letters").fetchall()
-        }
+    hold = Hold(folder / HOLD, release_ballast=release_ballast)
+    database = Database(
+        folder / DATABASE, migrations=MIGRATIONS, release_ballast=release_ballast, on_failure=on_failure
     )
-    holds.sweep(needed)
+
+    def tidy(connection: sqlite3.Connection, created: bool) -> None:  # noqa: FBT001 - a fact, not an option
+        hold.open()
+        if created:
+            hold.set_aside()
+        hold.sweep(held_names(connection))
+
+    await asyncio.to_thread(database.open, prepare=tidy)
     return State(
         database=database,
-        parked=SqliteParked(database, holds),
-        dead_letters=SqliteDeadLetters(database, holds),
-        marks=SqliteMarks(database),
+        parked=SqliteParked(database, hold),
+        dead_letters=SqliteDeadLetters(database, hold),
         jobs=SqliteJobs(database),
+        marks=SqliteMarks(database),
     )
