@@ -148,7 +148,7 @@ class ParkedStore(Protocol):
         ...
 
     async def done(self, entry: Parked) -> None:
-        """Remove; twice is fine."""
+        """Remove this parking of the event: one that was parked anew since (another due_at) stays. Twice is fine."""
         ...
 
     async def due(self, function: str, *, now: float, limit: int, skip: frozenset[str] = frozenset()) -> list[Parked]:
@@ -209,6 +209,9 @@ class DeadLetters(Protocol):
     async def put(self, letter: DeadLetter) -> None:
         """Store durably, insert or replace by (queue, id): a redriven event that fails again is one dead letter.
 
+        In the same transaction the event's parking in that queue goes: it is never both. The latest 20
+        attempts of its history are kept.
+
         Uses the ballast when the disk is full. Raises StoreFull or StoreError only when even that fails.
         """
         ...
@@ -220,7 +223,10 @@ class DeadLetters(Protocol):
     async def select(
         self, selection: DeadLetterSelection, *, limit: int, after: tuple[float, str] | None = None
     ) -> list[DeadLetter]:
-        """Return up to `limit`, oldest dead_at first (ties by id), above the `after` cursor (dead_at, id)."""
+        """Return up to `limit`, oldest dead_at first (ties by id), above the `after` cursor (dead_at, id).
+
+        A page of large payloads may be shorter: only an empty one is the end.
+        """
         ...
 
     async def count(self, selection: DeadLetterSelection) -> int:
@@ -228,7 +234,10 @@ class DeadLetters(Protocol):
         ...
 
     async def redrive(self, letter: DeadLetter, entry: Parked) -> bool:
-        """In one transaction: state becomes `redriving`, `entry` is parked. False if it was not `dead`."""
+        """In one transaction: state becomes `redriving`, `redrives` rises, `entry` is parked.
+
+        False, and nothing changes, if the stored letter (by queue and id) was not `dead`.
+        """
         ...
 
     async def resolve(self, letter_id: str, *, queue: str) -> None:
@@ -240,7 +249,7 @@ class DeadLetters(Protocol):
         ...
 
     async def purge(self, selection: DeadLetterSelection) -> int:
-        """Delete those in state `dead`; returns how many."""
+        """Delete those in state `dead` that were there when it was called; returns how many."""
         ...
 
 
@@ -398,7 +407,7 @@ class Jobs(Protocol):
         ...
 
     async def update(self, job: Job) -> None:
-        """Replace by name."""
+        """Replace by name; a job that was deleted meanwhile stays deleted."""
         ...
 
     async def get(self, name: str) -> Job | None:

@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from bridge.core.invocation import DeadLetter
 from bridge.core.ports import DeadLetterSelection, Job
 from bridge.core.record import Parked
+
+_HISTORY_MAX: Final = 20
 
 
 class MemoryParked:
@@ -22,13 +25,15 @@ class MemoryParked:
         self.entries[entry.queue, entry.record.id] = entry
 
     async def done(self, entry: Parked) -> None:
-        """Remove."""
-        self.entries.pop((entry.queue, entry.record.id), None)
+        """Remove, unless it was parked anew."""
+        key = entry.queue, entry.record.id
+        if key in self.entries and self.entries[key].due_at == entry.due_at:
+            del self.entries[key]
 
     async def due(self, function: str, *, now: float, limit: int, skip: frozenset[str] = frozenset()) -> list[Parked]:
         """Return what is due, oldest first."""
         found = [e for e in self._of(function) if e.due_at <= now and e.record.id not in skip]
-        return sorted(found, key=lambda e: e.due_at)[:limit]
+        return sorted(found, key=lambda e: (e.due_at, e.record.position))[:limit]
 
     def _of(self, function: str) -> list[Parked]:
         return [e for e in self.entries.values() if e.record.function.partition(":")[0] == function]
@@ -49,7 +54,8 @@ class MemoryParked:
 
     async def get(self, request_id: str) -> Parked | None:
         """Return the entry of an event."""
-        return next((e for (_, known), e in self.entries.items() if known == request_id), None)
+        found = (e for (_, known), e in self.entries.items() if known == request_id)
+        return min(found, key=lambda e: e.due_at, default=None)
 
     async def positions(self) -> set[int]:
         """Return the journal positions."""
@@ -76,14 +82,13 @@ class MemoryDeadLetters:
         """Insert or replace."""
         if self.fail_with is not None:
             raise self.fail_with
-        self.letters[letter.queue, letter.id] = letter
+        self.letters[letter.queue, letter.id] = replace(letter, history=letter.history[-_HISTORY_MAX:])
+        self._parked.entries.pop((letter.queue, letter.id), None)
 
     async def get(self, letter_id: str, *, queue: str | None = None) -> DeadLetter | None:
-        """Return one."""
-        return next(
-            (x for (q, i), x in self.letters.items() if i == letter_id and queue in (None, q)),
-            None,
-        )
+        """Return one; of several queues the default one's first, then the latest."""
+        found = (x for (q, i), x in self.letters.items() if i == letter_id and queue in (None, q))
+        return min(found, key=lambda x: (x.queue != "default", -x.dead_at), default=None)
 
     async def select(
         self, selection: DeadLetterSelection, *, limit: int, after: tuple[float, str] | None = None
@@ -149,8 +154,9 @@ class MemoryJobs:
         return True
 
     async def update(self, job: Job) -> None:
-        """Replace."""
-        self.jobs[job.name] = job
+        """Replace by name, if it is still there."""
+        if job.name in self.jobs:
+            self.jobs[job.name] = job
 
     async def get(self, name: str) -> Job | None:
         """Return one."""
@@ -159,7 +165,7 @@ class MemoryJobs:
     async def list(self, kind: str | None = None) -> "list[Job]":
         """Return all, newest first."""
         found = [job for job in self.jobs.values() if kind in (None, job.kind)]
-        return sorted(found, key=lambda job: job.created_at, reverse=True)
+        return sorted(found, key=lambda job: (-job.created_at, job.name))
 
     async def delete(self, name: str) -> None:
         """Remove."""
