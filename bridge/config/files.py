@@ -18,13 +18,16 @@ def read_small(path: Path | str, *, max_bytes: int) -> bytes:
     try:
         # Opened without blocking: a FIFO would wait for a writer for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb", closefd=True) as file:
+        try:
             mode = os.fstat(descriptor).st_mode
             if stat.S_ISDIR(mode):
                 raise Unreadable("is a folder, not a file")
             if not stat.S_ISREG(mode):
                 raise Unreadable("not a regular file")
-            raw = file.read(max_bytes + 1)
+            with open(descriptor, "rb", closefd=False) as file:
+                raw = file.read(max_bytes + 1)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise Unreadable(reason(error)) from None
     except ValueError:  # a NUL in the path, or characters that no file name has

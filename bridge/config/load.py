@@ -60,7 +60,9 @@ class _Findings:
         return [self._line(loc, text) for loc, text in sorted(self.found, key=lambda found: self._order(found[0]))]
 
     def _order(self, loc: Loc) -> int:
-        return 0 if loc in self.overridden else self.document.line(loc)
+        if loc in self.overridden:  # in front, in the order of the variables
+            return list(OVERRIDES).index(self.overridden[loc]) - len(OVERRIDES)
+        return self.document.line(loc)
 
     def _line(self, loc: Loc, text: str) -> str:
         if loc in self.overridden:

@@ -17,6 +17,7 @@ FILES_MAX: Final = 100_000
 FOLDERS_DEEP_MAX: Final = 64
 IGNORED: Final = frozenset({"__pycache__", ".git", ".hg", ".svn"})
 """Names that are no part of a function: the interpreter's and version control's own."""
+HANDLER_FORM: Final = "must be module.function, such as app.handler or folder/app.handler"
 _HANDLER: Final = re.compile(r"[^\s]+\Z")
 
 
@@ -90,9 +91,9 @@ def handler_mistake(handler: str) -> str:
         return f"must be 1..{limits.HANDLER_MAX_CHARS} characters without spaces"
     module, dot, function = handler.rpartition(".")
     if not dot or not module or not function:
-        return "must be module.function, such as app.handler"
+        return HANDLER_FORM
     if not all(module.replace("/", ".").split(".")) or not function.isidentifier():
-        return "must be module.function, such as app.handler or folder/app.handler"
+        return HANDLER_FORM
     return ""
 
 
