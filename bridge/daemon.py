@@ -25,6 +25,7 @@ from bridge.config.sources import WebhookSettings
 from bridge.config.watch import watch
 from bridge.core import limits
 from bridge.core.errors import BridgeError, ConfigError
+from bridge.core.invocation import InvocationType
 from bridge.destinations.spill import Spill
 from bridge.invokers.service import FunctionService
 from bridge.journal.journal import SegmentJournal
@@ -69,9 +70,18 @@ class Ready:
     """URL of the api listener."""
     state: Path
     functions: tuple[str, ...]
-    routes: tuple[Route, ...]
+    routes: tuple["ReadyRoute", ...]
     watched: bool
     took_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyRoute:
+    """A webhook route, for the banner."""
+
+    path: str
+    invocation_type: InvocationType
+    scheme: str
 
 
 class Daemon:
@@ -125,7 +135,10 @@ class Daemon:
             api=self._url(self._api, self._settings.listen.api.host),
             state=self._folder.path,
             functions=tuple(function.name for function in self._catalog.functions()),
-            routes=tuple(self._routes),
+            routes=tuple(
+                ReadyRoute(path=source.path, invocation_type=source.invocation_type, scheme=source.scheme.scheme)
+                for source in self._settings.sources.values()
+            ),
             watched=self._watches,
             took_s=took_s,
         )

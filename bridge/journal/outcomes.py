@@ -3,6 +3,7 @@
 import asyncio
 import os
 import struct
+import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -190,6 +191,8 @@ class OutcomesLog:
         self._writing = False
         self._dirty = False
         self._failing = False
+        self._lock = threading.Lock()
+        """Appends come from the loop, look-ups from threads: both write what is buffered first."""
         self.dropped = 0
 
     async def open(self) -> None:
@@ -208,21 +211,26 @@ class OutcomesLog:
     def append(self, attempt: Attempt) -> None:
         """Write within this loop pass. See ports.Outcomes."""
         frame = encode(attempt)
-        self._buffer.append((attempt, frame))
-        self._buffered_bytes += len(frame)
-        while self._buffered_bytes > _BUFFER_MAX_BYTES:
-            self._buffered_bytes -= len(self._buffer.pop(0)[1])
-            self.dropped += 1
+        with self._lock:
+            self._buffer.append((attempt, frame))
+            self._buffered_bytes += len(frame)
+            while self._buffered_bytes > _BUFFER_MAX_BYTES:
+                self._buffered_bytes -= len(self._buffer.pop(0)[1])
+                self.dropped += 1
         if not self._writing:
             self._writing = True
             asyncio.get_running_loop().call_soon(self._write)
 
     def _write(self) -> None:
-        self._writing = False
-        if not self._buffer or not self._files:
-            return
+        with self._lock:
+            self._writing = False
+            if self._buffer and self._files:
+                self._write_buffer()
+
+    def _write_buffer(self) -> None:
         file = self._files[-1]
-        data = b"".join(frame for _, frame in self._buffer)
+        buffer = list(self._buffer)
+        data = b"".join(frame for _, frame in buffer)
         try:
             view, at = memoryview(data), file.end
             while view:
@@ -236,10 +244,10 @@ class OutcomesLog:
         if self._failing:
             self._failing = False
             log.info("outcomes_resumed")
-        for attempt, frame in self._buffer:
+        for attempt, frame in buffer:
             file.note(attempt, len(frame))
-        self._buffer.clear()
-        self._buffered_bytes = 0
+        del self._buffer[: len(buffer)]
+        self._buffered_bytes -= len(data)
         self._dirty = True
         if file.end > _SEGMENT_BYTES:
             self._roll(file)

@@ -25,6 +25,7 @@ _UNSETTLED_MAX = 64
 _EXPIRING_MAX = 32
 """Events a lane gives up at once without a slot (stopped or removed function, too old)."""
 _SWEEP_S = 1.0
+_BROKEN_PAUSE_S = 5.0
 
 
 class Target(Protocol):
@@ -164,6 +165,8 @@ class Dispatcher:
         if flow is None:
             lane = Lane(name, events_max=self._lane_events_max, bytes_max=self._lane_bytes_max)
             flow = self._flows[name] = _Flow(lane)
+            telemetry.LANE_WAITING.labels(function=name).set_function(lambda: lane.fresh)
+            telemetry.PARKED.labels(function=name).set_function(partial(getattr, flow, "parked"))
         return flow
 
     def lane(self, name: str) -> Lane:
@@ -289,7 +292,7 @@ class Dispatcher:
             )
         except asyncio.CancelledError:
             raise
-        except Exception:  # the task boundary: the event stays unfinished and is run again at the next start
+        except Exception:  # the task boundary: the event stays unfinished and is run again
             log.exception("attempt_broken", request_id=entry.record.id, function=entry.record.function)
             settled = None
         flow.running -= 1
@@ -312,6 +315,7 @@ class Dispatcher:
         self._running.pop(entry.record.id, None)
         flow.lane.retry_ids.discard(entry.record.id)
         if settled is None:
+            self._try_again(flow, entry, retry=retry)
             return
         if not retry:
             flow.lane.passed(entry.record.position)
@@ -324,6 +328,15 @@ class Dispatcher:
             flow.backoff_until = self._clock.monotonic() + settled.backoff_s
             flow.state, flow.reason = "backing off", f"{settled.backoff_s:.0f} s after a throttle or system error"
         self.kick()
+
+    def _try_again(self, flow: _Flow, entry: Parked, *, retry: bool) -> None:
+        """Our own fault broke an attempt: nothing was settled, so the event runs again after a pause."""
+        if retry:
+            flow.due_at = min(flow.due_at or float("inf"), self._clock.time() + _BROKEN_PAUSE_S)
+        else:
+            flow.lane.put_back(entry.record)
+        flow.backoff_until = self._clock.monotonic() + _BROKEN_PAUSE_S
+        flow.state, flow.reason = "backing off", "an attempt broke on our side; the log says why"
 
     # --- retries that become due, marks, age --------------------------------------------------
 
@@ -338,7 +351,6 @@ class Dispatcher:
                 if flow.due_at is not None:
                     dues.append(flow.due_at)
             await self._save_marks()
-            self._measure()
             self.kick()
             wait_s = min(_SWEEP_S, *(max(0.0, due - self._clock.time()) for due in dues)) if dues else _SWEEP_S
             await self._sleep(max(wait_s, 0.005))
@@ -373,11 +385,6 @@ class Dispatcher:
             await self._outcomes.flush()
             await self._marks.commit(moved)
             self._saved |= moved
-
-    def _measure(self) -> None:
-        for name, flow in self._flows.items():
-            telemetry.LANE_WAITING.labels(function=name).set(flow.lane.fresh)
-            telemetry.PARKED.labels(function=name).set(flow.parked)
 
     # --- what retention, the api and the end ask ----------------------------------------------
 

@@ -140,6 +140,13 @@ class Lane:
         self._taken_bytes += size
         return record
 
+    def put_back(self, record: Record) -> None:
+        """Take back a fresh event whose attempt broke on our side: it is the lane's next again."""
+        size = self._taken.pop(record.position, 0)
+        self._taken_bytes -= size
+        self._buffer.appendleft(record)
+        self._buffered_bytes += size
+
     def passed(self, position: int) -> None:
         """The event is finished or durably parked: nothing here needs it any more."""
         self._taken_bytes -= self._taken.pop(position, 0)

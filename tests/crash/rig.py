@@ -42,7 +42,8 @@ def handler(event, context):
 """
 
 CONFIG = """
-workers_max = {workers}
+runtime = {{ workers_max = {workers} }}
+log = {{ level = "warning" }}
 listen = {{ public = "127.0.0.1:{public}", api = "127.0.0.1:{api}" }}
 {settings}
 [functions.ledger]
@@ -266,10 +267,10 @@ class Rig:
 
     def dead_letters(self) -> list[dict]:
         """Read the dead letters back as a user would and give them the ids of the load."""
-        answer = self.daemon.cli("dlq", "list", "--json")
+        answer = self.daemon.cli("dlq", "list", "--json", "--limit", "1000000")
         assert answer.returncode == 0, answer.stderr
         ids = {line["request_id"]: line["id"] for line in ledger.load(self.server.path)}
-        letters = json.loads(answer.stdout or "[]")
+        letters = [json.loads(line) for line in answer.stdout.splitlines()]
         return [
             {"id": ids.get(letter["id"], letter["id"]), "reason": letter.get("condition", "")} for letter in letters
         ]

@@ -16,7 +16,7 @@ LANE_EVENTS_MAX = int(1.5 * BURST_S * WORKERS / HANDLER_S / 2)
 
 
 def test_a_burst_is_pushed_back_and_what_was_accepted_is_handled(rig) -> None:
-    run = rig(workers=WORKERS, settings=f"lanes = {{ events_max = {LANE_EVENTS_MAX} }}")
+    run = rig(workers=WORKERS, settings=f"journal = {{ lane_events_max = {LANE_EVENTS_MAX} }}")
     run.daemon.start()
     samples: list[float] = []
     stop = threading.Event()

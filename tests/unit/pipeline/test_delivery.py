@@ -472,3 +472,16 @@ async def test_a_buffer_that_overflows_is_found_again_through_the_index(world):
 
     assert world.runtime.asked() == ids
     assert world.dispatcher.status()[0].waiting == 0
+
+
+async def test_an_attempt_that_breaks_on_our_side_is_run_again(world):
+    world.function()
+    await world.start()
+    append, world.outcomes.append = world.outcomes.append, None  # whatever it is: our own code raises
+    request_id = await world.post()
+    assert world.dispatcher.status()[0].state == "backing off"
+    world.outcomes.append = append
+    await world.clock.advance(6)
+
+    assert world.runtime.asked() == [request_id] * 2
+    assert world.dispatcher.status()[0].waiting == 0
