@@ -119,6 +119,17 @@ class Connection(HttpToolsProtocol):
         if self._quiet_bytes > QUIET_MAX_BYTES:
             self._refuse(431, _HEAD_TOO_LARGE)
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer a client that has closed its sending half after a whole request, then close; else close now.
+
+        A stream is not kept open so: whoever follows one and leaves is let go at once.
+        """
+        exchange = self._active
+        if self._phase != COMPLETE or exchange is None or exchange.response_started or self.scheme == "https":
+            return False
+        exchange.keep_alive = False
+        return True
+
     def pause_writing(self) -> None:
         """Remember since when the client has not read."""
         super().pause_writing()
