@@ -19,7 +19,8 @@ from urllib.parse import unquote_to_bytes
 
 import orjson
 
-QUERY_PAIRS_MAX: Final = 256
+from bridge.core import limits
+
 MEDIA_TYPES_CACHED_MAX: Final = 256
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -28,7 +29,7 @@ _NOTHING: frozenset[str] = frozenset()
 
 
 class TooManyParameters(ValueError):
-    """The query has more than `QUERY_PAIRS_MAX` pairs."""
+    """The query has more than `limits.QUERY_PAIRS_MAX` pairs."""
 
 
 class HttpRequest(NamedTuple):
@@ -73,7 +74,7 @@ def http_event(request: HttpRequest, *, origin: HttpOrigin, request_id: str, rec
         received_at: wall clock, epoch seconds.
 
     Raises:
-        TooManyParameters: the query has more than `QUERY_PAIRS_MAX` pairs.
+        TooManyParameters: the query has more than `limits.QUERY_PAIRS_MAX` pairs.
     """
     headers, cookies = _headers(request.headers, origin.hidden_headers)
     path = request.path.decode("latin-1")
@@ -124,11 +125,11 @@ def query_parameters(query: bytes) -> dict[str, str]:
     """Return the decoded parameters, values of a repeated name joined by commas; bytes that are no UTF-8 as U+FFFD.
 
     Raises:
-        TooManyParameters: more than `QUERY_PAIRS_MAX` pairs.
+        TooManyParameters: more than `limits.QUERY_PAIRS_MAX` pairs.
     """
     pairs = query.split(b"&")
-    if len(pairs) > QUERY_PAIRS_MAX:
-        raise TooManyParameters(f"more than {QUERY_PAIRS_MAX} query parameters")
+    if len(pairs) > limits.QUERY_PAIRS_MAX:
+        raise TooManyParameters(f"more than {limits.QUERY_PAIRS_MAX} query parameters")
     parameters: dict[str, str] = {}
     for pair in pairs:
         if not pair:

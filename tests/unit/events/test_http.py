@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bridge.core.limits import QUERY_PAIRS_MAX
 from bridge.events.http import (
-    QUERY_PAIRS_MAX,
     HttpOrigin,
     HttpRequest,
     TooManyParameters,
