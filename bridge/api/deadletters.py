@@ -70,6 +70,7 @@ class DeadLetterEndpoints:
         """One dead letter, whole."""
         fields = Fields.of_query(request)
         queue = fields.text("queue")
+        queue = None if queue == "*" else queue
         fields.finish()
         return json_answer(views.whole_dead_letter(await self._find(request.params["id"].lower(), queue)))
 

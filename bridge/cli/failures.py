@@ -21,9 +21,9 @@ class Failed(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Write it to standard error."""
-        click.echo(f"bridge: {self.message}", err=True, file=file)
+        click.echo(f"bridge: {self.message}", err=file is None, file=file)
         for line in self.more:
-            click.echo(f"  {line}", err=True, file=file)
+            click.echo(f"  {line}", err=file is None, file=file)
 
 
 class Misused(Failed):

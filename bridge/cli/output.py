@@ -101,7 +101,7 @@ def head(text: str) -> None:
 def block(text: str, *, indent: str = "  ") -> None:
     """Write text of several lines, each escaped and set in."""
     for line in text.splitlines():
-        click.echo(indent + escape(line.replace("\t", "    ")))
+        click.echo(indent + escape(line.replace("\t", "  ").rstrip()))
 
 
 def note(text: str) -> None:

@@ -52,6 +52,7 @@ def run_command(context: click.Context, file: str | None, watch: bool) -> int:  
     """Run the daemon with FILE, or bridge.toml of this folder, until SIGTERM or Ctrl-C."""
     loaded = load_settings(context, file)
     from bridge import daemon
+    from bridge.cli import banner
     from bridge.core.errors import BridgeError, ConfigError, StoreBusy
 
     try:

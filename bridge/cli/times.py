@@ -62,8 +62,8 @@ def relative(seconds: float, now: float) -> str:
 
 def span(seconds: float) -> str:
     """Return a length of time in one unit: `0.4 s`, `12 s`, `3 min`, `5 h`, `2 d`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s" if seconds % 1 else f"{seconds:.0f} s"
+    if 0 < seconds < 0.95:
+        return f"{seconds:.1f} s"
     for unit, size, until in (("s", 1.0, 100), ("min", 60.0, 100), ("h", 3600.0, 48)):
         if round(seconds / size) < until:
             return f"{seconds / size:.0f} {unit}"

@@ -1,0 +1,101 @@
+"""The command line against a real listener: the api over fakes, in a thread with a loop of its own."""
+
+import asyncio
+import io
+import json
+import os
+import threading
+from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from bridge.cli.main import cli
+from bridge.util.listener import Listener
+from tests.unit.api.harness import TOKEN, World
+
+
+class Served:
+    """A world that listens, and its state folder as a daemon leaves it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state = folder / "state"
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+        self.world: World = self.call(self._open())
+
+    async def _open(self) -> World:
+        world = World(heartbeat_s=0.05)
+        self.listener = Listener(world.app, name="api", host="127.0.0.1", port=0)
+        await self.listener.open()
+        self.url = f"http://127.0.0.1:{self.listener.port}"
+        self.state.mkdir()
+        (self.state / "token").write_text(TOKEN + "\n")
+        (self.state / "daemon.json").write_text(json.dumps({"url": self.url, "pid": os.getpid()}))
+        return world
+
+    def call(self, work):
+        """Run a coroutine in the server's loop and return its result."""
+        future: Future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        return future.result(10)
+
+    def soon(self, function, *args) -> None:
+        self.loop.call_soon_threadsafe(function, *args)
+
+    def close(self) -> None:
+        async def end() -> None:
+            await self.world.close()
+            await self.listener.close(1.0)
+
+        self.call(end())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join(5)
+        self.loop.close()
+
+
+@pytest.fixture(autouse=True)
+def _apart(monkeypatch, tmp_path):
+    """No daemon, configuration or variable of the machine is found by accident."""
+    monkeypatch.chdir(tmp_path)
+    for name in [*os.environ]:
+        if name.startswith("BRIDGE_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def served(tmp_path):
+    made = Served(tmp_path)
+    yield made
+    made.close()
+
+
+def invoke(*args: str, input: bytes | str | None = None, env: dict[str, str] | None = None) -> SimpleNamespace:
+    """Run the command line as `main` does, its error handling included."""
+    result = CliRunner().invoke(cli, list(args), input=input, env=env, standalone_mode=False)
+    error, err = result.exception, result.stderr
+    code = result.return_value if error is None and isinstance(result.return_value, int) else result.exit_code
+    if isinstance(error, click.ClickException):
+        text = io.StringIO()
+        error.show(file=text)
+        code, err = error.exit_code, err + text.getvalue()
+    elif error is not None and not isinstance(error, SystemExit):
+        raise error
+    return SimpleNamespace(code=code, out=result.stdout, err=err, raw=result.stdout_bytes)
+
+
+@pytest.fixture
+def bridge(served):
+    """Return `bridge(*args)`: runs a command that finds the served daemon through its state folder."""
+    return lambda *args, **options: invoke("--state", str(served.state), *args, **options)
+
+
+@pytest.fixture
+def alone():
+    """Return `alone(*args)`: runs a command with no daemon to be found."""
+    return invoke
+
+
