@@ -1,6 +1,7 @@
 """The little of ASGI that our applications share: its types, an answer in one call, and how to give no answer."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
@@ -36,16 +37,16 @@ def error_line(text: str, **more: str) -> bytes:
     return orjson.dumps({"error": text, **more}, option=orjson.OPT_APPEND_NEWLINE)
 
 
-class Shortcut:
+class Shortcut(ABC):
     """What our own server offers beside `receive` and `send`, whose owner it is, to applications in a hurry."""
 
+    @abstractmethod
     def whole_body(self) -> bytes | None:
         """Return the body if all of it has arrived, else None: then `receive`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answer(self, status: int, block: bytes, body: bytes, *, close: bool) -> None:
         """Send a whole answer: `block` is header lines, each with its CRLF, without content-length and connection."""
-        raise NotImplementedError
 
 
 _JSON_ONLY: Final = (JSON_TYPE,)
