@@ -1,6 +1,5 @@
 """The state folder: its tree, the lock that gives it to one daemon, its layout version and the admin token."""
 
-import contextlib
 import errno
 import fcntl
 import json
@@ -125,8 +124,6 @@ class StateFolder:
     def close(self) -> None:
         """Give the folder back; twice is fine."""
         if self._lock is not None:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._lock, 0)
             os.close(self._lock)
             self._lock = None
 
