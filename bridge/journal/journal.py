@@ -24,7 +24,7 @@ log = structlog.get_logger("bridge.journal")
 
 _ARCHIVE_MAX: Final = 4096
 _ARCHIVE_MAX_BYTES: Final = 16 * 1024 * 1024
-_ARCHIVE_DELAY_S: Final = 0.2
+_ARCHIVE_DELAY_S: Final = 0.05
 _OFFSET: Final = 0xFFFF_FFFF
 
 

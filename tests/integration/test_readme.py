@@ -1,0 +1,77 @@
+"""The README's commands, run as they are written, in a copy of the project; what they print has the shape it shows."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.harness import ROOT, request, wait_for
+
+BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
+VARYING = re.compile(
+    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{8}|\d{2}:\d{2}:\d{2}|\d+(\.\d+)?(?= ms| MB)|\s+"
+)
+
+
+def steps() -> list[tuple[str, str]]:
+    """Return (command, shown output) of all console blocks, in order."""
+    found = []
+    for block in BLOCK.findall((ROOT / "README.md").read_text()):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            command, _, shown = part.partition("\n")
+            found.append((command, shown))
+    return found
+
+
+def shape(text: str) -> set[str]:
+    """Return the lines with ids, times and figures left out, in any order: lists depend on the clock."""
+    return {VARYING.sub("", line) for line in text.splitlines() if line.strip()}
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_the_first_five_minutes_are_as_written(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    environment = dict(os.environ) | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    for name in ("BRIDGE_STATE", "BRIDGE_URL", "BRIDGE_TOKEN"):
+        environment.pop(name, None)
+    log = (tmp_path / "log").open("wb")
+    daemon = subprocess.Popen(
+        [sys.executable, "-m", "bridge", "run", "--watch", "config/quickstart.toml"],
+        cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        wait_for(lambda: daemon.poll() is not None or _is_ready(), 20, "the quickstart daemon is ready")
+        assert daemon.poll() is None, (tmp_path / "log").read_text()
+        for command, shown in steps():
+            if command.startswith(". "):
+                continue  # the environment these tests run in
+            done = subprocess.run(
+                ["bash", "-c", command], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60,
+                stdin=subprocess.DEVNULL, check=False,
+            )  # fmt: skip
+            assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+            missing = shape(shown) - shape(done.stdout)
+            assert not missing, f"$ {command}\nsaid\n{done.stdout}{done.stderr}\nand lacks\n{missing}"
+    finally:
+        daemon.terminate()
+        assert daemon.wait(30) == 0
+        log.close()
+
+
+def _is_ready() -> bool:
+    try:
+        return request("GET", "http://127.0.0.1:8581/ready", timeout_s=2).status == 200
+    except OSError:
+        return False
+
+
+def test_every_relative_link_leads_somewhere() -> None:
+    for file in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text()):
+            assert (file.parent / target).exists(), f"{file.name}: {target}"
