@@ -68,7 +68,7 @@ def repair_state(folder: Path) -> Repair | None:
     rows = dict.fromkeys(_TABLES, 0)
 
     def salvage(connection: sqlite3.Connection) -> None:
-        for table in _TABLES:
+        for table in _TABLES if aside.exists() else ():
             rows[table] = _copy(table, source=aside, target=connection)
         Hold(folder / HOLD).set_aside(held_names(connection))
 
