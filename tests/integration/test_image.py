@@ -113,13 +113,16 @@ class Image:
                 shutil.copy(origin, destination)
 
     def start(self, state: Path, log: Path) -> "Container":
-        """Start ENTRYPOINT CMD as USER, on a read-only root, with nothing but the state volume and /tmp."""
+        """Start ENTRYPOINT CMD as USER, on a read-only root, with nothing but the state volume and /tmp.
+
+        User namespaces are off inside, as a container engine's default seccomp profile has it.
+        """
         final = self.final
         uid, _, gid = final.one("USER").partition(":")
         read, write = os.pipe()
         command = self.sandbox(
             "--bind", str(state), final.environment()["BRIDGE_STATE"], "--chdir", final.one("WORKDIR"), "--remount-ro", "/",
-            "--unshare-all", "--uid", uid, "--gid", gid, "--cap-drop", "ALL", "--as-pid-1", "--info-fd", str(write),
+            "--unshare-all", "--unshare-user", "--disable-userns", "--uid", uid, "--gid", gid, "--cap-drop", "ALL", "--as-pid-1", "--info-fd", str(write),
             writable=False, environment=final.environment(),
         )  # fmt: skip
         with log.open("wb") as output:
@@ -237,10 +240,8 @@ def test_the_image_serves_on_a_read_only_root_and_ends_with_0(container: Contain
     assert (202, 36) == (status, len(json.loads(body)["id"]))
     status, body = fetch(container, "/hello?name=Ada")
     assert (200, True) == (status, "Ada" in body)
-
     listed = container.execute("bridge", "events", "list", "--json")
-    assert listed.returncode == 0, listed.stderr
-    assert json.loads(body and fetch(container, "/hooks/hello", "{}")[1])["id"]
+    assert (0, True) == (listed.returncode, '"hello"' in listed.stdout), listed.stdout + listed.stderr
 
     for place in ("/", "/etc/bridge", "/srv/functions", "/opt/bridge"):
         assert container.execute("touch", f"{place}/x").returncode != 0
