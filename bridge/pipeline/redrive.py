@@ -1,8 +1,9 @@
 """Redrives: dead letters parked again for their functions, at a rate, once each, resumable."""
 
 import asyncio
+import contextlib
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Final
 
@@ -11,19 +12,21 @@ import orjson
 from bridge.core.invocation import DeadLetter, InvocationType
 from bridge.core.ports import Clock, DeadLetters, DeadLetterSelection, Job, Jobs, JobState, Outcomes
 from bridge.core.record import Parked, Record
-from bridge.pipeline.filters import PatternInvalid, compile_pattern, matches_event
+from bridge.pipeline.filters import compile_pattern, matches_event
 from bridge.pipeline.jobs import (
     IllegalStatus,
     JobExists,
     JobNotFound,
     JobRunner,
     LimitExceeded,
+    Rate,
     Run,
     Spawn,
     SpecInvalid,
+    stored,
     until,
 )
-from bridge.pipeline.selecting import NAME, outcome_of
+from bridge.pipeline.selecting import TARGET, check_common, outcome_of
 
 __all__ = [
     "IllegalStatus",
@@ -36,7 +39,11 @@ __all__ = [
 ]
 
 _PAGE: Final = 64
-_RATE_MAX: Final = 1e6
+_START_WAIT_S: Final = 2.0
+_SUCCEEDED: Final = "succeeded"
+
+Place = tuple[float, str]
+"""(dead_at, id): the order in which dead letters are taken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +51,7 @@ class RedriveSpec:
     """Which dead letters, where to, and how fast. Times in epoch seconds of death, [since, until)."""
 
     name: str = ""
+    """1..64 of `.-_A-Za-z0-9`; made up when empty."""
     queue: str | None = "default"
     """None: every queue."""
     since: float | None = None
@@ -55,8 +63,11 @@ class RedriveSpec:
     failed: bool = False
     """Only those that have not succeeded since (by a replay)."""
     to: str | None = None
+    """Another target `name[:qualifier]`; None: where each went."""
     rate: float | None = None
+    """Dead letters a second, above 0 up to 1e6."""
     limit: int | None = None
+    """The longest dead so many."""
 
     def checked(self) -> "RedriveSpec":
         """Return it with a name.
@@ -64,19 +75,11 @@ class RedriveSpec:
         Raises:
             SpecInvalid: one line says what is wrong.
         """
-        if self.name and not NAME.match(self.name):
-            raise SpecInvalid("name: 1 to 64 of . - _ a-z A-Z 0-9")
-        if self.since is not None and self.until is not None and self.since >= self.until:
-            raise SpecInvalid("since must be before until")
-        if self.limit is not None and self.limit < 1:
-            raise SpecInvalid("limit must be at least 1")
-        if self.rate is not None and not 0 < self.rate <= _RATE_MAX:
-            raise SpecInvalid("rate must be above 0 and at most 1000000 events a second")
-        if self.pattern is not None:
-            try:
-                compile_pattern(self.pattern)
-            except PatternInvalid as error:
-                raise SpecInvalid(f"pattern: {error}") from None
+        check_common(
+            name=self.name, since=self.since, until=self.until, limit=self.limit, rate=self.rate, pattern=self.pattern
+        )
+        if self.to is not None and not TARGET.match(self.to):
+            raise SpecInvalid("to must be a function's name, with or without :qualifier")
         return self if self.name else replace(self, name=f"redrive-{secrets.token_hex(4)}")
 
     def to_json(self) -> bytes:
@@ -85,9 +88,28 @@ class RedriveSpec:
 
     @classmethod
     def from_json(cls, text: bytes) -> "RedriveSpec":
-        """Return what `to_json` wrote."""
-        document = orjson.loads(text)
-        return cls(**(document | {"ids": tuple(document["ids"])}))
+        """Return what `to_json` wrote; raises SpecInvalid for anything else."""
+        try:
+            document = orjson.loads(text)
+            return cls(**(document | {"ids": tuple(document.get("ids", ()))}))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise SpecInvalid(f"not a redrive: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Cursor:
+    """A redrive's place, stored as JSON: all up to `after` was taken, `last` is the last one to take."""
+
+    after: Place | None
+    last: Place | None
+
+    def __str__(self) -> str:
+        return orjson.dumps([self.after, self.last]).decode()
+
+    @classmethod
+    def parse(cls, text: str) -> "_Cursor":
+        after, last = orjson.loads(text)
+        return cls(after and tuple(after), last and tuple(last))
 
 
 class Redrives(JobRunner):
@@ -112,36 +134,48 @@ class Redrives(JobRunner):
         self._wake = wake
 
     async def count(self, spec: RedriveSpec) -> int:
-        """Count what would be redriven. Raises SpecInvalid."""
-        spec = spec.checked()
-        found = 0
-        async for _ in self._letters(spec, before=self._clock.time(), after=None):
-            found += 1
-            if found == spec.limit:
-                break
+        """Count what would be redriven; changes nothing. Raises SpecInvalid."""
+        found, _ = await self._count(spec.checked(), before=self._clock.time(), cursor=_Cursor(None, None))
         return found
 
+    async def _count(
+        self, spec: RedriveSpec, *, before: float, cursor: _Cursor, stopping: asyncio.Event | None = None
+    ) -> tuple[int, Place | None]:
+        """Return how many there are, at most `spec.limit`, and the place of the last one."""
+        found, last = 0, None
+        async with contextlib.aclosing(self._letters(spec, before=before, cursor=cursor)) as letters:
+            async for letter in letters:
+                found, last = found + 1, (letter.dead_at, letter.id)
+                if found == spec.limit or (stopping is not None and stopping.is_set()):
+                    break
+        return found, last
+
     async def start(self, spec: RedriveSpec) -> Job:
-        """Start one over the dead letters there are now. Raises SpecInvalid, JobExists, LimitExceeded."""
+        """Start one over the dead letters there are now.
+
+        Returns it RUNNING with its total, or STARTING where counting takes longer.
+
+        Raises:
+            SpecInvalid, JobExists, LimitExceeded.
+        """
         spec = spec.checked()
+        self._check_room()
         if await self._jobs.get(spec.name) is not None:
             raise JobExists(f"Redrive {spec.name} already exists.")
-        total = await self.count(spec)
-        return await self._create(
+        run = await self._create(
             Job(
                 name=spec.name,
                 kind=self.kind,
                 state=JobState.STARTING,
                 spec=spec.to_json(),
-                total=total,
                 created_at=self._clock.time(),
             )
         )
+        await until(run.ready, self._clock, _START_WAIT_S)
+        return self._now(run.job)
 
-    async def _letters(
-        self, spec: RedriveSpec, *, before: float, after: tuple[float, str] | None
-    ) -> AsyncIterator[DeadLetter]:
-        """Yield matching dead letters, oldest first, that died before a time: those that die again are not met."""
+    async def _letters(self, spec: RedriveSpec, *, before: float, cursor: _Cursor) -> AsyncGenerator[DeadLetter, None]:
+        """Yield matching dead letters, longest dead first, that died before a time: who dies again is not met again."""
         pattern = None if spec.pattern is None else compile_pattern(spec.pattern)
         selection = DeadLetterSelection(
             queue=spec.queue,
@@ -152,49 +186,88 @@ class Redrives(JobRunner):
             ids=frozenset(spec.ids),
             state="dead",
         )
-        while page := await self._dead_letters.select(selection, limit=_PAGE, after=after):
-            for letter in page:
-                after = (letter.dead_at, letter.id)
-                if pattern is not None and not matches_event(pattern, letter.payload):
-                    continue
-                if spec.failed and await asyncio.to_thread(self._has_succeeded, letter):
-                    continue
-                yield letter
 
-    def _has_succeeded(self, letter: DeadLetter) -> bool:
-        record = _record(letter, letter.function)
-        attempts = self._outcomes.for_events([record]).get(record.position, [])
-        return outcome_of(attempts) == "succeeded"
+        def choose(page: Sequence[DeadLetter]) -> list[DeadLetter]:
+            chosen = [letter for letter in page if pattern is None or matches_event(pattern, letter.payload)]
+            return self._not_succeeded(chosen) if spec.failed else chosen
+
+        after = cursor.after
+        while page := await self._dead_letters.select(selection, limit=_PAGE, after=after):
+            for letter in await asyncio.to_thread(choose, page):
+                if cursor.last is not None and (letter.dead_at, letter.id) > cursor.last:
+                    return
+                yield letter
+            after = (page[-1].dead_at, page[-1].id)
+
+    def _not_succeeded(self, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+        """Leave out events that have succeeded since they died, by a replay."""
+        # Histories are found by request id; the positions only say whose is whose.
+        numbers = {letter.id: number for number, letter in enumerate(letters)}
+        records = [replace(_record(letter, letter.function), position=numbers[letter.id]) for letter in letters]
+        attempts = self._outcomes.for_events(records)
+        return [letter for letter in letters if outcome_of(attempts.get(numbers[letter.id], [])) != _SUCCEEDED]
+
+    # --- the work -----------------------------------------------------------------------------
 
     async def _work(self, run: Run) -> None:
         spec = RedriveSpec.from_json(run.job.spec)
-        after: tuple[float, str] | None = None
-        if run.job.cursor:
-            dead_at, letter_id = orjson.loads(run.job.cursor)
-            after = (dead_at, letter_id)
-        left = None if spec.limit is None else spec.limit - run.job.done - run.job.skipped
-        next_at = self._clock.monotonic()
-        async for letter in self._letters(spec, before=run.job.created_at, after=after):
-            if left == 0 or run.stopping.is_set():
-                break
-            left = None if left is None else left - 1
-            if spec.rate is not None:
-                now = self._clock.monotonic()
-                next_at = max(next_at, now - 1.0)
-                if await until(run.stopping, self._clock, next_at - now):
-                    break
-                next_at += 1 / spec.rate
+        cursor = await self._begin(run, spec)
+        if cursor is None or cursor.last is None:
+            return
+        rate = Rate(spec.rate, self._clock)
+        async with contextlib.aclosing(self._letters(spec, before=run.job.created_at, cursor=cursor)) as letters:
+            async for letter in letters:
+                while run.is_behind and not run.stopping.is_set():
+                    run.saved.clear()
+                    await until(run.saved, self._clock, 1.0)
+                if await until(run.stopping, self._clock, rate.wait_s()):
+                    return
+                moved = await self._redrive(letter, spec, stopping=run.stopping)
+                if moved is None:
+                    return
+                cursor = replace(cursor, after=(letter.dead_at, letter.id))
+                run.moved(replace(run.job, cursor=str(cursor), done=run.job.done + moved))
+        total, done = run.job.total or 0, run.job.done
+        skipped = max(0, total - done)
+        reason = f"{skipped} of {total} dead letters were gone, or taken by another redrive" if skipped else ""
+        run.job = replace(run.job, total=max(total, done), skipped=skipped, reason=reason)
+
+    async def _begin(self, run: Run, spec: RedriveSpec) -> _Cursor | None:
+        """Count what there is to do and return the place to begin at; None when stopped meanwhile.
+
+        Which letter is the last is settled once, so that a limit holds whatever a kill leaves unsaved; there is none
+        when there is nothing to do.
+        """
+        is_resumed = run.job.total is not None
+        cursor = _Cursor.parse(run.job.cursor) if is_resumed else _Cursor(None, None)
+        if is_resumed and cursor.last is None:
+            return cursor
+        found, last = await self._count(spec, before=run.job.created_at, cursor=cursor, stopping=run.stopping)
+        if run.stopping.is_set():
+            return None
+        if is_resumed:
+            # What is not dead any more was redriven before the kill, if after the last save.
+            done = max(run.job.done, (run.job.total or 0) - found)
+            run.begin(replace(run.job, done=done))
+            return cursor
+        cursor = _Cursor(None, last)
+        run.begin(replace(run.job, total=found, cursor=str(cursor)))
+        is_stored = await stored(lambda: self._save(run), stopping=run.stopping, clock=self._clock)
+        return cursor if is_stored else None
+
+    async def _redrive(self, letter: DeadLetter, spec: RedriveSpec, *, stopping: asyncio.Event) -> bool | None:
+        """Park one again; False when it is not dead any more, None when stopped before it was stored."""
+        moved = False
+
+        async def write() -> None:
+            nonlocal moved
             moved = await self._dead_letters.redrive(letter, self._entry(letter, spec))
-            if moved:
-                self._wake((spec.to or letter.function).partition(":")[0])
-            job = replace(
-                run.job,
-                cursor=orjson.dumps([letter.dead_at, letter.id]).decode(),
-                done=run.job.done + moved,
-                skipped=run.job.skipped + (not moved),
-            )
-            await self._save(run, job)
-        await self._save(run, run.job, now=True)
+
+        if not await stored(write, stopping=stopping, clock=self._clock):
+            return None
+        if moved:
+            self._wake((spec.to or letter.function).partition(":")[0])
+        return moved
 
     def _entry(self, letter: DeadLetter, spec: RedriveSpec) -> Parked:
         now = self._clock.time()

@@ -1,11 +1,13 @@
 """Which stored events a replay is about: time, route, function, outcome, pattern, ids."""
 
 import asyncio
+import math
 import re
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Final
 
 import orjson
 
@@ -16,12 +18,16 @@ from bridge.pipeline.filters import PatternInvalid, compile_pattern, matches_eve
 from bridge.pipeline.jobs import SpecInvalid
 
 NAME: Final = re.compile(r"[.\-_A-Za-z0-9]{1,64}\Z")
+TARGET: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}(:[a-zA-Z0-9$_-]{1,128})?\Z")
 OUTCOMES: Final = ("any", "failed", "succeeded", "unfinished")
+SCAN_CHUNK: Final = 64
+"""Events read at once: an event may have megabytes."""
 _CONCURRENCY_MAX: Final = 1000
 _RATE_MAX: Final = 1e6
 _RETRIES_MAX: Final = 100
+_IDS_MAX: Final = 10_000
 _SUCCEEDED: Final = frozenset({AttemptStatus.OK, AttemptStatus.REPLAYED_OK})
-_FAILED: Final = frozenset({AttemptStatus.DEAD, AttemptStatus.REPLAYED_FAILED, AttemptStatus.ERROR})
+_SETTLED: Final = frozenset({AttemptStatus.OK, AttemptStatus.DEAD, AttemptStatus.ERROR})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +38,16 @@ class ReplaySpec:
     """1..64 of `.-_A-Za-z0-9`; made up when empty."""
     since: float | None = None
     until: float | None = None
+    """None: what is stored when the replay starts."""
     source: str | None = None
     function: str | None = None
+    """Function that it was for, without qualifier."""
     outcome: str = "any"
+    """One of OUTCOMES; `failed` means failed and not since succeeded."""
     pattern: str | None = None
     ids: tuple[str, ...] = ()
     limit: int | None = None
+    """The oldest so many."""
     to: str | None = None
     """Another target `name[:qualifier]`; None: where each event went."""
     rate: float | None = None
@@ -49,34 +59,23 @@ class ReplaySpec:
     """Retries of a function error, 0..100."""
 
     def checked(self) -> "ReplaySpec":
-        """Return it with a name.
+        """Return it with a name and with its ids as they are stored.
 
         Raises:
             SpecInvalid: one line says what is wrong.
         """
-        if self.name and not NAME.match(self.name):
-            raise SpecInvalid("name: 1 to 64 of . - _ a-z A-Z 0-9")
-        if self.since is not None and self.until is not None and self.since >= self.until:
-            raise SpecInvalid("since must be before until")
+        check_common(
+            name=self.name, since=self.since, until=self.until, limit=self.limit, rate=self.rate, pattern=self.pattern
+        )
+        if self.to is not None and not TARGET.match(self.to):
+            raise SpecInvalid("to must be a function's name, with or without :qualifier")
         if self.outcome not in OUTCOMES:
             raise SpecInvalid(f"outcome must be one of {', '.join(OUTCOMES)}")
-        if self.limit is not None and self.limit < 1:
-            raise SpecInvalid("limit must be at least 1")
-        if self.rate is not None and not 0 < self.rate <= _RATE_MAX:
-            raise SpecInvalid("rate must be above 0 and at most 1000000 events a second")
         if not 1 <= self.concurrency <= _CONCURRENCY_MAX:
             raise SpecInvalid(f"concurrency must be between 1 and {_CONCURRENCY_MAX}")
         if not 0 <= self.retry_attempts <= _RETRIES_MAX:
             raise SpecInvalid(f"retry_attempts must be between 0 and {_RETRIES_MAX}")
-        if self.pattern is not None:
-            try:
-                compile_pattern(self.pattern)
-            except PatternInvalid as error:
-                raise SpecInvalid(f"pattern: {error}") from None
-        return self if self.name else self._replaced(name=f"replay-{secrets.token_hex(4)}")
-
-    def _replaced(self, **changes: Any) -> "ReplaySpec":
-        return ReplaySpec(**(asdict(self) | changes))
+        return replace(self, name=self.name or f"replay-{secrets.token_hex(4)}", ids=request_ids(self.ids))
 
     def to_json(self) -> bytes:
         """Return it as JSON."""
@@ -84,39 +83,125 @@ class ReplaySpec:
 
     @classmethod
     def from_json(cls, text: bytes) -> "ReplaySpec":
-        """Return what `to_json` wrote."""
-        document = orjson.loads(text)
-        return cls(**(document | {"ids": tuple(document["ids"])}))
+        """Return what `to_json` wrote; raises SpecInvalid for anything else."""
+        try:
+            document = orjson.loads(text)
+            return cls(**(document | {"ids": tuple(document.get("ids", ()))}))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise SpecInvalid(f"not a replay: {error}") from error
+
+
+def check_common(
+    *,
+    name: str,
+    since: float | None,
+    until: float | None,
+    limit: int | None,
+    rate: float | None,
+    pattern: str | None,
+) -> None:
+    """Check what replays and redrives have in common; raises SpecInvalid with one line."""
+    if name and not NAME.match(name):
+        raise SpecInvalid("name must be 1 to 64 of . - _ a-z A-Z 0-9")
+    if not all(at is None or math.isfinite(at) for at in (since, until)):
+        raise SpecInvalid("since and until must be finite")
+    if since is not None and until is not None and since >= until:
+        raise SpecInvalid("since must be before until")
+    if limit is not None and limit < 1:
+        raise SpecInvalid("limit must be at least 1")
+    if rate is not None and not 0 < rate <= _RATE_MAX:
+        raise SpecInvalid("rate must be above 0 and at most 1000000 events a second")
+    if pattern is not None:
+        try:
+            compile_pattern(pattern)
+        except PatternInvalid as error:
+            raise SpecInvalid(f"pattern: {error}") from error
+
+
+def request_ids(ids: Sequence[str]) -> tuple[str, ...]:
+    """Return ids as they are stored, each once; raises SpecInvalid."""
+    if len(ids) > _IDS_MAX:
+        raise SpecInvalid(f"ids: at most {_IDS_MAX} at once")
+    try:
+        return tuple(dict.fromkeys(str(uuid.UUID(each)) for each in ids))
+    except ValueError as error:
+        raise SpecInvalid("ids must be whole request ids, 36 characters each") from error
 
 
 def outcome_of(attempts: Sequence[Attempt]) -> str:
-    """Return `succeeded`, `failed` (and not since succeeded) or `unfinished`, replays included."""
-    for attempt in reversed(attempts):
-        if attempt.status in _SUCCEEDED:
-            return "succeeded"
-        if attempt.status in _FAILED:
-            return "failed"
-    return "unfinished"
+    """Return `succeeded`, `failed` (and not since succeeded) or `unfinished`, replays and redrives included.
+
+    An event that will be tried again by itself is unfinished, not failed: a replay would run it twice. A replay that
+    failed makes an event failed again, one that is still on its way stays so.
+    """
+    ended = [attempt.status for attempt in attempts if attempt.status is not AttemptStatus.STARTED]
+    if ended and ended[-1] in _SUCCEEDED:
+        return "succeeded"
+    live = [attempt.status for attempt in attempts if attempt.status is not AttemptStatus.REPLAYED_FAILED]
+    is_settled = not live or live[-1] in _SETTLED or live[-1] is AttemptStatus.REPLAYED_OK
+    return "failed" if ended and is_settled else "unfinished"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """A record that a replay is about."""
+
+    record: Record
+    succeeded: bool | None = None
+    """What this very replay made of it before it was interrupted; None: nothing that is known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What one read of the journal brought."""
+
+    looked_at: int
+    """Position of the last record that was looked at."""
+    scanned: int
+    """Records whose time, route, function and id fit."""
+    chosen: Sequence[Chosen]
+
+    def below(self, end: int) -> Sequence[Chosen]:
+        """Return what was chosen of the records below a position."""
+        if self.looked_at < end:
+            return self.chosen
+        return [chosen for chosen in self.chosen if chosen.record.position < end]
 
 
 async def select(
-    journal: Journal, outcomes: Outcomes, spec: ReplaySpec, *, after: int = -1
-) -> AsyncIterator[tuple[int, list[Record]]]:
-    """Yield (position of the last record looked at, the matching ones) chunk by chunk, in order.
+    journal: Journal,
+    outcomes: Outcomes,
+    spec: ReplaySpec,
+    *,
+    after: int = -1,
+    is_known: Callable[[], bool] = lambda: False,
+) -> AsyncGenerator[Page, None]:
+    """Yield what fits a spec page by page, in order; `spec.limit` is the caller's to keep.
 
-    `spec.limit` is the caller's to keep.
+    `is_known()`, asked for each page, tells whether this replay may have run some of it before: then its own
+    attempts are looked up, and what it ended is chosen whatever its outcome is by now.
     """
     pattern = None if spec.pattern is None else compile_pattern(spec.pattern)
     selection = Selection(
         since=spec.since, until=spec.until, source=spec.source, function=spec.function, ids=frozenset(spec.ids)
     )
 
-    def keep(chunk: Sequence[Record]) -> list[Record]:
-        found = list(chunk) if pattern is None else [r for r in chunk if matches_event(pattern, r.payload)]
-        if spec.outcome == "any" or not found:
-            return found
-        attempts = outcomes.for_events(found)
-        return [r for r in found if outcome_of(attempts.get(r.position, ())) == spec.outcome]
+    def choose(records: Sequence[Record], *, known: bool) -> list[Chosen]:
+        if pattern is not None:
+            records = [record for record in records if matches_event(pattern, record.payload)]
+        if not records or (spec.outcome == "any" and not known):
+            return [Chosen(record=record) for record in records]
+        attempts = outcomes.for_events(records)
+        chosen = []
+        for record in records:
+            history = attempts.get(record.position, [])
+            own = [attempt.status for attempt in history if known and attempt.replay == spec.name]
+            if own:
+                chosen.append(Chosen(record=record, succeeded=own[-1] is AttemptStatus.REPLAYED_OK))
+            elif spec.outcome in ("any", outcome_of(history)):
+                chosen.append(Chosen(record=record))
+        return chosen
 
-    async for chunk in journal.scan(selection, after=after):
-        yield chunk[-1].position, await asyncio.to_thread(keep, chunk)
+    async for records in journal.scan(selection, after=after, chunk=SCAN_CHUNK):
+        chosen = await asyncio.to_thread(choose, records, known=is_known())
+        yield Page(looked_at=records[-1].position, scanned=len(records), chosen=chosen)
