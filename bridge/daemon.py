@@ -80,6 +80,8 @@ class ReadyRoute:
     """A webhook route, for the banner."""
 
     path: str
+    methods: tuple[str, ...]
+    function: str
     invocation_type: InvocationType
     scheme: str
 
@@ -136,7 +138,13 @@ class Daemon:
             state=self._folder.path,
             functions=tuple(function.name for function in self._catalog.functions()),
             routes=tuple(
-                ReadyRoute(path=source.path, invocation_type=source.invocation_type, scheme=source.scheme.scheme)
+                ReadyRoute(
+                    path=source.path,
+                    methods=tuple(source.methods or ()),
+                    function=source.function,
+                    invocation_type=source.invocation_type,
+                    scheme=source.scheme.scheme,
+                )
                 for source in self._settings.sources.values()
             ),
             watched=self._watches,

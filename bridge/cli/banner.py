@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bridge.core.invocation import InvocationType
+from bridge.util.text import escape
 
 if TYPE_CHECKING:
     from bridge.daemon import Ready
@@ -24,6 +25,11 @@ def show(ready: "Ready") -> None:
         f"  api       {ready.api}   (health, metrics, administration)",
         f"  state     {_short(ready.state)}",
     ]
+    for route in ready.routes[:_ROUTES_MAX]:
+        methods = "/".join(route.methods) or ("POST" if route.invocation_type is InvocationType.EVENT else "any")
+        lines.append(f"  {methods:8}  {escape(route.path)} -> {route.function} ({route.invocation_type.value})")
+    if len(ready.routes) > _ROUTES_MAX:
+        lines.append(f"  … and {len(ready.routes) - _ROUTES_MAX} more routes")
     if ready.watched:
         names = ", ".join(ready.functions) or "no function"
         lines.append(f"  watching  {names}: an edit counts from the next event")

@@ -15,7 +15,6 @@ from bridge.util.text import escape
 
 if TYPE_CHECKING:
     from bridge.config.load import Loaded
-    from bridge.daemon import Ready
 
 _file = click.argument("file", required=False, metavar="[FILE]")
 
@@ -57,7 +56,10 @@ def run_command(context: click.Context, file: str | None, watch: bool) -> int:  
 
     try:
         return daemon.run(
-            loaded.settings, config_path=loaded.path, watch=watch, on_ready=_welcome if _is_watched(loaded) else None
+            loaded.settings,
+            config_path=loaded.path,
+            watch=watch,
+            on_ready=banner.show if _is_read(loaded, watch=watch) else None,
         )
     except (ConfigError, StoreBusy) as error:
         raise Misused(str(error)) from error
@@ -65,24 +67,9 @@ def run_command(context: click.Context, file: str | None, watch: bool) -> int:  
         raise Failed(str(error)) from error
 
 
-def _is_watched(loaded: "Loaded") -> bool:
+def _is_read(loaded: "Loaded", *, watch: bool) -> bool:
     """Tell whether a person reads standard output: a log collector wants entries and nothing else."""
-    return output.is_tty() or loaded.settings.log.format == "console"
-
-
-def _welcome(ready: "Ready") -> None:
-    """Say what listens where and what to try next."""
-    click.echo(f"{click.style('bridge is ready', fg='green')} after {ready.took_s:.1f} s")
-    output.fields([
-        ("  webhooks", ready.public),
-        ("  api", ready.api),
-        ("  state", ready.state),
-        ("  functions", ", ".join(ready.functions) or "none"),
-    ])  # fmt: skip
-    for route in ready.routes:
-        methods = route.methods or ("POST" if route.invocation_type == "Event" else "any",)
-        click.echo(f"  {'/'.join(methods):9}  {escape(route.path)} -> {escape(route.function or '(stored only)')}")
-    click.echo("", nl=True)
+    return watch or output.is_tty() or loaded.settings.log.format == "console"
 
 
 @click.command("check")
