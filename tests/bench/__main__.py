@@ -1,0 +1,163 @@
+"""`make bench`: every figure a ratio against a named baseline of the same run, judged by the project's own bars.
+
+python -m tests.bench [--only NAME …] [--rounds N] [--seconds S] [--json FILE]
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.bench import measure
+from tests.bench.measure import Bar, Figure, interleave, spread
+from tests.bench.variants import daemons
+
+RUNTIME_API = "tests.bench.baselines.runtime_api"
+SQLITE = "tests.bench.baselines.sqlite_log"
+JOURNAL = "tests.bench.variants.journal"
+WORKERS = "tests.bench.variants.workers"
+SCANNED = 100_000
+
+Note = Callable[[str], None]
+
+
+def invoke(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """Warm local invocations: 200 B, 16 callers, one worker, everything on one CPU."""
+    arguments = ("--seconds", str(seconds))
+    results = interleave(rounds, {
+        "ours": lambda: measure.run(WORKERS, *arguments, pinned=True),
+        "aiohttp + awslambdaric": lambda: measure.run(RUNTIME_API, *arguments, pinned=True),
+    }, note)  # fmt: skip
+    figure = Figure(
+        bar=Bar(name="warm invoke", limit=10, at_least=True), baseline="aiohttp Runtime API + awslambdaric", unit="/s"
+    )
+    for found in results:
+        figure.add(found["ours"]["per_s"], found["aiohttp + awslambdaric"]["per_s"])
+    return [figure]
+
+
+def start(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """A worker from nothing: ours to its first answer, theirs only to its first request for work."""
+    results = interleave(rounds, {
+        "ours": lambda: measure.run(WORKERS, "--starts", "20"),
+        "exec + awslambdaric": lambda: measure.run(RUNTIME_API, "--starts", "10"),
+    }, note)  # fmt: skip
+    figure = Figure(bar=Bar(name="worker start", limit=0.12, at_least=False), baseline="exec + awslambdaric", unit="ms")
+    for found in results:
+        figure.add(found["ours"]["start_ms"], found["exec + awslambdaric"]["start_ms"])
+    return [figure]
+
+
+def append(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """1 KB events, 64 appenders that wait for the disk."""
+    arguments = ("--callers", "64", "--seconds", str(seconds))
+    results = interleave(rounds, {
+        "ours": lambda: measure.run(JOURNAL, *arguments),
+        "SQLite": lambda: measure.run(SQLITE, *arguments),
+    }, note)  # fmt: skip
+    baseline = "SQLite WAL FULL, group commit"
+    events = Figure(bar=Bar(name="durable append", limit=1.8, at_least=True), baseline=baseline, unit="/s")
+    late = Figure(bar=Bar(name="durable append, p99", limit=0.25, at_least=False), baseline=baseline, unit="us")
+    for found in results:
+        events.add(found["ours"]["per_s"], found["SQLite"]["per_s"])
+        late.add(found["ours"]["p99_us"], found["SQLite"]["p99_us"])
+    return [events, late]
+
+
+def webhook(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """Signed 1 KB webhooks, 64 connections: verified, parsed, de-duplicated, stored, acknowledged."""
+    results = interleave(rounds, {
+        "ours": lambda: daemons.webhook(seconds),
+        "aiohttp + SQLite": lambda: daemons.aiohttp_webhook(seconds),
+    }, note)  # fmt: skip
+    figure = Figure(
+        bar=Bar(name="signed webhook", limit=1.5, at_least=True), baseline="aiohttp.web + SQLite FULL", unit="/s"
+    )
+    for found in results:
+        figure.add(found["ours"]["per_s"], found["aiohttp + SQLite"]["per_s"])
+    return [figure]
+
+
+def saturation(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """A webhook that is handled by a trivial function, at full load: the lanes keep up with the intake."""
+    results = interleave(rounds, {"ours": lambda: daemons.saturation(max(seconds, 3))}, note)
+    figure = Figure(
+        bar=Bar(name="invoked / accepted", limit=0.95, at_least=True, unit=""),
+        baseline="accepted in the same seconds",
+        unit="/s",
+    )
+    for found in results:
+        figure.add(found["ours"]["invoked_per_s"], found["ours"]["accepted_per_s"])
+    return [figure]
+
+
+def scan(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """Reading 1 KB events back in order, 512 at a time, as a replay does."""
+    results = interleave(rounds, {
+        "ours": lambda: measure.run(JOURNAL, "--scan", str(SCANNED)),
+        "SQLite": lambda: measure.run(SQLITE, "--scan", str(SCANNED)),
+    }, note)  # fmt: skip
+    figure = Figure(bar=Bar(name="replay scan", limit=1.2, at_least=True), baseline="SQLite scan", unit="/s")
+    for found in results:
+        figure.add(found["ours"]["per_s"], found["SQLite"]["per_s"])
+    return [figure]
+
+
+def ready(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """A webhook-only daemon on an existing state folder, from exec to ready."""
+    results = interleave(rounds, {"ours": daemons.ready, "imports": daemons.imports}, note)
+    figure = Figure(
+        bar=Bar(name="daemon ready", limit=5, at_least=False),
+        baseline="python -c 'import asyncio, uvloop, orjson, httptools'",
+        unit="ms",
+    )
+    for found in results:
+        figure.add(found["ours"]["ready_ms"], found["imports"]["ready_ms"])
+    return [figure]
+
+
+BENCHES = {f.__name__: f for f in (invoke, start, append, webhook, saturation, scan, ready)}
+
+
+def table(figures: list[Figure]) -> Table:
+    shown = Table(title="ratios: median \\[min-max] over rounds")
+    for heading in ("bench", "ratio", "bar", "", "ours", "baseline", "baseline is"):
+        shown.add_column(heading)
+    for figure in figures:
+        verdict = "[green]met[/green]" if figure.is_met else "[bold red]MISSED[/bold red]"
+        ours, theirs = (f"{spread(values)} {figure.unit}" for values in (figure.ours, figure.theirs))
+        shown.add_row(figure.bar.name, spread(figure.ratios), str(figure.bar), verdict, ours, theirs, figure.baseline)
+    return shown
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 180)
+    console.print(f"{platform.platform()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
+    figures: list[Figure] = []
+    for name in options.only:
+        figures += BENCHES[name](
+            options.rounds, options.seconds, lambda text, name=name: console.print(f"  {name}, {text}", style="dim")
+        )
+    console.print(table(figures))
+    missed = [figure.bar.name for figure in figures if not figure.is_met]
+    console.print(
+        f"{len(figures) - len(missed)} bars met, {len(missed)} missed" + (f": {', '.join(missed)}" if missed else "")
+    )
+    if options.json:
+        options.json.write_text(json.dumps([figure.as_json() for figure in figures], indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
