@@ -12,7 +12,6 @@ from typing import Any, Final
 from bridge.config.expand import expand
 from bridge.config.files import Unreadable, beside, read_small
 from bridge.config.mistakes import ConfigErrors, Loc, key_text
-from bridge.config.positions import key_lines
 
 FILE_DEFAULT: Final = "bridge.toml"
 STATE_DEFAULT: Final = ".bridge"
@@ -33,6 +32,8 @@ class Document:
 
     @cached_property
     def _lines(self) -> dict[Loc, int]:
+        from bridge.config.positions import key_lines  # only a mistake pays for it
+
         return key_lines(self.text)
 
     def line(self, loc: Loc) -> int:

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 from bridge.config import checks
 from bridge.config.document import Document, read_document
 from bridge.config.expand import expand
-from bridge.config.explain import explain
 from bridge.config.files import beside
 from bridge.config.mistakes import ConfigErrors, Loc, key_text
 from bridge.config.settings import Settings
@@ -112,6 +111,8 @@ def _validate(data: Mapping[str, Any], context: Surroundings, findings: _Finding
         return Settings.model_validate(data, context=context)
     except ValidationError as error:
         details = error.errors(include_url=False)
+    from bridge.config.explain import explain  # only a mistake pays for it
+
     for detail in details:
         if detail["type"] == "too_short" and len(detail["input"]) >= detail["ctx"]["min_length"]:
             continue  # its bad items were not counted; they are told themselves

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import Final, TypeAlias
 
 from bridge.core.errors import ConfigError
@@ -51,6 +50,8 @@ def near(word: object, candidates: Iterable[str]) -> str:
     """Return `; did you mean X?` for the candidate nearest to `word`, or nothing."""
     if not isinstance(word, str):
         return ""
+    from difflib import get_close_matches  # only a mistake pays for it
+
     known = {candidate.lower(): candidate for candidate in candidates}
     found = get_close_matches(word[:KEY_SHOWN_CHARS].lower(), known, n=1, cutoff=0.75)
     return f"; did you mean {known[found[0]]}?" if found else ""

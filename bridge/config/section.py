@@ -1,8 +1,12 @@
 """The base of every section of the configuration file, and the checked kinds of keys and numbers."""
 
+import os
 from typing import Annotated, Any, Final, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+# A plugin of pydantic's would be shown every value, secrets too; looking for plugins reads every installed package.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+from pydantic import BaseModel, ConfigDict, Field  # noqa: E402 - after the line above
 
 LIST_MAX: Final = 1000
 """Items of any list in the file."""
