@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, TypeAlias
 # A plugin of pydantic's would be shown every value, secrets too; looking for plugins reads every installed package.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
-from pydantic import BaseModel, ConfigDict, Field  # noqa: E402 - after the line above
+from pydantic import BaseModel, ConfigDict, Field
 
 LIST_MAX: Final = 1000
 """Items of any list in the file."""
