@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,7 @@ log = structlog.get_logger("bridge.daemon")
 
 _SWEEP_S = 1.0
 _BALLAST_S = 2.0
+_WATCH_STANDS_S = 1.0
 _FATAL_STATUS = 70
 """Exit status after a failed fsync: the journal can no longer be trusted to keep what it says yes to."""
 _LISTENER_CLOSE_S = 5.0
@@ -179,9 +180,7 @@ class Daemon:
     async def _open_runtime(self) -> None:
         settings = self._settings
         self._catalog = await asyncio.to_thread(self._read_catalog, settings)
-        for function in self._catalog.functions():
-            for value in function.latest.environment.values():
-                log_setup.register_secret(value)
+        self._register_secrets(settings)
         self._logs = FunctionLogs(
             self._folder.logs, max_bytes_per_function=settings.runtime.log_mb_per_function * limits.MIB
         )
@@ -336,6 +335,17 @@ class Daemon:
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
         return f"{scheme}://{shown}:{listener.port}"
 
+    @staticmethod
+    def _register_secrets(settings: Settings) -> None:
+        """Mask in every log line what the file refers to and does not write."""
+        for function in settings.functions.values():
+            for secret in function.environment.values():
+                if not isinstance(secret.written, str):
+                    log_setup.register_secret(secret.reveal())
+        for source in settings.sources.values():
+            for value in source.scheme.reveal():
+                log_setup.register_secret(value)
+
     # --- from settings to parts -----------------------------------------------------------------
 
     @staticmethod
@@ -347,8 +357,6 @@ class Daemon:
 
     def _route(self, name: str, source: WebhookSettings, settings: Settings) -> Route:
         scheme = source.scheme
-        for secret in scheme.reveal():
-            log_setup.register_secret(secret)
         return Route(
             name=name,
             path=source.path,
@@ -423,6 +431,7 @@ class Daemon:
         """Use edited code from the next invocation on; an edited file is a reload."""
         folders = {function.name: Path(function.latest.code) for function in self._catalog.functions()}
         async with aclosing(watch(folders, self._config_path)) as edits:  # type: ignore[type-var]
+            self._supervisor.spawn(self._look_once(folders), name="watch-first-look")
             async for edited in edits:
                 for name in sorted(edited.functions):
                     await self._refresh(name)
@@ -430,6 +439,13 @@ class Daemon:
                     result = await self.reload()
                     if result.ok:
                         return  # the reload has started a watch over the new folders
+
+    async def _look_once(self, names: Iterable[str]) -> None:
+        """Look at all code again once the watch stands: an edit before that is told by nobody."""
+        await self._clock.sleep(_WATCH_STANDS_S)
+        for name in names:
+            if name in self._catalog:
+                await self._refresh(name)
 
     async def _refresh(self, name: str) -> None:
         try:
@@ -462,6 +478,7 @@ class Daemon:
 
     def _take(self, settings: Settings, catalog: FunctionCatalog, routes: list[Route]) -> ReloadResult:
         before, self._settings = self._settings, settings
+        self._register_secrets(settings)
         changed = self._catalog.replace_all(catalog)
         changes = [f"function {name}" for name in sorted(changed)]
         for name in changed:
