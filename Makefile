@@ -22,7 +22,7 @@ MINORS := 11 13
 # Some environments forbid byte code, which makes every start of the daemon and of a worker slower.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check unit asyncio pythons crash-quick crash bench lock image clean
+.PHONY: help run test check integration asyncio pythons crash-quick crash bench lock image clean
 
 help:
 	@sed -n 's/^# One command each: /&/p' Makefile
@@ -82,10 +82,9 @@ check: $(VENV)/.stamp-test
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2 tests/unit tests/contract tests/test_layout.py
 
-.PHONY: integration
 integration: $(VENV)/.stamp-test
 	@requirements/apt.sh bubblewrap:bwrap tini:tini
-	$(BIN)/pytest -n 2 tests/fundamentals tests/integration
+	$(BIN)/pytest -n 2 tests --ignore tests/unit --ignore tests/contract --ignore tests/crash --ignore tests/test_layout.py
 
 asyncio: $(VENV)/.stamp-test
 	BRIDGE_LOOP=asyncio $(BIN)/pytest -n 2 tests/unit tests/contract

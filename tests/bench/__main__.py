@@ -126,7 +126,7 @@ BENCHES = {f.__name__: f for f in (invoke, start, append, webhook, saturation, s
 
 
 def table(figures: list[Figure]) -> Table:
-    shown = Table(title="ratios: median \\[min-max] over rounds")
+    shown = Table(title="ratios: median and range over rounds")
     for heading in ("bench", "ratio", "bar", "", "ours", "baseline", "baseline is"):
         shown.add_column(heading)
     for figure in figures:
