@@ -51,6 +51,22 @@ complete_source = _names("/status", "sources", "name")
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="JSON for scripts: one object a line for lists and streams."
 )
+
+
+def _finite(_context: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Refuse `nan`, which lies in every range."""
+    if value is not None and value != value:  # noqa: PLR0124 - the definition of nan
+        raise click.BadParameter("must be a number", param=param)
+    return value
+
+
+rate_option = click.option(
+    "--rate",
+    type=click.FloatRange(0.001, 1_000_000),
+    callback=_finite,
+    metavar="N",
+    help="At most N events a second.",
+)
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 
 

@@ -12,6 +12,7 @@ from bridge.cli.arguments import (
     complete_function,
     ids_option,
     json_option,
+    rate_option,
     selection_options,
     yes_option,
 )
@@ -119,7 +120,7 @@ def dlq_show(context: click.Context, letter_id: str, queue: str | None, as_json:
     help="To this function; else where each was meant to go.",
     shell_complete=complete_function,
 )
-@click.option("--rate", type=click.FloatRange(0.001, 1_000_000), metavar="N", help="At most N a second.")
+@rate_option
 @click.option("--name", help="A name for it; made up otherwise.")
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @yes_option

@@ -70,6 +70,9 @@ def _mark(finding: Finding) -> Any:
 
 
 def _without_daemon(state: Path, *, repair: bool) -> list[Finding]:
+    from bridge.util import logs
+
+    logs.configure(level="error", style="console")  # what the parts say about themselves is no finding
     if not state.is_dir():
         what = "is not a folder" if state.exists() else "is not there yet; the first `bridge run` makes it"
         return [Finding("state folder", not state.exists(), f"{state} {what}"), *_sandbox()]

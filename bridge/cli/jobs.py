@@ -106,7 +106,7 @@ def report(job: dict[str, Any]) -> int:
     if state == "FAILED":
         raise Failed(f"{job['name']} failed: {job['reason'] or 'the daemon log says why'}")
     if state not in ENDED:
-        raise Failed(f"{job['name']} is not at its end ({state}); see: bridge replays show {job['name']}")
+        raise Failed(f"{job['name']} is not at its end ({state}); it goes on when the daemon runs again")
     if _counts(job)[1]:
         queue = f" --queue replay:{job['name']}" if job["kind"] == "replay" else ""
         output.note(f"see why: bridge dlq list{queue}")

@@ -42,13 +42,13 @@ def state_folder(options: Options) -> Path:
         Misused: there is a configuration file and it cannot be read.
     """
     from bridge.config.document import state_folder as find
-    from bridge.core.errors import ConfigError
+    from bridge.config.mistakes import ConfigErrors
 
     named = {"BRIDGE_STATE": options.state} if options.state else {}
     try:
         return find(config_path(options), os.environ | named)
-    except ConfigError as error:
-        first, *more = str(error).split("\n")
+    except ConfigErrors as error:
+        first, *more = error.mistakes
         raise Misused(first, more=more) from error
 
 

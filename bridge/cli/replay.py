@@ -17,6 +17,7 @@ from bridge.cli.arguments import (
     ids_option,
     json_option,
     outcome_options,
+    rate_option,
     selection_options,
     yes_option,
 )
@@ -38,7 +39,7 @@ _FUNCTION: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(:[A-Za-z0-9_$-]{1,128})?\Z")
     help="Where to: a function, a file (its name has a . or /), or - for standard output. Else where each went.",
     shell_complete=complete_function,
 )
-@click.option("--rate", type=click.FloatRange(0.001, 1_000_000), metavar="N", help="At most N events a second.")
+@rate_option
 @click.option("--concurrency", type=click.IntRange(1, 1000), metavar="N", help="At most N at once.")
 @click.option("--no-order", is_flag=True, help="Do not keep the order within a source: faster.")
 @click.option("--name", help="Its name, for `bridge replays`; made up otherwise.")
@@ -121,9 +122,9 @@ def _stated(counted: dict[str, Any], to: str | None) -> str:
 
 def _watched(client: Client, job: dict[str, Any], *, as_json: bool) -> int:
     """Follow a replay to its end; Ctrl-C pauses it and says how to go on."""
-    if not as_json:
-        output.note(f"replay {job['name']}; Ctrl-C pauses it")
     try:
+        if not as_json:
+            output.note(f"replay {job['name']}; Ctrl-C pauses it")
         job = jobs.follow(client, job)
     except KeyboardInterrupt:
         output.note("")

@@ -26,15 +26,15 @@ def load_settings(context: click.Context, file: str | None) -> "Loaded":
         Misused: with every mistake.
     """
     from bridge.config.load import load
-    from bridge.core.errors import ConfigError
+    from bridge.config.mistakes import ConfigErrors
 
     options = Options.of(context)
     if options.state:
         os.environ["BRIDGE_STATE"] = options.state  # one way in for the setting: the environment
     try:
         loaded = load(config_path(options, file))
-    except ConfigError as error:
-        mistakes = str(error).split("\n")
+    except ConfigErrors as error:
+        mistakes = error.mistakes
         if len(mistakes) == 1:
             raise Misused(mistakes[0]) from error
         raise Misused(f"{len(mistakes)} mistakes in the configuration", more=mistakes) from error

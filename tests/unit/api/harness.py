@@ -56,7 +56,9 @@ class FakeLanes:
 
     def status(self) -> list[LaneStatus]:
         return [
-            LaneStatus(function="hello", waiting=2, waiting_bytes=20, running=1, parked=0, oldest_at=NOW, state="active")
+            LaneStatus(
+                function="hello", waiting=2, waiting_bytes=20, running=1, parked=0, oldest_at=NOW, state="active"
+            )
         ]
 
     async def explain(self, record: Record) -> str:

@@ -17,7 +17,9 @@ async def settle(world, name: str, *, failed: frozenset[int] = frozenset()) -> N
             assert entry.job == name
             letter = await world.letters.get(entry.record.id, queue=entry.queue)
             if int(letter.id[:8], 16) in failed:
-                world.letters.letters[entry.queue, letter.id] = replace(letter, state="dead", dead_at=world.clock.time())
+                world.letters.letters[entry.queue, letter.id] = replace(
+                    letter, state="dead", dead_at=world.clock.time()
+                )
             else:
                 await world.letters.resolve(letter.id, queue=entry.queue)
             del world.parked.entries[key]
@@ -77,7 +79,9 @@ async def test_what_is_wrong_is_named(world, query, names):
 
 
 async def test_show_has_the_event_the_last_answer_and_the_history(world):
-    attempt = Attempt(position=1, request_id=event_id(1), function="hello", number=3, status=AttemptStatus.DEAD, started_at=NOW)
+    attempt = Attempt(
+        position=1, request_id=event_id(1), function="hello", number=3, status=AttemptStatus.DEAD, started_at=NOW
+    )
     world.bury(1, response=b'{"errorMessage":"no"}', history=(attempt,))
     world.bury(2, response=b"not json", queue="replay:r")
 
@@ -92,7 +96,14 @@ async def test_show_has_the_event_the_last_answer_and_the_history(world):
 
 @pytest.mark.parametrize(
     ("wanted", "status"),
-    [(event_id(9), 404), ("ffff", 404), ("0000", 409), ("000", 404), ("nonsense!", 404), (event_id(1) + "?queue=replay:x", 404)],
+    [
+        (event_id(9), 404),
+        ("ffff", 404),
+        ("0000", 409),
+        ("000", 404),
+        ("nonsense!", 404),
+        (event_id(1) + "?queue=replay:x", 404),
+    ],
 )
 async def test_ids_that_name_no_dead_letter(world, wanted, status):
     world.bury(1)

@@ -82,9 +82,15 @@ async def test_what_is_wrong_is_named(world, query, names):
 
 
 async def test_show_has_everything(world):
-    record = world.store(1, payload=b'{\n  "price": 1.10,\r\n "big": 123456789012345678901234567890}', client_context=b'{"a":1}')
-    world.attempt(record, AttemptStatus.FAILED, error_type="ValueError", error_message="no \ud800", log_tail=b"START\nhi\xff\n")
-    world.parked.entries["default", record.id] = Parked(record=record, attempts=1, due_at=NOW + 60, delay_s=60.0, error_type="ValueError")
+    record = world.store(
+        1, payload=b'{\n  "price": 1.10,\r\n "big": 123456789012345678901234567890}', client_context=b'{"a":1}'
+    )
+    world.attempt(
+        record, AttemptStatus.FAILED, error_type="ValueError", error_message="no \ud800", log_tail=b"START\nhi\xff\n"
+    )
+    world.parked.entries["default", record.id] = Parked(
+        record=record, attempts=1, due_at=NOW + 60, delay_s=60.0, error_type="ValueError"
+    )
     world.bury(1)
 
     for wanted in (record.id, record.id.upper(), record.id[:8], record.id[:4]):

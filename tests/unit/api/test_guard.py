@@ -17,7 +17,18 @@ async def test_health_readiness_and_metrics_ask_for_no_token(world, path):
 @pytest.mark.parametrize("path", CLOSED)
 @pytest.mark.parametrize(
     "header",
-    [None, "", "Bearer", "Bearer ", "Bearer wrong", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", TOKEN, "Bearer \xfc"],
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer ",
+        "Bearer wrong",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        f"Basic {TOKEN}",
+        TOKEN,
+        "Bearer \xfc",
+    ],
 )
 async def test_everything_else_asks_for_the_token(world, path, header):
     headers = {} if header is None else {"authorization": header}
@@ -31,7 +42,9 @@ async def test_everything_else_asks_for_the_token(world, path, header):
 
 
 async def test_the_scheme_may_be_written_in_any_case_and_two_headers_are_none(world):
-    assert (await world.ask("GET", "/admin/v1/status", token=None, headers={"authorization": f"bearer {TOKEN}"})).status == 200
+    assert (
+        await world.ask("GET", "/admin/v1/status", token=None, headers={"authorization": f"bearer {TOKEN}"})
+    ).status == 200
     twice = [("authorization", f"Bearer {TOKEN}"), ("authorization", f"Bearer {TOKEN}")]
     assert (await world.ask("GET", "/admin/v1/status", token=None, headers=twice)).status == 401
 
@@ -55,12 +68,25 @@ async def test_a_host_that_is_not_ours_is_refused_on_every_path(world, path, hos
     assert "neither loopback nor named" in answer.error
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "localhost.", "127.0.0.1", "127.0.0.1:8581", "127.8.9.1:80", "[::1]", "[::1]:8581"])
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST:1", "localhost.", "127.0.0.1", "127.0.0.1:8581", "127.8.9.1:80", "[::1]", "[::1]:8581"],
+)
 async def test_loopback_is_ours_with_any_port(world, host):
     assert (await world.ask("GET", "/health", host=host)).status == 200
 
 
-@pytest.mark.parametrize(("host", "status"), [("Bridge.internal", 200), ("bridge.internal:8581", 200), ("bridge.internal.evil", 403), ("api.internal", 403), ("api.internal:9", 200), ("api.internal:10", 403)])
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("Bridge.internal", 200),
+        ("bridge.internal:8581", 200),
+        ("bridge.internal.evil", 403),
+        ("api.internal", 403),
+        ("api.internal:9", 200),
+        ("api.internal:10", 403),
+    ],
+)
 async def test_hosts_names_further_ones(host, status):
     world = World(hosts=("bridge.internal", "api.internal:9"))
     assert (await world.ask("GET", "/health", host=host)).status == status

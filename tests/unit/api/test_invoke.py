@@ -45,11 +45,17 @@ async def test_it_is_kept_for_replay(world):
     answer = await invoke(world, b'{"name":"Ada"}')
 
     record = world.journal.find(answer.headers["x-amzn-requestid"])
-    assert (record.source, record.function, record.invocation_type) == ("invoke", "hello", InvocationType.REQUEST_RESPONSE)
+    assert (record.source, record.function, record.invocation_type) == (
+        "invoke",
+        "hello",
+        InvocationType.REQUEST_RESPONSE,
+    )
     assert record.payload == b'{"name":"Ada"}'
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"7", b'"x"', b"null", b"[1]", b' {"a" : 1.10}\n', b"[" * 200 + b"]" * 200])
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"7", b'"x"', b"null", b"[1]", b' {"a" : 1.10}\n', b"[" * 200 + b"]" * 200]
+)
 async def test_any_json_is_an_event_and_arrives_as_it_was_written(world, body):
     assert (await invoke(world, body)).status == 200
 
@@ -58,7 +64,17 @@ async def test_any_json_is_an_event_and_arrives_as_it_was_written(world, body):
 
 
 @pytest.mark.parametrize(
-    "body", [b"{", b"\xff", b"{'a':1}", b"NaN", b"\xef\xbb\xbf{}", b"[" * 201 + b"]" * 201, b'{"a":' * 201 + b"1" + b"}" * 201, b"[" * 100_000]
+    "body",
+    [
+        b"{",
+        b"\xff",
+        b"{'a':1}",
+        b"NaN",
+        b"\xef\xbb\xbf{}",
+        b"[" * 201 + b"]" * 201,
+        b'{"a":' * 201 + b"1" + b"}" * 201,
+        b"[" * 100_000,
+    ],
 )
 @pytest.mark.parametrize("kind", ["RequestResponse", "Event", "DryRun"])
 async def test_what_is_not_json_runs_nothing(world, body, kind):
@@ -73,7 +89,10 @@ async def test_what_is_not_json_runs_nothing(world, body, kind):
 
 async def test_a_function_error_is_200_with_a_header_and_the_log_on_demand(world):
     world.runtime.handlers["hello"] = lambda _: InvocationResult(
-        kind=ResultKind.FUNCTION_ERROR, payload=b'{"errorMessage":"no"}', version="$LATEST", log_tail=b"x" * 5000 + b"END\n"
+        kind=ResultKind.FUNCTION_ERROR,
+        payload=b'{"errorMessage":"no"}',
+        version="$LATEST",
+        log_tail=b"x" * 5000 + b"END\n",
     )
 
     answer = await invoke(world, log_type="Tail")
@@ -86,7 +105,9 @@ async def test_a_function_error_is_200_with_a_header_and_the_log_on_demand(world
 
 
 async def test_an_unknown_outcome_is_502_and_says_so(world):
-    world.runtime.handlers["hello"] = lambda _: InvocationResult(kind=ResultKind.UNKNOWN, payload=b"", version="$LATEST")
+    world.runtime.handlers["hello"] = lambda _: InvocationResult(
+        kind=ResultKind.UNKNOWN, payload=b"", version="$LATEST"
+    )
 
     value = error(await invoke(world), 502, "ServiceException")
 
@@ -135,7 +156,19 @@ async def test_client_context_reaches_the_handler(world):
     assert json.loads(invocation.client_context) == {"custom": {"a": 1}}
 
 
-@pytest.mark.parametrize("value", ["not base64!", "e30", "bm90IGpzb24=", context([1]), context("x"), context(None), "/w==", context({"a": "x" * 4000})])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "not base64!",
+        "e30",
+        "bm90IGpzb24=",
+        context([1]),
+        context("x"),
+        context(None),
+        "/w==",
+        context({"a": "x" * 4000}),
+    ],
+)
 async def test_client_contexts_that_are_none(world, value):
     answer = error(await invoke(world, client_context=value), 400, "InvalidRequestContentException")
 
@@ -161,7 +194,10 @@ async def test_the_limit_of_request_response_is_6_mib(world):
 
     value = error(await invoke(world, b'"' + b"x" * (limit - 1) + b'"'), 413, "RequestEntityTooLargeException")
 
-    assert value["message"] == "6291457 byte payload is too large for the RequestResponse invocation type (limit 6291456 bytes)"
+    assert (
+        value["message"]
+        == "6291457 byte payload is too large for the RequestResponse invocation type (limit 6291456 bytes)"
+    )
     assert len(world.runtime.invocations) == 1
 
 
@@ -189,7 +225,11 @@ async def test_a_limit_that_holds_is_429_with_awss_reason(world):
     answer = await invoke(world)
 
     value = error(answer, 429, "TooManyRequestsException")
-    assert value == {"Type": "User", "Reason": "ReservedFunctionConcurrentInvocationLimitExceeded", "message": "Rate Exceeded."}
+    assert value == {
+        "Type": "User",
+        "Reason": "ReservedFunctionConcurrentInvocationLimitExceeded",
+        "message": "Rate Exceeded.",
+    }
     assert int(answer.headers["retry-after"]) >= 1
     assert world.journal.end == 0
 
@@ -214,6 +254,8 @@ async def test_no_worker_is_a_service_error(world):
 
 
 async def test_a_header_given_twice_is_refused(world):
-    answer = await world.post("/invoke/hello", headers=[("x-amz-invocation-type", "Event"), ("x-amz-invocation-type", "DryRun")])
+    answer = await world.post(
+        "/invoke/hello", headers=[("x-amz-invocation-type", "Event"), ("x-amz-invocation-type", "DryRun")]
+    )
 
     assert (answer.status, "x-amz-invocation-type" in answer.error) == (400, True)

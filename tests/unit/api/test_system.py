@@ -78,7 +78,10 @@ async def test_logs_of_a_function(world):
 
     lines = (await world.get("/logs/hello?lines=2")).lines()
 
-    assert lines == [{"at": 3.0, "stream": "stream", "line": "line 3"}, {"at": 4.0, "stream": "stream", "line": "line 4"}]
+    assert lines == [
+        {"at": 3.0, "stream": "stream", "line": "line 3"},
+        {"at": 4.0, "stream": "stream", "line": "line 4"},
+    ]
     assert (await world.get("/logs/hello?lines=0")).lines() == []
     assert len((await world.get("/logs/hello:$LATEST")).lines()) == 5
 

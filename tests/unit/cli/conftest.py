@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import click
 import pytest
+import structlog
 from click.testing import CliRunner
 
 from bridge.cli.main import cli
@@ -68,14 +69,17 @@ def _apart(monkeypatch, tmp_path):
 
 @pytest.fixture
 def served(tmp_path):
+    # the served side logs from a thread of this very process: not into the output of the command under test
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
     made = Served(tmp_path)
     yield made
     made.close()
+    structlog.reset_defaults()
 
 
-def invoke(*args: str, input: bytes | str | None = None, env: dict[str, str] | None = None) -> SimpleNamespace:
+def invoke(*args: str, stdin: bytes | str | None = None, env: dict[str, str] | None = None) -> SimpleNamespace:
     """Run the command line as `main` does, its error handling included."""
-    result = CliRunner().invoke(cli, list(args), input=input, env=env, standalone_mode=False)
+    result = CliRunner().invoke(cli, list(args), input=stdin, env=env, standalone_mode=False)
     error, err = result.exception, result.stderr
     code = result.return_value if error is None and isinstance(result.return_value, int) else result.exit_code
     if isinstance(error, click.ClickException):
@@ -97,5 +101,3 @@ def bridge(served):
 def alone():
     """Return `alone(*args)`: runs a command with no daemon to be found."""
     return invoke
-
-

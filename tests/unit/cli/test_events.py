@@ -75,7 +75,9 @@ def test_usage_mistakes_are_2(bridge, args, names):
 def test_show_says_what_it_waits_for_and_every_attempt(bridge, served):
     world = served.world
     record = world.store(1, payload=b'{"text":"\\u001b[2J \xc3\xbc"}')
-    world.attempt(record, AttemptStatus.FAILED, error_type="ValueError", error_message="no", log_tail=b"START x\n\x1b[2Jhi\n")
+    world.attempt(
+        record, AttemptStatus.FAILED, error_type="ValueError", error_message="no", log_tail=b"START x\n\x1b[2Jhi\n"
+    )
     world.parked.entries["default", record.id] = Parked(record=record, attempts=1, due_at=NOW, delay_s=1.0)
     world.bury(1)
 
@@ -99,7 +101,9 @@ def test_show_json_is_the_apis_document(bridge, served):
     assert json.loads(bridge("events", "show", record.id, "--json").out)["event"] == {"n": 1}
 
 
-@pytest.mark.parametrize(("wanted", "code"), [(event_id(9), 1), ("zz", 1), ("00", 2), ("../dlq", 1), ("a/b", 1), ("", 1), ("\n", 1)])
+@pytest.mark.parametrize(
+    ("wanted", "code"), [(event_id(9), 1), ("zz", 1), ("00", 2), ("../dlq", 1), ("a/b", 1), ("", 1), ("\n", 1)]
+)
 def test_ids_that_name_nothing(bridge, wanted, code):
     found = bridge("events", "show", wanted)
 

@@ -31,7 +31,7 @@ def test_payloads_come_from_a_file_or_standard_input(bridge, asked, tmp_path):
     (tmp_path / "event.json").write_bytes(b'{"from": "file"}\n')
 
     bridge("invoke", "hello", "--payload", "@event.json")
-    bridge("invoke", "hello", "--payload", "-", input=b'{"from": "stdin"}')
+    bridge("invoke", "hello", "--payload", "-", stdin=b'{"from": "stdin"}')
     bridge("invoke", "hello")
 
     assert asked == [b'{"from": "file"}\n', b'{"from": "stdin"}', b"{}"]
@@ -60,7 +60,10 @@ def test_a_payload_that_is_too_large(bridge, tmp_path):
 
 def test_a_function_error_is_1_with_the_error_on_standard_output(bridge, served):
     served.world.runtime.handlers["hello"] = lambda _: InvocationResult(
-        kind=ResultKind.FUNCTION_ERROR, payload=b'{"errorType":"ValueError"}', version="$LATEST", log_tail=b"START\n\x1b[2J\nEND\n"
+        kind=ResultKind.FUNCTION_ERROR,
+        payload=b'{"errorType":"ValueError"}',
+        version="$LATEST",
+        log_tail=b"START\n\x1b[2J\nEND\n",
     )
 
     found = bridge("invoke", "hello", "--log")

@@ -54,7 +54,21 @@ def test_no_daemon_is_3_and_says_how_to_start_one(alone):
     assert "start one with `bridge run [FILE]`" in found.err
 
 
-@pytest.mark.parametrize("command", ["events list", "events show x", "events tail", "dlq list", "dlq redrive", "replays list", "replay", "reload", "logs x", "invoke x"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "events list",
+        "events show x",
+        "events tail",
+        "dlq list",
+        "dlq redrive",
+        "replays list",
+        "replay",
+        "reload",
+        "logs x",
+        "invoke x",
+    ],
+)
 def test_no_daemon_is_3_for_every_verb_that_needs_one(alone, command):
     assert alone(*command.split()).code == 3
     assert alone("--url", "http://127.0.0.1:1", "--token", "x", *command.split()).code == 3
@@ -91,7 +105,9 @@ def test_a_token_that_cannot_be_one_is_2(served, alone, token):
     assert alone("--url", served.url, "--token", token, "events", "list").code == 2
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8581", "ftp://127.0.0.1", "http://", "http://x:99999", "http://x:y", "http://127.0.0.1/?a=1", ""])
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8581", "ftp://127.0.0.1", "http://", "http://x:99999", "http://x:y", "http://127.0.0.1/?a=1", ""]
+)
 def test_urls_that_are_none_are_2(alone, url):
     assert alone("--url", url, "--token", "x", "events", "list").code in (2, 3 if not url else 2)
 

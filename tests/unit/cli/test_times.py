@@ -90,6 +90,8 @@ def test_moments_are_shown_local_and_with_their_date_when_it_is_another_day():
     assert relative(NOW + 120, NOW) == "in 2 min"
 
 
-@pytest.mark.parametrize(("value", "text"), [(None, ""), (0.04, "0.0 ms"), (3.14, "3.1 ms"), (240.2, "240 ms"), (12_345, "12.3 s")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, ""), (0.04, "0.0 ms"), (3.14, "3.1 ms"), (240.2, "240 ms"), (12_345, "12.3 s")]
+)
 def test_milliseconds(value, text):
     assert milliseconds(value) == text

@@ -1,0 +1,165 @@
+"""`bridge doctor`, with a daemon and without."""
+
+import json
+import logging
+import sqlite3
+
+import pytest
+import pytest_asyncio
+import structlog
+
+from bridge.core.invocation import InvocationType
+from bridge.core.record import Record
+from bridge.store.folder import StateFolder
+from tests.unit.api.harness import NOW, event_id
+
+
+@pytest.fixture(autouse=True)
+def _no_workers(monkeypatch):
+    from bridge.cli import doctor
+
+    monkeypatch.setattr(doctor, "_sandbox", lambda: [doctor.Finding("landlock", True, "ABI 7")])
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
+@pytest_asyncio.fixture
+async def state(tmp_path):
+    """A state folder with a journal of three events, as a daemon that ended leaves it."""
+    return await made(tmp_path / ".bridge")
+
+
+def journal_of(path):
+    from bridge.journal.journal import SegmentJournal
+
+    return SegmentJournal(
+        folder=path / "p0" / "journal", segment_bytes=1 << 20, low_water_bytes=0, on_fatal=lambda _: None
+    )
+
+
+async def made(path):
+    folder = StateFolder(path)
+    folder.open()
+    try:
+        journal = journal_of(path)
+        await journal.open()
+        for number in range(3):
+            await journal.append(
+                Record(
+                    id=event_id(number), source="s", function="f", invocation_type=InvocationType.EVENT, received_at=NOW,
+                    payload=b'{"n":1}' * 20,
+                )
+            )  # fmt: skip
+        await journal.close()
+    finally:
+        folder.close()
+    return path
+
+
+def findings(found) -> dict[str, tuple[bool, str]]:
+    lines = [json.loads(line) for line in found.out.splitlines()]
+    return {line["name"]: (line["ok"], line["detail"]) for line in lines}
+
+
+def test_with_a_daemon_it_is_asked(bridge, served):
+    found = bridge("doctor")
+    assert (found.code, found.out.splitlines()[1]) == (0, "ok  landlock  ABI 7")
+    served.world.facts.append(("seccomp", False, "not in this kernel"))
+
+    found = bridge("doctor")
+
+    assert (found.code, found.out.splitlines()[2]) == (1, "!!  seccomp   not in this kernel")
+    repair = bridge("doctor", "--repair")
+    assert (repair.code, "stop it first" in repair.err) == (2, True)
+
+
+def test_without_a_state_folder_it_says_what_would_be(alone):
+    found = alone("doctor", "--json")
+
+    assert found.code == 0
+    assert "the first `bridge run` makes it" in findings(found)["state folder"][1]
+    assert findings(found)["landlock"] == (True, "ABI 7")
+
+
+def test_a_sound_folder(alone, state):
+    found = alone("doctor", "--json")
+
+    assert found.code == 0, found.out
+    assert "no daemon runs" in found.err
+    assert findings(found)["journal"][0]
+    assert "every frame checked" in findings(found)["journal"][1]
+
+
+def test_a_folder_that_is_a_file(alone, tmp_path):
+    (tmp_path / ".bridge").write_text("")
+
+    found = alone("doctor")
+
+    assert found.code in (1, 2)
+    assert "Traceback" not in found.err
+
+
+def test_a_folder_in_use_is_not_touched(alone, state):
+    folder = StateFolder(state)
+    folder.open()
+    try:
+        found = alone("doctor", "--json", "--repair")
+    finally:
+        folder.close()
+
+    assert found.code == 1
+    assert "in use" in findings(found)["state folder"][1]
+
+
+def damage(path, at: int) -> None:
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(b"\xff" * 8)
+
+
+async def test_a_damaged_journal_is_said_and_moved_aside_on_demand(alone, state):
+    (segment,) = (state / "p0" / "journal").glob("*.seg")
+    damage(segment, 120)
+
+    found = alone("doctor", "--json")
+    assert found.code == 1
+    assert "is damaged at byte" in findings(found)["journal"][1]
+    assert segment.exists()
+
+    repaired = alone("doctor", "--json", "--repair")
+    assert "out of the daemon's sight" in findings(repaired)["journal"][1]
+    assert not segment.exists()
+    assert alone("doctor").code == 0
+    (aside,) = (state / "p0" / "journal").glob("*.damaged-*")
+    assert aside.stat().st_size > 120
+    journal = journal_of(state)
+    await journal.open()
+    assert journal.end >> 32 > int(segment.stem, 16)  # no position is given twice
+    await journal.close()
+
+
+def test_a_damaged_database_is_said_and_salvaged_on_demand(alone, state):
+    database = state / "p0" / "state.db"
+    database.write_bytes(b"no database at all" * 100)
+
+    found = alone("doctor", "--json")
+    assert (found.code, findings(found)["parked events and dead letters"][0]) == (1, False)
+
+    repaired = alone("doctor", "--json", "--repair")
+    assert "the old file is" in findings(repaired)["parked events and dead letters"][1], repaired.out
+    assert sqlite3.connect(database).execute("PRAGMA quick_check").fetchone() == ("ok",)
+    assert alone("doctor").code == 0
+
+
+@pytest.mark.slow
+def test_the_sandbox_is_probed_without_a_daemon(monkeypatch):
+    monkeypatch.undo()
+    from bridge.cli import doctor
+
+    found = doctor._sandbox()
+
+    assert {"limits", "no new privileges"} <= {finding.name for finding in found}
