@@ -86,6 +86,10 @@ class CognitoIdentity(_Fields):
 
     __slots__ = ("cognito_identity_id", "cognito_identity_pool_id")
 
+    def __init__(self) -> None:
+        self.cognito_identity_id = None
+        self.cognito_identity_pool_id = None
+
 
 class Client(_Fields):
     """The mobile client of a client context."""
@@ -114,7 +118,7 @@ class LambdaContext:
         self.aws_request_id = request_id
         self.invoked_function_arn = arn
         self.client_context = _client_context(client_context) if client_context else None
-        self.identity = CognitoIdentity({})
+        self.identity = CognitoIdentity()
         self._end = time.monotonic() + timeout_ms / 1000
 
     def get_remaining_time_in_millis(self) -> int:
@@ -209,7 +213,7 @@ class Connection:
                 self._buffer = bytearray(size)
                 self._view = memoryview(self._buffer)
             self._view[:end] = rest
-        count = self._receive(self._view[end:])
+        count = self._receive(self._view[end:] if end else self._view)
         if not count:
             os._exit(0)
         self._start, self._end = start, end + count
@@ -292,13 +296,14 @@ class Worker:
         self._request_id = request_id = str(frame[INVOKE_HEAD.size : a], "utf-8")
         b += a
         c += b
-        trace = str(frame[b:c], "utf-8")
+        trace = str(frame[b:c], "utf-8") if c > b else ""
         if trace != self._last_trace:
             self._last_trace = os.environ["_X_AMZN_TRACE_ID"] = trace
         kind = OK
         try:
+            context_text = str(frame[c : c + d], "utf-8") if d else ""
             d += c
-            context = LambdaContext(request_id, str(frame[a:b], "utf-8"), str(frame[c:d], "utf-8"), timeout_ms)
+            context = LambdaContext(request_id, str(frame[a:b], "utf-8"), context_text, timeout_ms)
             result = self._marshal(handler(self._unmarshal(frame[d:]), context))
         except Fault as fault:
             kind, result = ERROR, self._report(fault.message, fault.error_type, fault.trace or [])
@@ -415,11 +420,12 @@ def _text(error: BaseException) -> str:
 
 def _flush() -> None:
     """Bring everything written so far into the pipe: Python's streams and C's."""
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except (OSError, ValueError, AttributeError):
-        pass  # replaced, detached or closed by user code
+    if sys.stdout is not sys.__stdout__ or sys.stderr is not sys.__stderr__:  # ours write through
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except Exception:  # noqa: BLE001, S110 - replaced, detached or closed by user code
+            pass
     _flush_c(None)
 
 

@@ -13,7 +13,8 @@ AHEAD_DEPTH_MAX: Final = 16
 """Frames on one worker, the running one included."""
 AHEAD_MEAN_MAX_S: Final = 0.002
 AHEAD_TAKE_BACK_S: Final = 0.005
-_MEAN_WEIGHT: Final = 0.1
+MEAN_WEIGHT: Final = 0.1
+MEAN_START_S: Final = 0.01
 
 
 class Fleet:
@@ -32,16 +33,9 @@ class Fleet:
         self.needs_exec = environment.needs_exec(version)
         self.free_slots: list[str] = []
         """Scratch spaces whose worker has ended; their content is for the next one."""
-        self.mean_s = 1.0
+        self.mean_s = MEAN_START_S
         """Recent mean run time; high until known, so that nothing unknown is sent ahead."""
         self.starts = telemetry.WORKER_STARTS.labels(function=version.name)
-
-    def ran(self, duration_s: float) -> None:
-        """Count one run into the recent mean."""
-        if self.mean_s >= 1.0:
-            self.mean_s = duration_s
-        else:
-            self.mean_s += (duration_s - self.mean_s) * _MEAN_WEIGHT
 
     @property
     def size(self) -> int:

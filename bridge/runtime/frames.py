@@ -34,7 +34,7 @@ def encode_init(settings: Mapping[str, Any]) -> bytes:
     return struct.pack("=IB", len(body) + 1, INIT) + body
 
 
-def encode_invoke(invocation: Invocation, *, sequence: int, timeout_ms: int, ahead: bool) -> bytes:
+def encode_invoke(invocation: Invocation, sequence: int, timeout_ms: int, flags: int) -> bytes:
     """Return the frame of one event."""
     request_id = invocation.request_id.encode()
     arn = invocation.invoked_arn.encode()
@@ -43,5 +43,5 @@ def encode_invoke(invocation: Invocation, *, sequence: int, timeout_ms: int, ahe
     payload = invocation.payload
     a, b, c, d = len(request_id), len(arn), len(trace), len(context)
     length = _INVOKE.size - 4 + a + b + c + d + len(payload)
-    head = _INVOKE.pack(length, INVOKE, AHEAD if ahead else 0, sequence, timeout_ms, a, b, c, d)
+    head = _INVOKE.pack(length, INVOKE, flags, sequence, timeout_ms, a, b, c, d)
     return b"".join((head, request_id, arn, trace, context, payload))

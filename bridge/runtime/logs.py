@@ -41,80 +41,105 @@ def stream_name(version: str, *, at: float, token: str) -> str:
 
 
 class TimeText:
-    """Formats times of log lines; the part down to the second is kept between calls."""
+    """Formats the times of log lines; the text of the last millisecond is kept."""
 
     def __init__(self) -> None:
+        self._millisecond = -1
         self._second = -1
         self._text = ""
+        self._prefix = b""
 
-    def __call__(self, at: float) -> str:
-        """Return `2026-01-02T03:04:05.678Z`."""
-        second = int(at)
-        if second != self._second:
-            self._second = second
-            self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        return f"{self._text}.{int((at - second) * 1000):03d}Z"
+    def __call__(self, at: float) -> bytes:
+        """Return `2026-01-02T03:04:05.678Z ` with the space."""
+        millisecond = int(at * 1000)
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            second, rest = divmod(millisecond, 1000)
+            if second != self._second:
+                self._second = second
+                self._text = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            self._prefix = b"%b.%03dZ " % (self._text.encode(), rest)
+        return self._prefix
 
 
-class _Stream:
-    __slots__ = ("buffer", "file", "name", "path", "size")
+class LogStream:
+    """The log of one worker: buffers lines, which reach the file within 0.2 s."""
 
-    def __init__(self, name: str, path: Path) -> None:
+    __slots__ = ("_logs", "file", "file_size", "function", "name", "path", "pending", "size")
+
+    def __init__(self, logs: "FunctionLogs", *, function: str, name: str, path: Path) -> None:
+        self._logs = logs
+        self.size = 0
+        self.function = function
         self.name = name
         self.path = path
-        self.buffer = bytearray()
+        self.pending: list[tuple[float, bytes]] = []
         self.file: IO[bytes] | None = None
-        self.size = path.stat().st_size if path.exists() else 0
+        self.file_size = path.stat().st_size if path.exists() else 0
+
+    def write(self, data: bytes, at: float) -> None:
+        """Add whole lines that were written at `at` (epoch seconds). Never raises, never waits for the disk."""
+        if not self.pending:
+            self._logs.mark(self)
+        self.pending.append((at, data))
+        self.size += len(data)
+        if self.size > BUFFER_MAX_BYTES:
+            self._logs.flush_stream(self)
+
+    def take(self, time_text: TimeText) -> bytes:
+        """Return what is buffered as lines of the file, each after its time, and forget it."""
+        parts = []
+        for at, data in self.pending:
+            prefix = time_text(at)
+            body = data[:-1] if data.endswith(b"\n") else data
+            parts += [prefix, body.replace(b"\n", b"\n" + prefix), b"\n"]
+        self.pending.clear()
+        self.size = 0
+        return b"".join(parts)
 
 
 class FunctionLogs:
     """Log files `FOLDER/<function>/<stream with / as _>.log`, each line after its time.
 
-    `write` only buffers; buffers reach the files within 0.2 s. A function keeps at most
-    `max_bytes_per_function`: a file that reaches a quarter of it is rotated, the oldest files go.
+    A function keeps at most `max_bytes_per_function`: a file that reaches a quarter of it is rotated, the
+    oldest files go.
     """
 
     def __init__(self, folder: Path, *, max_bytes_per_function: int = FUNCTION_MAX_BYTES) -> None:
         self._folder = folder
         self._max_bytes = max_bytes_per_function
-        self._streams: dict[tuple[str, str], _Stream] = {}
-        self._dirty: dict[_Stream, None] = {}
-        self._time_text = TimeText()
+        self._streams: dict[tuple[str, str], LogStream] = {}
+        self._files: dict[LogStream, None] = {}
+        """Streams with an open file, least recently opened first."""
+        self._dirty: dict[LogStream, None] = {}
+        self.time_text = TimeText()
         self._timer: asyncio.TimerHandle | None = None
         self._failed = False
         self._followers: dict[str, set[asyncio.Event]] = {}
 
-    def write(self, function: str, stream: str, data: bytes, *, at: float) -> None:
-        """Add whole lines that were written at `at` (epoch seconds). Never raises, never waits for the disk."""
-        entry = self._streams.get((function, stream))
+    def stream(self, function: str, name: str) -> LogStream:
+        """Return the named stream of a function, to be ended by `end_stream`."""
+        entry = self._streams.get((function, name))
         if entry is None:
-            entry = self._open(function, stream)
-        prefix = self._time_text(at).encode() + b" "
-        body = data[:-1] if data.endswith(b"\n") else data
-        entry.buffer += prefix + body.replace(b"\n", b"\n" + prefix) + b"\n"
+            path = self._path(function, name)
+            with contextlib.suppress(OSError):
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._prune(path.parent)
+            entry = self._streams[function, name] = LogStream(self, function=function, name=name, path=path)
+        return entry
+
+    def write(self, function: str, stream: str, data: bytes, *, at: float) -> None:
+        """Add whole lines to a stream; see `LogStream.write`."""
+        self.stream(function, stream).write(data, at)
+
+    def mark(self, entry: LogStream) -> None:
+        """A stream has something to flush."""
         self._dirty[entry] = None
-        if len(entry.buffer) > BUFFER_MAX_BYTES:
-            self._flush_stream(entry)
-        elif self._timer is None:
+        if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
-        for event in self._followers.get(function, ()):
-            event.set()
 
     def _path(self, function: str, stream: str) -> Path:
         return self._folder / function / f"{stream.replace('/', '_')}.log"
-
-    def _open(self, function: str, stream: str) -> _Stream:
-        path = self._path(function, stream)
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        entry = self._streams[function, stream] = _Stream(stream, path)
-        self._prune(path.parent)
-        while len(self._streams) > OPEN_MAX:
-            (key, oldest) = next(iter(self._streams.items()))
-            self._flush_stream(oldest)
-            self._close_stream(oldest)
-            del self._streams[key]
-        return entry
 
     def flush(self) -> None:
         """Write all buffers to their files."""
@@ -122,33 +147,42 @@ class FunctionLogs:
             self._timer.cancel()
             self._timer = None
         for entry in list(self._dirty):
-            self._flush_stream(entry)
+            self.flush_stream(entry)
 
-    def _flush_stream(self, entry: _Stream) -> None:
+    def flush_stream(self, entry: LogStream) -> None:
+        """Write one stream's buffer to its file; what a full disk does not take is lost, functions go on."""
         self._dirty.pop(entry, None)
-        data, entry.buffer = entry.buffer, bytearray()
-        if not data:
+        if not entry.pending:
             return
+        data = entry.take(self.time_text)
         try:
-            if entry.file is None:
-                descriptor = os.open(entry.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-                entry.file = os.fdopen(descriptor, "ab", buffering=0)
-            entry.file.write(data)
+            self._open_file(entry).write(data)
             self._failed = False
-        except OSError as error:  # a full disk must not stop functions: their logs are the first thing to give
+        except OSError as error:
             if not self._failed:
-                log.warning("function_log_dropped", function=entry.path.parent.name, error=str(error))
+                log.warning("function_log_dropped", function=entry.function, error=str(error))
             self._failed = True
             return
-        entry.size += len(data)
-        if entry.size >= self._max_bytes // 4:
+        entry.file_size += len(data)
+        if entry.file_size >= self._max_bytes // 4:
             self._rotate(entry)
+        for event in self._followers.get(entry.function, ()):
+            event.set()
 
-    def _rotate(self, entry: _Stream) -> None:
-        self._close_stream(entry)
+    def _open_file(self, entry: LogStream) -> IO[bytes]:
+        if entry.file is None:
+            descriptor = os.open(entry.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            entry.file = os.fdopen(descriptor, "ab", buffering=0)
+            self._files[entry] = None
+            if len(self._files) > OPEN_MAX:
+                self._close_file(next(iter(self._files)))
+        return entry.file
+
+    def _rotate(self, entry: LogStream) -> None:
+        self._close_file(entry)
         with contextlib.suppress(OSError):
             entry.path.rename(entry.path.with_name(f"{entry.path.name}.{time.time_ns()}"))
-        entry.size = 0
+        entry.file_size = 0
         self._prune(entry.path.parent)
 
     def _prune(self, folder: Path) -> None:
@@ -165,8 +199,8 @@ class FunctionLogs:
                 with contextlib.suppress(OSError):
                     path.unlink()
 
-    @staticmethod
-    def _close_stream(entry: _Stream) -> None:
+    def _close_file(self, entry: LogStream) -> None:
+        self._files.pop(entry, None)
         if entry.file is not None:
             entry.file.close()
             entry.file = None
@@ -175,14 +209,14 @@ class FunctionLogs:
         """Flush and close the file of a worker that ended."""
         entry = self._streams.pop((function, stream), None)
         if entry is not None:
-            self._flush_stream(entry)
-            self._close_stream(entry)
+            self.flush_stream(entry)
+            self._close_file(entry)
 
     def close(self) -> None:
         """Flush and close all files; twice is fine."""
         self.flush()
         for entry in self._streams.values():
-            self._close_stream(entry)
+            self._close_file(entry)
         self._streams.clear()
 
     async def tail(self, function: str, *, lines: int, follow: bool) -> AsyncIterator[Line]:
@@ -210,7 +244,7 @@ class FunctionLogs:
             if not followers:
                 del self._followers[function]
 
-    def _files(self, function: str) -> list[Path]:
+    def _paths(self, function: str) -> list[Path]:
         try:
             return sorted((self._folder / function).iterdir())
         except OSError:
@@ -219,7 +253,7 @@ class FunctionLogs:
     def _last(self, function: str, count: int, offsets: dict[Path, int]) -> list[Line]:
         newest: deque[Line] = deque(maxlen=max(0, count))
         parts = []
-        for path in self._files(function):
+        for path in self._paths(function):
             with contextlib.suppress(OSError):
                 size = path.stat().st_size
                 offsets[path] = size
@@ -229,7 +263,7 @@ class FunctionLogs:
 
     def _new(self, function: str, offsets: dict[Path, int]) -> list[Line]:
         parts = []
-        for path in self._files(function):
+        for path in self._paths(function):
             with contextlib.suppress(OSError):
                 size = path.stat().st_size
                 start = offsets.get(path, 0)

@@ -14,10 +14,11 @@ from bridge.core.errors import RuntimeUnavailable
 from bridge.core.function import FunctionVersion
 from bridge.core.invocation import Invocation, InvocationResult, ResultKind
 from bridge.core.ports import Clock
-from bridge.runtime import frames, results, syscalls
-from bridge.runtime.fleet import AHEAD_TAKE_BACK_S, Fleet
+from bridge.runtime import results, syscalls
+from bridge.runtime.fleet import AHEAD_TAKE_BACK_S, MEAN_WEIGHT, Fleet
 from bridge.runtime.logs import FunctionLogs, TimeText
 from bridge.runtime.process import Job, Worker
+from bridge.runtime.results import Report
 from bridge.runtime.starter import Confinement, Starter
 from bridge.runtime.watch import Watch
 from bridge.util import telemetry
@@ -37,6 +38,10 @@ YIELD_AFTER_S: Final = 0.1
 """A function without any worker waits this long before a busy one of another function is given up for it."""
 WORKER_ESTIMATE_BYTES: Final = 96 * limits.MIB
 WORKERS_PER_CORE: Final = 32
+
+
+_OK: Final = ResultKind.OK
+_FUNCTION_ERROR: Final = ResultKind.FUNCTION_ERROR
 
 
 def workers_default() -> int:
@@ -122,6 +127,7 @@ class WorkerPool:
         """
         with contextlib.suppress(OSError):
             syscalls.set_dumpable(dumpable=False)
+        self._loop = asyncio.get_running_loop()
         await self._starter.open()
         telemetry.SANDBOX_LEVEL.labels(level=self.sandbox_level()).set(1)
         self._end_idle()
@@ -164,7 +170,7 @@ class WorkerPool:
         if self._is_closing:
             raise RuntimeUnavailable("the worker pool is closing")
         fleet = self._fleets.get((version.name, version.revision)) or self._add_fleet(version)
-        job = Job(version, invocation, asyncio.get_running_loop().create_future(), self._clock.monotonic())
+        job = Job(version, invocation, self._loop.create_future(), self._clock.monotonic())
         self._dispatch(fleet, job)
         try:
             return await job.future
@@ -230,6 +236,8 @@ class WorkerPool:
 
     def _give_up_idle(self) -> bool:
         """End the coldest idle worker of any function to make room."""
+        if len(self._busy) >= self._count:
+            return False
         coldest = min((fleet.idle[0] for fleet in self._fleets.values() if fleet.idle), key=_last_used, default=None)
         if coldest is None:
             return False
@@ -239,12 +247,12 @@ class WorkerPool:
     def _send_ahead(self, worker: Worker, job: Job) -> None:
         if not worker.outbox:
             if not self._flushing:
-                asyncio.get_running_loop().call_soon(self._flush_ahead)
+                self._loop.call_soon(self._flush_ahead)
             self._flushing.append(worker)
         worker.send_ahead(job)
         if worker not in self._taking_back:
             self._taking_back.add(worker)
-            asyncio.get_running_loop().call_later(AHEAD_TAKE_BACK_S, self._take_back_late, worker)
+            self._loop.call_later(AHEAD_TAKE_BACK_S, self._take_back_late, worker)
 
     def _flush_ahead(self) -> None:
         for worker in self._flushing:
@@ -260,27 +268,21 @@ class WorkerPool:
             self._wait_again(worker, worker.take_back())
         if len(worker.jobs) > 1:
             self._taking_back.add(worker)
-            asyncio.get_running_loop().call_later(AHEAD_TAKE_BACK_S, self._take_back_late, worker)
+            self._loop.call_later(AHEAD_TAKE_BACK_S, self._take_back_late, worker)
 
     def _wait_again(self, worker: Worker, jobs: list[Job]) -> None:
-        fleet = self._fleet_of(worker)
+        fleet = worker.fleet
         fleet.waiting.extendleft(reversed(jobs))
         self._serve_waiting()
 
     def _free(self, worker: Worker) -> None:
         """Give a worker without jobs its next one, or let it idle."""
-        fleet = self._fleet_of(worker)
+        fleet = worker.fleet
         if worker.retiring or worker.is_lost or worker.failure is not None:
             self._end(worker)
         elif fleet.waiting and not self._must_yield(fleet):
-            self._run(worker, fleet.waiting.popleft())
-            while (
-                fleet.waiting
-                and self._count >= self._workers_max
-                and fleet.waiting[0].invocation.ahead
-                and (least := fleet.least_loaded()) is not None
-            ):
-                self._send_ahead(least, fleet.waiting.popleft())
+            worker.send(fleet.waiting.popleft(), self._clock.monotonic())
+            self._fill_ahead(fleet)
         else:
             self._busy.discard(worker)
             worker.last_used_at = self._clock.monotonic()
@@ -288,6 +290,16 @@ class WorkerPool:
             self._serve_waiting()
         for callback in self._callbacks:
             callback()
+
+    def _fill_ahead(self, fleet: Fleet) -> None:
+        """Send waiting events ahead, as far as they may and every worker is busy."""
+        while (
+            fleet.waiting
+            and self._count >= self._workers_max
+            and fleet.waiting[0].invocation.ahead
+            and (least := fleet.least_loaded()) is not None
+        ):
+            self._send_ahead(least, fleet.waiting.popleft())
 
     def _starved(self) -> Iterator[Fleet]:
         return (fleet for fleet in self._fleets.values() if fleet.waiting and not fleet.size)
@@ -355,11 +367,11 @@ class WorkerPool:
         self._busy.add(worker)
         self._watch.start()
         if not job.future.done():
-            worker.send(job, now=self._clock.monotonic())
+            worker.send(job, self._clock.monotonic())
 
     def _run(self, worker: Worker, job: Job) -> None:
         self._busy.add(worker)
-        worker.send(job, now=self._clock.monotonic())
+        worker.send(job, self._clock.monotonic())
         self._watch.start()
 
     def _kill(self, worker: Worker, failure: results.Failure) -> None:
@@ -367,7 +379,7 @@ class WorkerPool:
         if worker.failure is None and not worker.is_finished:
             worker.failure = failure
             self._starter.kill(worker)
-            asyncio.get_running_loop().call_later(GONE_MAX_S, self._finish, worker)
+            self._loop.call_later(GONE_MAX_S, self._finish, worker)
 
     def _end(self, worker: Worker) -> None:
         """End a worker that has nothing to do; its place is free at once."""
@@ -375,16 +387,13 @@ class WorkerPool:
         self._kill(worker, results.KILLED)
 
     def _uncount(self, worker: Worker) -> None:
-        fleet = self._fleet_of(worker)
+        fleet = worker.fleet
         if worker in fleet.workers:
             fleet.workers.discard(worker)
             self._count -= 1
         with contextlib.suppress(ValueError):
             fleet.idle.remove(worker)
         self._busy.discard(worker)
-
-    def _fleet_of(self, worker: Worker) -> Fleet:
-        return self._fleets[worker.version.name, worker.version.revision]
 
     def _reported(self, report: dict[str, Any]) -> None:
         worker = self._workers.get(report["id"])
@@ -406,7 +415,7 @@ class WorkerPool:
                 elif worker.is_lost:
                     self._finish(worker)
                 else:  # what it sent before its end may still be on its way to us
-                    asyncio.get_running_loop().call_later(LAST_WORDS_S, self._finish, worker)
+                    self._loop.call_later(LAST_WORDS_S, self._finish, worker)
 
     def worker_lost(self, worker: Worker) -> None:
         """The socket has closed: its end follows, or it is helped."""
@@ -415,14 +424,14 @@ class WorkerPool:
         if worker.is_gone:
             self._finish(worker)
         else:
-            asyncio.get_running_loop().call_later(EXIT_MAX_S, self._kill, worker, results.KILLED)
+            self._loop.call_later(EXIT_MAX_S, self._kill, worker, results.KILLED)
 
     def _finish(self, worker: Worker) -> None:
         """A worker has ended, or is given up on: settle its jobs, free its place."""
         if worker.is_finished:
             return
         worker.is_finished = True
-        fleet = self._fleet_of(worker)
+        fleet = worker.fleet
         unstarted = worker.take_back() if worker.is_ready else []
         worker.drain_log()
         while worker.jobs:
@@ -437,7 +446,7 @@ class WorkerPool:
     def _recycle(self, worker: Worker) -> None:
         """Let the next worker of the version have the scratch space."""
         self._workers.pop(worker.id, None)
-        fleet = self._fleet_of(worker)
+        fleet = worker.fleet
         fleet.free_slots.append(worker.slot)
         if fleet.is_retired:
             self._drop_if_empty(fleet)
@@ -463,7 +472,7 @@ class WorkerPool:
 
     def _initialise_again(self, worker: Worker) -> None:
         """Init took too long: it runs again inside the invocation, under the function's timeout."""
-        fleet = self._fleet_of(worker)
+        fleet = worker.fleet
         jobs = list(worker.jobs)
         worker.jobs.clear()
         worker.log_text(results.INIT_TIMEOUT_LINE)
@@ -483,7 +492,7 @@ class WorkerPool:
             for state, count in states.items():
                 telemetry.WORKERS.labels(function=fleet.version.name, state=state).set(count)
         pause = min(REAP_S, max(0.05, self._idle_s / 4))
-        self._reaper = asyncio.get_running_loop().call_later(pause, self._end_idle)
+        self._reaper = self._loop.call_later(pause, self._end_idle)
 
     # --- ends of invocations ----------------------------------------------------------------------------------
 
@@ -495,18 +504,28 @@ class WorkerPool:
         else:  # its caller went away meanwhile
             self._free(worker)
 
-    def worker_answered(self, worker: Worker, job: Job, *, kind: int, payload: bytes, duration_ms: float) -> None:
+    def worker_answered(self, worker: Worker, job: Job, ok: bool, payload: bytes, duration_ms: float) -> None:  # noqa: FBT001
         """The handler returned or raised."""
-        init_ms, worker.init_ms = worker.init_ms, None
-        outcome = ResultKind.OK if kind == frames.OK else ResultKind.FUNCTION_ERROR
-        self._settle(
-            worker, job, kind=outcome, payload=payload, duration_ms=duration_ms, init_ms=init_ms, extra=b"", status=""
-        )
-        self._fleet_of(worker).ran(duration_ms / 1000)
+        fleet = worker.fleet
+        version = worker.version
+        kind = _OK if ok else _FUNCTION_ERROR
+        report = Report(duration_ms, version.memory_mb, (worker.peak_kb + 1023) >> 10, worker.init_ms)
+        worker.init_ms = None
+        tail = worker.finish_log(job.invocation.request_id, report)
+        if not job.future.done():
+            job.future.set_result(results.result(version, report, kind, payload, tail, worker.stream))
+        fleet.mean_s += (duration_ms / 1000 - fleet.mean_s) * MEAN_WEIGHT
         if worker.jobs:
-            worker.begin_next(now=self._clock.monotonic())
+            worker.begin_next(self._clock.monotonic())
+        elif fleet.waiting and len(self._fleets) == 1 and not (worker.retiring or worker.is_lost or worker.failure):
+            worker.send(fleet.waiting.popleft(), self._clock.monotonic())  # the busiest path, shortened
+            if fleet.waiting and fleet.waiting[0].invocation.ahead:
+                self._fill_ahead(fleet)
         else:
             self._free(worker)
+            return
+        for callback in self._callbacks:
+            callback()
 
     def worker_skipped(self, worker: Worker) -> None:
         """It may be sent frames ahead again."""
@@ -520,16 +539,8 @@ class WorkerPool:
         if worker.jobs:
             worker.is_ready = True
             job = worker.jobs.popleft()
-            self._settle(
-                worker,
-                job,
-                kind=ResultKind.FUNCTION_ERROR,
-                payload=payload,
-                duration_ms=self._elapsed_ms(worker),
-                init_ms=None,
-                extra=b"",
-                status="error",
-            )
+            report = self._report(worker, since=worker.began_at, status="error")
+            self._settle(worker, job, report, ResultKind.FUNCTION_ERROR, payload)
         self._end(worker)
         self._moved()
 
@@ -537,9 +548,6 @@ class WorkerPool:
         """It talks nonsense: it is replaced."""
         log.warning("worker_garbled", function=worker.version.name)
         self._kill(worker, results.KILLED)
-
-    def _elapsed_ms(self, worker: Worker) -> float:
-        return max(0.0, self._clock.monotonic() - worker.began_at) * 1000
 
     def _fail(self, worker: Worker, job: Job) -> None:
         """End a job whose worker has ended under it."""
@@ -549,53 +557,23 @@ class WorkerPool:
         failure = worker.failure or results.exited(worker.ended_status or 0)
         unknown = self._is_closing or worker.is_orphan
         request_id = job.invocation.request_id
-        self._settle(
-            worker,
-            job,
-            kind=ResultKind.UNKNOWN if unknown else ResultKind.FUNCTION_ERROR,
-            payload=failure.payload(request_id),
-            duration_ms=max(0.0, self._clock.monotonic() - job.started_at) * 1000,
-            init_ms=worker.init_ms,
-            extra=failure.log_line(request_id, time_text=self._time_text(self._clock.time())),
-            status=failure.status,
-        )
+        report = self._report(worker, since=job.started_at, status=failure.status)
+        extra = failure.log_line(request_id, time_text=self._time_text(self._clock.time()))
+        kind = ResultKind.UNKNOWN if unknown else ResultKind.FUNCTION_ERROR
+        self._settle(worker, job, report, kind, failure.payload(request_id), extra)
+
+    def _report(self, worker: Worker, *, since: float, status: str) -> Report:
+        """Return the report of an invocation that the worker could not time itself."""
+        duration_ms = max(0.0, self._clock.monotonic() - since) * 1000
+        return Report(duration_ms, worker.version.memory_mb, (worker.peak_kb + 1023) >> 10, worker.init_ms, status)
 
     def _settle(
-        self,
-        worker: Worker,
-        job: Job,
-        *,
-        kind: ResultKind,
-        payload: bytes,
-        duration_ms: float,
-        init_ms: float | None,
-        extra: bytes,
-        status: str,
+        self, worker: Worker, job: Job, report: Report, kind: ResultKind, payload: bytes, extra: bytes = b""
     ) -> None:
         """Write the job's last log lines and give the caller its result."""
-        used_mb = (worker.peak_kb + 1023) >> 10
-        end = results.end_lines(
-            job.invocation.request_id,
-            duration_ms=duration_ms,
-            memory_mb=worker.version.memory_mb,
-            used_mb=used_mb,
-            init_ms=init_ms,
-            status=status,
-        )
-        tail = worker.finish_log(job, end=end, extra=extra)
+        tail = worker.finish_log(job.invocation.request_id, report, extra)
         if not job.future.done():
-            job.future.set_result(
-                results.result(
-                    worker.version,
-                    kind=kind,
-                    payload=payload,
-                    duration_ms=duration_ms,
-                    used_mb=used_mb,
-                    init_ms=init_ms,
-                    log_tail=tail,
-                    log_stream=worker.stream,
-                )
-            )
+            job.future.set_result(results.result(worker.version, report, kind, payload, tail, worker.stream))
 
 
 def _last_used(worker: Worker) -> float:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import socket
+import sys
 import termios
 from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
@@ -18,6 +19,7 @@ from bridge.runtime.logs import FunctionLogs
 
 if TYPE_CHECKING:
     from bridge.core.ports import Clock
+    from bridge.runtime.fleet import Fleet
 
 OUTPUT_MAX_BYTES: Final = 4 * limits.MIB
 """Log output kept of one invocation; the rest is read and dropped, so that neither side stalls or grows."""
@@ -32,6 +34,12 @@ _MARK_MAX_BYTES: Final = 32
 _shared = bytearray(READ_BYTES)
 _shared_view = memoryview(_shared)
 _available = bytearray(4)
+_unpack = frames.RESULT.unpack_from
+_HEAD_BYTES: Final = frames.RESULT.size
+_ANSWERS: Final = (frames.OK, frames.ERROR)
+_NOTHING: Final = bytes(4)
+_FIONREAD: Final = termios.FIONREAD
+_ioctl = fcntl.ioctl
 
 
 class Job:
@@ -71,7 +79,7 @@ class Owner(Protocol):
         """Init has ended; the front job, if any, runs from now on."""
         ...
 
-    def worker_answered(self, worker: "Worker", job: Job, *, kind: int, payload: bytes, duration_ms: float) -> None:
+    def worker_answered(self, worker: "Worker", job: Job, ok: bool, payload: bytes, duration_ms: float) -> None:  # noqa: FBT001 - hot
         """The front job has ended and is off the worker."""
         ...
 
@@ -100,8 +108,10 @@ class Worker(asyncio.BufferedProtocol):
         "_capturing",
         "_clock",
         "_dropped",
+        "_log",
         "_log_fd",
         "_logs",
+        "_needed",
         "_owner",
         "_partial",
         "_rest",
@@ -113,6 +123,7 @@ class Worker(asyncio.BufferedProtocol):
         "began_at",
         "ended_status",
         "failure",
+        "fleet",
         "id",
         "in_invocation",
         "init_ms",
@@ -135,10 +146,11 @@ class Worker(asyncio.BufferedProtocol):
         "version",
     )
 
-    def __init__(self, owner: Owner, *, worker_id: int, version: FunctionVersion, stream: str, slot: str) -> None:
+    def __init__(self, owner: Owner, *, worker_id: int, fleet: "Fleet", stream: str, slot: str) -> None:
         self._owner = owner
         self.id = worker_id
-        self.version = version
+        self.fleet = fleet
+        self.version = fleet.version
         self.stream = stream
         self.slot = slot
         """Path of its scratch space."""
@@ -170,6 +182,8 @@ class Worker(asyncio.BufferedProtocol):
         self.started_logged = False
         self._transport: asyncio.Transport | None = None
         self._rest = bytearray()
+        self._needed = 0
+        """Bytes that `_rest` must hold before it is worth a look."""
         self._sequence = 0
         self._log_fd = -1
         self._tokens = -1
@@ -184,6 +198,7 @@ class Worker(asyncio.BufferedProtocol):
         """Attach our ends of socket, log pipe and token counter."""
         loop = asyncio.get_running_loop()
         self._logs = logs
+        self._log = logs.stream(self.version.name, self.stream)
         self._clock = clock
         self._log_fd = log_fd
         self._tokens = tokens
@@ -197,7 +212,7 @@ class Worker(asyncio.BufferedProtocol):
         if self._transport is not None and not self.is_lost:
             self._transport.write(data)
 
-    def send(self, job: Job, *, now: float) -> None:
+    def send(self, job: Job, now: float) -> None:
         """Send an event to an idle (or starting) worker; it starts at once."""
         self._sequence = job.sequence = self._sequence + 1
         job.worker = self
@@ -205,19 +220,15 @@ class Worker(asyncio.BufferedProtocol):
         job.attempted = True
         self._segment = job.sequence
         self.jobs.append(job)
-        self.write(self._frame(job, ahead=False))
+        self.write(frames.encode_invoke(job.invocation, job.sequence, int(job.timeout_s * 1000), 0))
 
     def send_ahead(self, job: Job) -> None:
         """Queue an event behind the running one; `flush_ahead` sends it."""
         self._sequence = job.sequence = self._sequence + 1
         job.worker = self
         self.jobs.append(job)
-        self.outbox.append(self._frame(job, ahead=True))
-
-    def _frame(self, job: Job, *, ahead: bool) -> bytes:
-        return frames.encode_invoke(
-            job.invocation, sequence=job.sequence, timeout_ms=int(job.timeout_s * 1000), ahead=ahead
-        )
+        frame = frames.encode_invoke(job.invocation, job.sequence, int(job.timeout_s * 1000), frames.AHEAD)
+        self.outbox.append(frame)
 
     def flush_ahead(self) -> None:
         """Write all frames queued in this loop pass, each with its token."""
@@ -267,50 +278,53 @@ class Worker(asyncio.BufferedProtocol):
         """Split what came into frames."""
         if self._rest:
             self._rest += _shared_view[:nbytes]
-            data, view = self._rest, memoryview(self._rest)
+            if len(self._rest) < self._needed:
+                return
+            data, nbytes = self._rest, len(self._rest)
             self._rest = bytearray()
-            size = len(data)
         else:
-            data, view, size = _shared, _shared_view, nbytes
+            data = _shared
         start = 0
-        while size - start >= frames.RESULT.size:
-            length, kind, sequence, duration_ms, peak_kb = frames.RESULT.unpack_from(data, start)
+        while nbytes - start >= _HEAD_BYTES:
+            length, kind, sequence, duration_ms, peak_kb = _unpack(data, start)
+            end = start + 4 + length
             if not frames.RESULT_REST <= length <= frames.FRAME_MAX_BYTES:
                 self._owner.worker_garbled(self)
                 return
-            end = start + 4 + length
-            if end > size:
+            if end > nbytes:
+                self._needed = 4 + length
                 break
             self.peak_kb = max(self.peak_kb, peak_kb)
-            payload = bytes(view[start + frames.RESULT.size : end])
+            payload = bytes(data[start + _HEAD_BYTES : end])
             start = end
-            if not self._take(kind, sequence, duration_ms, payload):
+            if kind in _ANSWERS:
+                if not self.is_ready or not self.jobs or self.jobs[0].sequence != sequence:
+                    self._owner.worker_garbled(self)
+                    return
+                self.drain_log()
+                self._owner.worker_answered(self, self.jobs.popleft(), kind == frames.OK, payload, duration_ms)
+            elif not self._take(kind, duration_ms, payload):
                 self._owner.worker_garbled(self)
                 return
-        if start < size:
-            self._rest += view[start:size]
+        else:
+            self._needed = _HEAD_BYTES
+        if start < nbytes:
+            self._rest += data[start:nbytes]
 
-    def _take(self, kind: int, sequence: int, duration_ms: float, payload: bytes) -> bool:
-        if kind in (frames.OK, frames.ERROR):
-            if not self.is_ready or not self.jobs or self.jobs[0].sequence != sequence:
-                return False
-            self.drain_log()
-            job = self.jobs.popleft()
-            self._owner.worker_answered(self, job, kind=kind, payload=payload, duration_ms=duration_ms)
-            return True
+    def _take(self, kind: int, duration_ms: float, payload: bytes) -> bool:
+        """Handle the rarer frames; False when it is none."""
         if kind == frames.SKIPPED and self.skipping:
             self.skipping -= 1
             self._owner.worker_skipped(self)
-            return True
-        if kind == frames.READY and not self.is_ready:
+        elif kind == frames.READY and not self.is_ready:
             self.is_ready = True
             self.init_ms = duration_ms
             self._owner.worker_ready(self)
-            return True
-        if kind == frames.INIT_ERROR and not self.is_ready:
+        elif kind == frames.INIT_ERROR and not self.is_ready:
             self._owner.worker_failed_init(self, payload)
-            return True
-        return False
+        else:
+            return False
+        return True
 
     # --- log --------------------------------------------------------------------------------------------------
 
@@ -328,8 +342,9 @@ class Worker(asyncio.BufferedProtocol):
         """Read what is in the pipe now: all that was written before the frame being handled was sent."""
         if self._log_fd < 0:
             return
-        fcntl.ioctl(self._log_fd, termios.FIONREAD, _available)
-        if left := int.from_bytes(_available, "little"):
+        _ioctl(self._log_fd, _FIONREAD, _available)
+        if _available != _NOTHING:
+            left = int.from_bytes(_available, sys.byteorder)
             while left > 0 and (data := os.read(self._log_fd, min(left, READ_BYTES))):
                 left -= len(data)
                 self._route(data)
@@ -354,7 +369,7 @@ class Worker(asyncio.BufferedProtocol):
             stash = self._stash.setdefault(self._segment, bytearray())
             stash += data[: max(0, OUTPUT_MAX_BYTES - len(stash))]
 
-    def begin_next(self, *, now: float) -> Job:
+    def begin_next(self, now: float) -> Job:
         """The front job, sent ahead, has started: the one before it has answered."""
         job = self.jobs[0]
         job.started_at = now
@@ -379,41 +394,45 @@ class Worker(asyncio.BufferedProtocol):
         if not newline:
             return
         if job is not None:
-            self.log_start(job)
-            self._body = (self._body + lines + b"\n")[-limits.LOG_TAIL_MAX_BYTES :]
-        self._logs.write(self.version.name, self.stream, lines + b"\n", at=self._clock.time())
+            self.log_start(job.invocation.request_id)
+            self._body += lines + b"\n"
+            if len(self._body) > 2 * limits.LOG_TAIL_MAX_BYTES:
+                del self._body[: -limits.LOG_TAIL_MAX_BYTES]
+        self._log.write(lines + b"\n", self._clock.time())
 
-    def log_start(self, job: Job) -> None:
+    def log_start(self, request_id: str) -> None:
         """Write the START line of the running job, once."""
         if not self.started_logged:
             self.started_logged = True
-            line = results.start_line(job.invocation.request_id, self.version.version)
+            line = results.start_line(request_id, self.version.version)
             self._body += line
-            self._logs.write(self.version.name, self.stream, line, at=self._clock.time())
+            self._log.write(line, self._clock.time())
 
-    def finish_log(self, job: Job, *, end: bytes, extra: bytes = b"") -> bytes:
+    def finish_log(self, request_id: str, report: results.Report, extra: bytes = b"") -> bytes:
         """Write the rest of a job's log with `extra` and its END and REPORT lines; return the log's tail."""
-        partial, self._partial = self._partial, b""
-        if partial:
-            partial += b"\n"
+        if not (self.started_logged or self._partial or extra or self._dropped):
+            tail = report.lines(request_id, self.version.version)
+            self._log.write(tail, self._clock.time())
+            self._capturing = 0
+            return tail
+        if not self.started_logged:
+            self.log_start(request_id)
+        rest, self._partial = self._partial, b""
+        if rest:
+            rest += b"\n"
         if self._dropped:
-            partial += b"[%d bytes of output dropped]\n" % self._dropped
-        now = self._clock.time()
-        if self.started_logged:
-            rest = partial + extra + end
-            tail = bytes(self._body + rest)
-        else:
-            rest = tail = results.start_line(job.invocation.request_id, self.version.version) + partial + extra + end
-        self._logs.write(self.version.name, self.stream, rest, at=now)
-        if self._body:
-            self._body = bytearray()
+            rest += b"[%d bytes of output dropped]\n" % self._dropped
+        rest += extra + report.lines(request_id)
+        self._log.write(rest, self._clock.time())
+        tail = bytes(self._body + rest)[-limits.LOG_TAIL_MAX_BYTES :]
+        self._body.clear()
         self.started_logged = False
         self._capturing = self._dropped = 0
-        return tail[-limits.LOG_TAIL_MAX_BYTES :]
+        return tail
 
     def log_text(self, text: bytes) -> None:
         """Write platform lines that belong to no invocation."""
-        self._logs.write(self.version.name, self.stream, text, at=self._clock.time())
+        self._log.write(text, self._clock.time())
 
     def end_init_log(self) -> None:
         """What was written during init does not count against the first invocation."""

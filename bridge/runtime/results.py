@@ -1,6 +1,5 @@
 """What an invocation leaves behind: AWS's error payloads (semantics 1.4) and platform log lines (semantics 6.6)."""
 
-import math
 import signal
 from dataclasses import dataclass
 from typing import Final
@@ -32,10 +31,10 @@ class Failure:
             }
         )
 
-    def log_line(self, request_id: str, *, time_text: str) -> bytes:
+    def log_line(self, request_id: str, *, time_text: bytes) -> bytes:
         """Return the platform's line."""
         if self.status == "timeout":
-            return f"{time_text} {request_id} {self.text}\n\n".encode()
+            return time_text + f"{request_id} {self.text}\n\n".encode()
         return f"RequestId: {request_id} Error: {self.text}\n{self.error_type}\n".encode()
 
 
@@ -80,49 +79,67 @@ def start_line(request_id: str, version: str) -> bytes:
     return f"START RequestId: {request_id} Version: {version}\n".encode()
 
 
-def end_lines(
-    request_id: str, *, duration_ms: float, memory_mb: int, used_mb: int, init_ms: float | None, status: str
-) -> bytes:
-    """Return the END and REPORT lines."""
-    line = (
-        f"END RequestId: {request_id}\nREPORT RequestId: {request_id}\tDuration: {duration_ms:.2f} ms\t"
-        f"Billed Duration: {billed(duration_ms)} ms\tMemory Size: {memory_mb} MB\tMax Memory Used: {used_mb} MB\t"
-    )
-    if init_ms is not None:
-        line += f"Init Duration: {init_ms:.2f} ms\t"
-    if status:
-        line += f"Status: {status}\t"
-    return f"{line}\n".encode()
+class Report:
+    """What the REPORT line of an invocation says."""
+
+    __slots__ = ("billed_ms", "duration_ms", "init_ms", "memory_mb", "status", "used_mb")
+
+    def __init__(
+        self, duration_ms: float, memory_mb: int, used_mb: int, init_ms: float | None, status: str = ""
+    ) -> None:
+        self.duration_ms = duration_ms
+        self.billed_ms = -int(-duration_ms // 1) or 1  # rounded up to whole milliseconds, one at least
+        self.memory_mb = memory_mb
+        self.used_mb = used_mb
+        self.init_ms = init_ms
+        """Only on a cold start."""
+        self.status = status
+        """`timeout` or `error`; empty otherwise."""
+
+    def lines(self, request_id: str, start: str = "") -> bytes:
+        """Return the END and REPORT lines; with `start` (a version) the START line before them."""
+        name = request_id.encode()
+        rest = "" if self.init_ms is None else f"Init Duration: {self.init_ms:.2f} ms\t"
+        if self.status:
+            rest += f"Status: {self.status}\t"
+        figures = (self.duration_ms, self.billed_ms, self.memory_mb, self.used_mb, rest.encode())
+        if start:
+            return _ALL % (name, start.encode(), name, name, *figures)
+        return _END % (name, name, *figures)
 
 
-def billed(duration_ms: float) -> int:
-    """Return the billed duration: rounded up to whole milliseconds, one at least."""
-    return max(1, math.ceil(duration_ms))
+_END: Final = (
+    b"END RequestId: %b\nREPORT RequestId: %b\tDuration: %.2f ms\tBilled Duration: %d ms\t"
+    b"Memory Size: %d MB\tMax Memory Used: %d MB\t%b\n"
+)
+_ALL: Final = b"START RequestId: %b Version: %b\n" + _END
+
+# Through the slots: the __init__ of a frozen dataclass looks up object.__setattr__ for each field, which is a
+# third of all that the daemon does for a warm invocation (3.5 us instead of 1.0).
+_new: Final = object.__new__
+_set: Final = {name: getattr(InvocationResult, name).__set__ for name in InvocationResult.__slots__}
+_set_kind, _set_payload, _set_version = _set["kind"], _set["payload"], _set["version"]
+_set_duration, _set_billed, _set_used = _set["duration_ms"], _set["billed_ms"], _set["memory_used_mb"]
+_set_init, _set_type, _set_message = _set["init_ms"], _set["error_type"], _set["error_message"]
+_set_tail, _set_stream = _set["log_tail"], _set["log_stream"]
+assert len(_set) == 11, "InvocationResult has other fields than result() sets"
 
 
 def result(
-    version: FunctionVersion,
-    *,
-    kind: ResultKind,
-    payload: bytes,
-    duration_ms: float,
-    used_mb: int,
-    init_ms: float | None,
-    log_tail: bytes,
-    log_stream: str,
+    version: FunctionVersion, report: Report, kind: ResultKind, payload: bytes, log_tail: bytes, log_stream: str
 ) -> InvocationResult:
     """Return the value that the caller gets."""
     error_type, message = ("", "") if kind is ResultKind.OK else error_fields(payload)
-    return InvocationResult(
-        kind=kind,
-        payload=payload,
-        version=version.version,
-        duration_ms=duration_ms,
-        billed_ms=billed(duration_ms),
-        memory_used_mb=used_mb,
-        init_ms=init_ms,
-        error_type=error_type,
-        error_message=message,
-        log_tail=log_tail,
-        log_stream=log_stream,
-    )
+    made = _new(InvocationResult)
+    _set_kind(made, kind)
+    _set_payload(made, payload)
+    _set_version(made, version.version)
+    _set_duration(made, report.duration_ms)
+    _set_billed(made, report.billed_ms)
+    _set_used(made, report.used_mb)
+    _set_init(made, report.init_ms)
+    _set_type(made, error_type)
+    _set_message(made, message)
+    _set_tail(made, log_tail)
+    _set_stream(made, log_stream)
+    return made

@@ -176,7 +176,7 @@ class Starter:
             fleet.free_slots.append(self._slot(str(self._slots)))
         stream = stream_name(fleet.version.version, at=self._clock.time(), token=uuid.uuid4().hex)
         slot = fleet.free_slots.pop()
-        return Worker(owner, worker_id=self._ids, version=fleet.version, stream=stream, slot=slot)
+        return Worker(owner, worker_id=self._ids, fleet=fleet, stream=stream, slot=slot)
 
     @staticmethod
     def _request(worker_id: int, *, code: str, slot: str, user: int, memory_mb: int, scratch_mb: int) -> dict[str, Any]:

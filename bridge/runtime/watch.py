@@ -73,7 +73,7 @@ class Watch:
             if now - began_at >= job.timeout_s:
                 self._fail(worker, results.timed_out(job.timeout_s))
                 return
-            worker.log_start(job)
+            worker.log_start(job.invocation.request_id)
         if worker.pid:
             self._check_memory(worker)
 
