@@ -30,6 +30,20 @@ def pytest_asyncio_loop_factories(
     return {"asyncio": asyncio.new_event_loop} if LOOP == "asyncio" else {"uvloop": uvloop.new_event_loop}
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Name sets the same in every process: pytest-xdist compares what its workers have collected."""
+    return stable(val) if isinstance(val, set | frozenset | dict) else None
+
+
+def stable(value: object) -> str:
+    """Return a repr whose order does not depend on hashes."""
+    if isinstance(value, set | frozenset):
+        return "{" + ", ".join(sorted(map(stable, value))) + "}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{stable(key)}: {stable(item)}" for key, item in value.items()) + "}"
+    return repr(value)
+
+
 def pytest_report_header() -> str:
     return f"loop: {LOOP}, python {sys.version.split()[0]}"
 

@@ -135,7 +135,6 @@ async def test_positions_are_of_all_queues_and_leave_out_letters_without_one(sto
         ({"state": "redriving"}, [3]),
         ({"state": "dead", "queue": None, "function": "other"}, [4]),
     ],
-    ids=str,
 )
 async def test_every_given_field_must_match(stores: Stores, fields: dict[str, Any], expected: list[int]) -> None:
     await stores.dead_letters.put(letter(1))
