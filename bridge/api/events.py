@@ -83,7 +83,7 @@ class Events:
         scanned = 0
         last: Record | None = None
         async for records in self._services.journal.scan(selection, reverse=True, chunk=min(512, max(limit, 32))):
-            history = self._history(records)
+            history = await self._history(records)
             for record in records:
                 if below is not None and record.position >= below[1]:
                     continue
@@ -101,7 +101,7 @@ class Events:
         fields.finish()
         services = self._services
         record = await self._find(request.params["id"].lower())
-        attempts = self._history([record]).get(record.position, [])
+        attempts = (await self._history([record])).get(record.position, [])
         parked = await services.parked.get(record.id)
         letter = await services.dead_letters.get(record.id)
         settled = views.is_settled(record, attempts) and parked is None
@@ -133,8 +133,9 @@ class Events:
         async for record in self._services.replays.events(spec):
             yield views.whole_event(record)
 
-    def _history(self, records: Sequence[Record]) -> dict[int, list[Attempt]]:
-        return self._services.outcomes.for_events(records)
+    async def _history(self, records: Sequence[Record]) -> dict[int, list[Attempt]]:
+        """Look attempts up off the loop: milliseconds, over a long log."""
+        return await asyncio.to_thread(self._services.outcomes.for_events, records)
 
     async def _find(self, wanted: str) -> Record:
         if not _PREFIX.match(wanted):
@@ -180,16 +181,16 @@ class Events:
                 position = max(position, records[-1].position)
                 while len(watched) > _WATCHED_MAX:
                     watched.popitem(last=False)
-            for item in self._news(watched, failed=wanted.failed):
+            for item in await self._news(watched, failed=wanted.failed):
                 yield item
             await services.clock.sleep(POLL_S)
 
-    def _news(self, watched: OrderedDict[int, tuple[Record, int]], *, failed: bool) -> list[object]:
+    async def _news(self, watched: OrderedDict[int, tuple[Record, int]], *, failed: bool) -> list[object]:
         """Return lines for attempts not told yet; events that settled are let go."""
         if not watched:
             return []
         lines: list[object] = []
-        history = self._history([record for record, _ in watched.values()])
+        history = await self._history([record for record, _ in watched.values()])
         for position, attempts in history.items():
             record, told = watched[position]
             head = {"type": "attempt", "id": record.id, "source": record.source}
