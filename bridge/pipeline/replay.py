@@ -86,7 +86,7 @@ class Replays(JobRunner):
     async def open(self) -> None:
         """Go on with what a former run left; paused replays keep their range pinned."""
         for job in await self._jobs.list(self.kind):
-            if job.state not in ENDED:
+            if job.state in (JobState.STARTING, JobState.RUNNING, JobState.PAUSED):
                 self._saved(job)
         await super().open()
 
