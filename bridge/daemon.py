@@ -57,7 +57,6 @@ _BALLAST_S = 2.0
 _WATCH_STANDS_S = 1.0
 _FATAL_STATUS = 70
 """Exit status after a failed fsync: the journal can no longer be trusted to keep what it says yes to."""
-_LISTENER_CLOSE_S = 5.0
 _PACKAGES = Path(sys.prefix) / "share" / "bridge" / "packages"
 
 
@@ -460,6 +459,8 @@ class Daemon:
     async def reload(self) -> ReloadResult:
         """Take the file anew: all of it, or, if it holds a mistake, nothing. What runs ends on the old."""
         async with self._reloading:
+            if self._draining:
+                return self._refused(["the daemon is stopping"])
             try:
                 settings = (await asyncio.to_thread(load, self._config_path)).settings
                 catalog = await asyncio.to_thread(self._read_catalog, settings)
@@ -565,7 +566,7 @@ class Daemon:
         await self._redrives.close(deadline_s=left(2.0))
         cut = await self._dispatcher.drain(deadline_s=left(2.0))
         self._api_app.close()
-        await self._public.close(min(_LISTENER_CLOSE_S, left(1.5)))
+        await self._public.close(left(1.5))
         await self._api.close(min(1.0, left(1.0)))
         await self._supervisor.close()
         await self._dispatcher.close()
@@ -611,6 +612,8 @@ async def _main(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    # The file was read a moment ago: a SIGHUP during the start asks for nothing, and must not end the daemon.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
     ready = await daemon.open()
     loop.add_signal_handler(signal.SIGHUP, reload)
     if on_ready is not None:

@@ -1,10 +1,11 @@
 """Invokes functions by name and qualifier: which version, is there room, and who goes first."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import orjson
 
@@ -97,10 +98,10 @@ class Slot:
     unreserved: bool
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Waiter:
     target: Target
-    future: "asyncio.Future[None]"
+    future: "asyncio.Future[Slot]"
 
 
 class FunctionService:
@@ -177,14 +178,17 @@ class FunctionService:
 
     async def run(self, slot: Slot, invocation: Invocation) -> InvocationResult:
         """Run on a slot and give it back. Raises InvokeError when it was not accepted."""
-        name = slot.target.function.name
         self._promised -= 1
         try:
             return await self._runtime.invoke(slot.target.version, invocation)
         finally:
-            self.concurrency.end(name, unreserved=slot.unreserved)
-            telemetry.RUNNING.labels(function=name).dec()
-            self._slot_freed()
+            self._end(slot)
+
+    def _end(self, slot: Slot) -> None:
+        name = slot.target.function.name
+        self.concurrency.end(name, unreserved=slot.unreserved)
+        telemetry.RUNNING.labels(function=name).dec()
+        self._slot_freed()
 
     def _slot_freed(self) -> None:
         if not self._scheduled:
@@ -200,39 +204,46 @@ class FunctionService:
             self._wake(self._background)
 
     def _wake(self, waiting: deque[_Waiter]) -> None:
-        promised: dict[str, int] = {}
-        for _ in range(len(waiting)):
-            waiter = waiting.popleft()
-            if waiter.future.done():
-                continue
-            name = waiter.target.function.name
-            if self.room(waiter.target) > promised.get(name, 0):
-                promised[name] = promised.get(name, 0) + 1
-                waiter.future.set_result(None)
-            else:
-                waiting.append(waiter)
+        for waiter in list(waiting):
+            # Taken here on the waiter's behalf: a lane that looks before the waiter's task runs finds it gone.
+            if not waiter.future.done() and self.room(waiter.target) > 0:
+                waiter.future.set_result(self.begin(waiter.target))
 
-    async def _slot(self, target: Target) -> None:
+    def _is_awaited(self, function: Function) -> bool:
+        """Say whether a caller waits for an answer of that function: nobody else may go before it."""
+        return any(
+            waiter.target.function.name == function.name and not waiter.future.done() for waiter in self._waiting
+        )
+
+    async def _slot(self, target: Target) -> Slot:
         """Wait at most `sync_wait_s` for a slot (semantics 1.5); raises Throttled."""
-        if self.room(target) > 0 and not self._waiting:
-            return
+        if self.room(target) > 0 and not self._is_awaited(target.function):
+            return self.begin(target)
         if target.function.reserved_concurrency == 0:
             raise Throttled(THROTTLE_RESERVED)
-        deadline = self._clock.monotonic() + self._sync_wait_s
-        timer = asyncio.create_task(self._clock.sleep(self._sync_wait_s))
+        slot = await self._granted(target, self._waiting, wait_s=self._sync_wait_s)
+        if slot is None:
+            raise Throttled(self.concurrency.reason(target.function))
+        return slot
+
+    async def _granted(self, target: Target, waiting: deque[_Waiter], *, wait_s: float) -> Slot | None:
+        """Queue for a slot; None when there was none within `wait_s`."""
+        waiter = _Waiter(target=target, future=asyncio.get_running_loop().create_future())
+        waiting.append(waiter)
+        timer = asyncio.create_task(self._clock.sleep(wait_s))
         try:
-            while self._clock.monotonic() < deadline:
-                waiter = _Waiter(target=target, future=asyncio.get_running_loop().create_future())
-                self._waiting.append(waiter)
-                await asyncio.wait({timer, waiter.future}, return_when=asyncio.FIRST_COMPLETED)
-                if not waiter.future.done():
-                    waiter.future.cancel()
-                    break
-                if self.room(target) > 0:
-                    return
+            awaited: set[asyncio.Future[Any]] = {timer, waiter.future}
+            await asyncio.wait(awaited, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            if waiter.future.done():  # granted, but nobody is left to use it
+                self._promised -= 1
+                self._end(waiter.future.result())
+            raise
         finally:
             timer.cancel()
-        raise Throttled(self.concurrency.reason(target.function))
+            with contextlib.suppress(ValueError):
+                waiting.remove(waiter)
+        return waiter.future.result() if waiter.future.done() else None
 
     # --- ports.Invoker ------------------------------------------------------------------------
 
@@ -242,10 +253,10 @@ class FunctionService:
         """RequestResponse: run now, or wait at most a second for room. See ports.Invoker."""
         resolved = self.resolve(target)
         payload = checked_payload(payload, max_bytes=limits.SYNC_PAYLOAD_MAX_BYTES, kind="RequestResponse")
-        await self._slot(resolved)
+        slot = await self._slot(resolved)
         started_at = self._clock.time()
         result = await self.run(
-            self.begin(resolved),
+            slot,
             Invocation(
                 request_id=request_id,
                 payload=payload,
@@ -272,12 +283,15 @@ class FunctionService:
             if resolved.function.reserved_concurrency == 0:
                 raise Throttled(THROTTLE_RESERVED)
             if self.room(resolved) > 0 and not self._waiting and not self._live_work():
+                slot = self.begin(resolved)
                 break
-            waiter = _Waiter(target=resolved, future=asyncio.get_running_loop().create_future())
-            self._background.append(waiter)
-            await self._backstop(waiter)
+            # Looked at again each second: a reload may have changed the limits.
+            granted = await self._granted(resolved, self._background, wait_s=1.0)
+            if granted is not None:
+                slot = granted
+                break
         return await self.run(
-            self.begin(resolved),
+            slot,
             Invocation(
                 request_id=request_id,
                 payload=payload or b"{}",
@@ -285,15 +299,6 @@ class FunctionService:
                 client_context=client_context,
             ),
         )
-
-    async def _backstop(self, waiter: _Waiter) -> None:
-        """Wait to be woken, looking again each second: a reload may have changed the limits."""
-        timer = asyncio.create_task(self._clock.sleep(1.0))
-        try:
-            await asyncio.wait({timer, waiter.future}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            timer.cancel()
-            waiter.future.cancel()
 
 
 def _answered(target: str, request_id: str, result: InvocationResult, *, started_at: float) -> Attempt:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import structlog
 
 from bridge.core import limits
-from bridge.core.errors import FunctionNotFound
+from bridge.core.errors import FunctionNotFound, StoreError
 from bridge.core.function import Function
 from bridge.core.invocation import Condition, Invocation, InvocationResult
 from bridge.core.ports import Clock, DeadLetters, Journal, LaneStatus, Marks, Outcomes, ParkedStore
@@ -84,6 +84,10 @@ class _Flow:
     def has_work(self) -> bool:
         return self.lane.fresh > 0 or bool(self.lane.retries)
 
+    def look_at(self, due_at: float) -> None:
+        """Read what is parked at that time, unless it is read sooner."""
+        self.due_at = due_at if self.due_at is None else min(self.due_at, due_at)
+
 
 class Dispatcher:
     """`ports.Lanes`: starts attempts of stored events, oldest first in each lane, as slots allow."""
@@ -141,7 +145,8 @@ class Dispatcher:
         skip |= await self._dead_letters.positions()
         for name in sorted(names):
             flow = self._flow(name)
-            mark = max(marks.get(name, 0), 0)
+            # Never beyond the journal's end: a journal begun anew starts below what was marked in the old one.
+            mark = min(max(marks.get(name, 0), 0), self._end)
             behind = await asyncio.to_thread(self._stored, name, mark)
             flow.lane.restore(mark=mark, skip=skip, behind=behind)
             if flow.lane.fresh:
@@ -322,7 +327,7 @@ class Dispatcher:
         flow.parked -= retry
         if settled.parked_until is not None:
             flow.parked += 1
-            flow.due_at = min(flow.due_at or settled.parked_until, settled.parked_until)
+            flow.look_at(settled.parked_until)
             self._wake.set()
         if settled.backoff_s:
             flow.backoff_until = self._clock.monotonic() + settled.backoff_s
@@ -332,7 +337,7 @@ class Dispatcher:
     def _try_again(self, flow: _Flow, entry: Parked, *, retry: bool) -> None:
         """Our own fault broke an attempt: nothing was settled, so the event runs again after a pause."""
         if retry:
-            flow.due_at = min(flow.due_at or float("inf"), self._clock.time() + _BROKEN_PAUSE_S)
+            flow.look_at(self._clock.time() + _BROKEN_PAUSE_S)
         else:
             flow.lane.put_back(entry.record)
         flow.backoff_until = self._clock.monotonic() + _BROKEN_PAUSE_S
@@ -343,20 +348,27 @@ class Dispatcher:
     async def run(self) -> None:
         """Keep reading what is due and saving marks; for the supervisor."""
         while True:
-            now = self._clock.time()
-            dues = []
-            for flow in list(self._flows.values()):
-                if flow.due_at is not None and flow.due_at <= now:
-                    await self._read_due(flow, now=now)
-                if flow.due_at is not None:
-                    dues.append(flow.due_at)
-            await self._save_marks()
+            self._wake.clear()
+            try:
+                wait_s = await self._look()
+            except StoreError as error:
+                # A full disk is no fault of this task, however long it lasts: retries go on when it is over.
+                log.warning("lanes_hindered", error=str(error))
+                wait_s = _SWEEP_S
             self.kick()
-            wait_s = min(_SWEEP_S, *(max(0.0, due - self._clock.time()) for due in dues)) if dues else _SWEEP_S
             await self._sleep(max(wait_s, 0.005))
 
+    async def _look(self) -> float:
+        """Read what is due and save the marks; returns the seconds until there is more to do."""
+        now = self._clock.time()
+        for flow in list(self._flows.values()):
+            if flow.due_at is not None and flow.due_at <= now:
+                await self._read_due(flow, now=now)
+        await self._save_marks()
+        dues = [flow.due_at for flow in self._flows.values() if flow.due_at is not None]
+        return max(0.0, min([_SWEEP_S, *(due - self._clock.time() for due in dues)]))
+
     async def _sleep(self, delay_s: float) -> None:
-        self._wake.clear()
         waits = {asyncio.create_task(self._clock.sleep(delay_s)), asyncio.create_task(self._wake.wait())}
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
@@ -371,12 +383,19 @@ class Dispatcher:
             flow.due_at = now + 0.05  # looked at again when some have run
             return
         name = lane.function
-        found = await self._parked.due(name, now=now, limit=room, skip=frozenset(lane.retry_ids))
-        for entry in found:
-            lane.retry_ids.add(entry.record.id)
-            lane.retries.append(entry)
-        if len(found) < room:
-            flow.due_at = (await self._parked.next_due(after=now)).get(name)
+        # What is parked while this reads sets due_at anew: a read from before that must not undo it.
+        flow.due_at = None
+        following: float | None = now
+        try:
+            found = await self._parked.due(name, now=now, limit=room, skip=frozenset(lane.retry_ids))
+            for entry in found:
+                lane.retry_ids.add(entry.record.id)
+                lane.retries.append(entry)
+            if len(found) < room:
+                following = (await self._parked.next_due(after=now)).get(name)
+        finally:
+            if following is not None:
+                flow.look_at(following)
 
     async def _save_marks(self) -> None:
         marks = {name: flow.lane.mark(self._end) for name, flow in self._flows.items()}
@@ -460,8 +479,11 @@ class Dispatcher:
         return len(cut)
 
     async def close(self) -> None:
-        """Save the marks a last time."""
-        await self._save_marks()
+        """Save the marks a last time; without them a few outcomes are read again at the next start."""
+        try:
+            await self._save_marks()
+        except StoreError as error:
+            log.warning("marks_unsaved", error=str(error))
 
 
 def fresh(record: Record | None) -> Parked:

@@ -68,6 +68,8 @@ class Lane:
 
     def add(self, record: Record) -> None:
         """Append a stored record; positions arrive in order."""
+        if record.position <= self._loaded:
+            return  # `refill` was quicker: the index knows a record before the loop is told of its commit
         size = len(record.payload)
         if self._behind or not self._has_buffer_room(size):
             self._behind += 1
@@ -144,7 +146,9 @@ class Lane:
         """Take back a fresh event whose attempt broke on our side: it is the lane's next again."""
         size = self._taken.pop(record.position, 0)
         self._taken_bytes -= size
-        self._buffer.appendleft(record)
+        # In its place among others put back: the mark takes the first one of the buffer for the oldest.
+        older = sum(1 for other in self._buffer if other.position < record.position)
+        self._buffer.insert(older, record)
         self._buffered_bytes += size
 
     def passed(self, position: int) -> None:
