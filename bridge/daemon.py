@@ -46,7 +46,7 @@ from bridge.store.folder import StateFolder
 from bridge.store.state import open_state
 from bridge.util import logs as log_setup
 from bridge.util import telemetry
-from bridge.util.aio import Supervisor
+from bridge.util.aio import SWITCH_INTERVAL_S, Supervisor
 from bridge.util.clocks import SystemClock
 from bridge.util.listener import Listener, ListenerLimits
 
@@ -587,8 +587,7 @@ def run(
         ConfigError, StoreBusy, StoreError: it could not be started.
     """
     log_setup.configure(level=settings.log.level, style=settings.log.format)
-    # Writer threads hand the interpreter over often; 5 ms a switch would be most of a commit's time.
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     main = _main(settings, config_path=config_path, watches=watch, on_ready=on_ready)
     if os.environ.get("BRIDGE_LOOP", "uvloop") == "asyncio":
         return asyncio.run(main)

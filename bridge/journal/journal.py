@@ -10,11 +10,11 @@ from typing import Final
 
 import structlog
 
-from bridge.core.errors import StoreCorrupt, StoreError
+from bridge.core.errors import StoreError
 from bridge.core.ports import Selection
 from bridge.core.record import Record
 from bridge.journal.disk import Disk
-from bridge.journal.frames import FLAG_DELIVERY, FLAG_EVENT, name_hash
+from bridge.journal.frames import FLAG_DELIVERY, FLAG_EVENT, Chunk, FrameBroken, Row, id_bytes, name_hash
 from bridge.journal.holds import Holds
 from bridge.journal.segment import Segment, index_path, open_sealed, recover, segment_path
 from bridge.journal.writer import Writer, create_segment
@@ -301,56 +301,64 @@ class SegmentJournal:
         self, selection: Selection, *, after: int = -1, chunk: int = 512, reverse: bool = False
     ) -> AsyncIterator[Sequence[Record]]:
         """Yield records of a selection in chunks, read off the loop. See ports.Journal."""
-        candidates = self._candidates(selection, after=after, reverse=reverse)
-        while True:
-            records, is_done = await asyncio.to_thread(self._read_chunk, candidates, selection, chunk)
-            if records:
-                yield records
-            if is_done:
-                return
+        runs = self._runs(selection, after=after, chunk=chunk, reverse=reverse)
+        while (found := await asyncio.to_thread(self._read_chunk, runs, selection)) is not None:
+            if found:
+                yield found
 
-    def _read_chunk(
-        self, candidates: Iterator[tuple[Segment, int]], selection: Selection, chunk: int
-    ) -> tuple[list[Record], bool]:
-        records: list[Record] = []
-        for segment, offset in candidates:
+    def _read_chunk(self, runs: Iterator[tuple[Segment, list[Row]]], selection: Selection) -> Chunk | None:
+        for segment, rows in runs:
+            chunk = Chunk()
+            start = min(rows[0][0], rows[-1][0])
             try:
-                record = segment.read(offset)
-            except (OSError, StoreCorrupt) as error:
-                if not segment.closed:
-                    log.error("record_unreadable", position=segment.base | offset, error=str(error))  # noqa: TRY400
-                continue
-            if _selects(selection, record):
-                records.append(record)
-            if len(records) >= chunk:
-                return records, False
-        return records, True
+                if rows[0][0] > start:
+                    segment.read_into(chunk, rows[::-1])
+                    chunk.reverse()
+                else:
+                    segment.read_into(chunk, rows)
+            except (OSError, FrameBroken) as error:
+                if not segment.closed:  # else retention took it meanwhile
+                    log.error("records_unreadable", segment=segment.path.name, error=str(error))  # noqa: TRY400
+            if selection.source is not None or selection.function is not None:
+                # A row's hit is checked against the record itself: two names may share a hash.
+                chunk.keep([i for i, record in enumerate(chunk) if _selects(selection, record)])
+            return chunk
+        return None
 
-    def _candidates(self, selection: Selection, *, after: int, reverse: bool) -> Iterator[tuple[Segment, int]]:
-        """Yield places whose index row fits the selection."""
+    def _runs(
+        self, selection: Selection, *, after: int, chunk: int, reverse: bool
+    ) -> Iterator[tuple[Segment, list[Row]]]:
+        """Yield up to `chunk` neighbouring index rows that fit the selection, segment by segment."""
         function = None if selection.function is None else name_hash(selection.function)
         source = None if selection.source is None else name_hash(selection.source)
-        ids = {uuid.UUID(each).bytes for each in selection.ids}
-        until = self.end
+        ids = {id_bytes(each) for each in selection.ids}
+        chooses = function is not None or source is not None or bool(ids)
+        end_position = self.end
         segments = [s for s in list(self._segments) if s.base | s.end > after]
         for segment in reversed(segments) if reverse else segments:
             if segment.closed:
                 continue
             begin = segment.first_after(after - segment.base) if after > segment.base else 0
-            end = segment.count
+            end = segment.count if segment.base | segment.end <= end_position else 0
             if selection.since is not None:
                 begin = max(begin, segment.first_since(_ms(selection.since)))
             if selection.until is not None:
                 end = min(end, segment.first_since(_ms(selection.until)))
-            rows: Iterable[tuple[int, int, int, int, int, int, int, bytes]] = segment.rows(begin, end)
-            for row in reversed(list(rows)) if reverse else rows:
-                if (
-                    (function is None or row[3] == function)
-                    and (source is None or row[4] == source)
-                    and (not ids or row[7] in ids)
-                    and segment.base | row[0] < until
-                ):
-                    yield segment, row[0]
+            for low in range(end - 1, begin - 1, -chunk) if reverse else range(begin, end, chunk):
+                first, last = (max(begin, low - chunk + 1), low + 1) if reverse else (low, min(end, low + chunk))
+                rows = list(segment.rows(first, last))
+                if reverse:
+                    rows.reverse()
+                if chooses:
+                    rows = [
+                        row
+                        for row in rows
+                        if (function is None or row[3] == function)
+                        and (source is None or row[4] == source)
+                        and (not ids or row[7] in ids)
+                    ]
+                if rows:
+                    yield segment, rows
 
     # --- retention ----------------------------------------------------------------------------
 

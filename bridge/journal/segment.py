@@ -5,13 +5,24 @@ import os
 import struct
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from bridge.core.errors import StoreCorrupt
 from bridge.core.record import Record
-from bridge.journal.frames import HEADER_BYTES, MAGIC, ROW, ROW_BYTES, Frame, FrameBroken, decode, frame_length
+from bridge.journal.frames import (
+    HEADER_BYTES,
+    MAGIC,
+    ROW,
+    ROW_BYTES,
+    Chunk,
+    Frame,
+    FrameBroken,
+    Row,
+    decode,
+    frame_length,
+)
 
 FILE_HEADER: Final = struct.Struct("<8sIIQ40x")
 """magic, segment number, format, created ms; padded to 64 bytes."""
@@ -21,6 +32,9 @@ _SEAL: Final = struct.Struct("<8sIIII24x")
 """magic, rows, end offset, crc of the rows, reserved: one row long, last in a sealed index."""
 _SEAL_MAGIC: Final = b"SEALEDIX"
 _READ_BYTES: Final = 8192
+_GAP_MAX_BYTES: Final = 16 * 1024
+"""Frames this far apart are read together, with what lies between."""
+_RUN_MAX_BYTES: Final = 4 * 1024 * 1024
 
 
 class Segment:
@@ -58,11 +72,11 @@ class Segment:
         self.end = end
         self._count += len(rows) // ROW_BYTES
 
-    def row(self, index: int) -> tuple[int, int, int, int, int, int, int, bytes]:
+    def row(self, index: int) -> Row:
         """Return one index row."""
         return ROW.unpack_from(self._rows, index * ROW_BYTES)
 
-    def rows(self, begin: int, end: int) -> Iterator[tuple[int, int, int, int, int, int, int, bytes]]:
+    def rows(self, begin: int, end: int) -> Iterator[Row]:
         """Iterate over rows [begin, end) of those synced when it is called."""
         end = min(end, self._count)
         return ROW.iter_unpack(bytes(self._rows[begin * ROW_BYTES : end * ROW_BYTES]))
@@ -101,6 +115,28 @@ class Segment:
             raise StoreCorrupt(
                 f"{self.path.name} is damaged at byte {offset} ({error}); run `bridge doctor`"
             ) from error
+
+    def read_into(self, chunk: Chunk, rows: Sequence[Row]) -> None:
+        """Add the frames of rows in rising order, near ones with one read.
+
+        Raises:
+            FrameBroken: a frame is damaged; the ones before it were added.
+        """
+        first = 0
+        while first < len(rows):
+            last = first
+            while (
+                last + 1 < len(rows)
+                and rows[last + 1][0] - (rows[last][0] + rows[last][1]) <= _GAP_MAX_BYTES
+                and rows[last + 1][0] - rows[first][0] <= _RUN_MAX_BYTES
+            ):
+                last += 1
+            start, end = rows[first][0], rows[last][0] + rows[last][1]
+            data = os.pread(self.fd, end - start, start)
+            if len(data) < end - start:
+                raise FrameBroken(f"{self.path.name} ends before byte {end}")
+            chunk.take(memoryview(data), rows[first : last + 1], segment=self.number, start=start)
+            first = last + 1
 
     def seal(self) -> None:
         """Write the index to disk for good, when the segment takes no more (fsynced)."""

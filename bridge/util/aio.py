@@ -4,11 +4,15 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 
 log = structlog.get_logger("bridge.tasks")
+
+SWITCH_INTERVAL_S: Final = 0.0005
+"""`sys.setswitchinterval` of a daemon: its writer threads need the interpreter for microseconds, often; with Python's
+5 ms each hand-over would take most of a commit's time."""
 
 
 class SupportsTime(Protocol):

@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import json
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -14,6 +15,7 @@ from bridge.core.invocation import InvocationType
 from bridge.core.ports import Selection
 from bridge.core.record import Record
 from bridge.journal.journal import SegmentJournal
+from bridge.util.aio import SWITCH_INTERVAL_S
 from tests.bench.callers import drive
 from tests.bench.measure import scratch
 
@@ -58,7 +60,7 @@ async def scan(folder: Path, *, count: int, payload: bytes) -> dict[str, float]:
         seen = size = 0
         async for chunk in journal.scan(Selection(), chunk=512):
             seen += len(chunk)
-            size += sum(len(one.payload) for one in chunk)
+            size += sum(len(payload) for payload in chunk.payloads)
         assert (seen, size) == (count, count * len(payload))
         rates.append(count / (time.perf_counter() - began))
     await journal.close()
@@ -72,6 +74,7 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=1024)
     parser.add_argument("--scan", type=int, default=0)
     options = parser.parse_args()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)  # as the daemon runs
     payload = json.dumps({"data": "x" * (options.bytes - 12)}).encode()
     with scratch() as folder:
         work = (

@@ -202,7 +202,7 @@ async def test_damage_below_the_synced_end_is_refused_with_file_and_offset(opene
     data[(stored[0].position & 0xFFFF_FFFF) + 60] ^= 1
     path.write_bytes(data)
 
-    with pytest.raises(StoreCorrupt, match=r"00000001.seg is damaged at byte 64, below its synced end 186; run `bridge doctor`"):
+    with pytest.raises(StoreCorrupt, match=r"00000001.seg is damaged at byte 64, below its synced end 202; run `bridge doctor`"):
         await opened()
 
 
