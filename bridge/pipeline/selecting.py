@@ -11,6 +11,7 @@ from typing import Final
 
 import orjson
 
+from bridge.core import limits
 from bridge.core.invocation import Attempt, AttemptStatus
 from bridge.core.ports import Journal, Outcomes, Selection
 from bridge.core.record import Record
@@ -22,6 +23,8 @@ TARGET: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}(:[a-zA-Z0-9$_-]{1,128})?\Z")
 OUTCOMES: Final = ("any", "failed", "succeeded", "unfinished")
 SCAN_CHUNK: Final = 64
 """Events read at once: an event may have megabytes."""
+_LOOKUP_EVENTS: Final = 4096
+_LOOKUP_MAX_BYTES: Final = 8 * limits.MIB
 _CONCURRENCY_MAX: Final = 1000
 _RATE_MAX: Final = 1e6
 _RETRIES_MAX: Final = 100
@@ -202,6 +205,25 @@ async def select(
                 chosen.append(Chosen(record=record))
         return chosen
 
-    async for records in journal.scan(selection, after=after, chunk=SCAN_CHUNK):
+    async for records in _batches(journal, selection, after=after, is_large=spec.outcome != "any"):
         chosen = await asyncio.to_thread(choose, records, known=is_known())
         yield Page(looked_at=records[-1].position, scanned=len(records), chosen=chosen)
+
+
+async def _batches(
+    journal: Journal, selection: Selection, *, after: int, is_large: bool
+) -> AsyncGenerator[Sequence[Record], None]:
+    """Yield what the journal holds, in large batches where each costs a pass over the index of attempts."""
+    batch: list[Record] = []
+    size = 0
+    async for records in journal.scan(selection, after=after, chunk=SCAN_CHUNK):
+        if not is_large:
+            yield records
+            continue
+        batch += records
+        size += sum(len(record.payload) for record in records)
+        if len(batch) >= _LOOKUP_EVENTS or size >= _LOOKUP_MAX_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch

@@ -200,6 +200,20 @@ async def test_failed_means_failed_and_not_since_succeeded(world):
     assert [uid(n) for n in (1, 2, 3)] == [r.id async for r in world.replays.events(ReplaySpec(outcome="succeeded"))]
 
 
+@pytest.mark.parametrize("batch", [{"_LOOKUP_EVENTS": 130}, {"_LOOKUP_MAX_BYTES": 500}])
+async def test_outcomes_are_looked_up_in_batches_and_none_is_left_out(world, monkeypatch, batch):
+    for name, value in batch.items():
+        monkeypatch.setattr(selecting, name, value)
+    await world.fill(300)
+    for number in range(1, 301):
+        world.outcomes.append(attempt(number, AttemptStatus.OK if number % 3 else AttemptStatus.DEAD))
+
+    job = await run(world, outcome="failed")
+
+    assert (JobState.COMPLETED, 100, 100) == (job.state, job.total, job.done)
+    assert [uid(number) for number in range(3, 301, 3)] == world.invoker.ids()
+
+
 async def test_the_limit_takes_the_oldest(world):
     await world.fill(10)
 
