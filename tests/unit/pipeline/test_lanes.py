@@ -1,0 +1,128 @@
+"""A lane's bookkeeping: nothing twice, nothing forgotten, and a mark that never passes an unfinished event."""
+
+import random
+
+import pytest
+
+from bridge.core.errors import LaneFull
+from bridge.core.invocation import InvocationType
+from bridge.core.record import Record
+from bridge.pipeline.lanes import Lane
+from bridge.testing.journal import MemoryJournal
+
+
+def record(number: int, *, function: str = "f") -> Record:
+    return Record(
+        id=f"00000000-0000-4000-8000-{number:012x}",
+        source="r",
+        function=function,
+        invocation_type=InvocationType.EVENT,
+        received_at=float(number),
+        payload=b"{}",
+    )
+
+
+async def stored(journal: MemoryJournal, count: int) -> list[Record]:
+    return [await journal.append(record(len(journal._records))) for _ in range(count)]
+
+
+async def test_what_the_index_knows_before_the_lane_is_told_is_handed_out_once() -> None:
+    """The writer's thread extends the index; the loop hears of the commit a moment later."""
+    journal = MemoryJournal()
+    lane = Lane("f", buffer_events_max=2)
+    for each in await stored(journal, 4):
+        lane.add(each)
+    late = await stored(journal, 5)  # in the index, not told yet
+
+    taken = [lane.take().position for _ in range(2)]
+    lane.refill(journal)
+    for each in late:
+        lane.add(each)
+    while lane.fresh:
+        lane.refill(journal)
+        taken.append(lane.take().position)
+
+    assert taken == list(range(9))
+    assert lane.waiting == 9
+    for position in taken:
+        lane.passed(position)
+    assert (lane.waiting, lane.waiting_bytes) == (0, 0)
+
+
+async def test_the_mark_stays_below_every_event_that_was_put_back() -> None:
+    journal = MemoryJournal()
+    lane = Lane("f")
+    for each in await stored(journal, 4):
+        lane.add(each)
+    first, second, third = lane.take(), lane.take(), lane.take()
+    lane.put_back(first)
+    lane.put_back(third)
+    lane.put_back(second)
+
+    assert lane.mark(journal.end) == first.position
+    assert [lane.take().position for _ in range(4)] == [0, 1, 2, 3]
+
+
+def test_room_is_reserved_before_anything_is_stored() -> None:
+    lane = Lane("f", events_max=2, bytes_max=10)
+    lane.reserve(4)
+    lane.reserve(4)
+    with pytest.raises(LaneFull, match="which is its limit"):
+        lane.reserve(1)
+    lane.unreserve(4)
+    with pytest.raises(LaneFull):
+        lane.reserve(7)
+    lane.reserve(6)
+
+
+@pytest.mark.parametrize("seed", range(30))
+async def test_any_order_of_things_hands_each_event_out_once_and_marks_none_too_early(seed: int) -> None:
+    chance = random.Random(seed)
+    journal = MemoryJournal()
+    lane = Lane("f", buffer_events_max=3)
+    untold: list[Record] = []
+    taken: dict[int, Record] = {}
+    passed: list[int] = []
+    told = 0
+
+    def check() -> None:
+        unfinished = set(range(told)) - set(passed)
+        assert lane.mark(told) <= min(unfinished, default=told)
+        assert set(lane.unfinished(0, told, journal)) >= unfinished
+
+    for step in range(400):
+        action = chance.choice("stttppb") if step < 300 else chance.choice("ttpp")
+        if action == "s":
+            untold += await stored(journal, chance.randrange(1, 4))
+        elif action == "t" and untold and chance.random() < 0.5:
+            for each in untold:
+                lane.add(each)
+            told, untold = journal.end, []
+        elif action == "t":
+            lane.refill(journal)
+            if lane.peek() is not None:
+                each = lane.take()
+                assert each.position not in taken and each.position not in passed
+                taken[each.position] = each
+        elif taken:
+            position = chance.choice(list(taken))
+            if action == "p":
+                lane.passed(position)
+                passed.append(position)
+            else:
+                lane.put_back(taken[position])
+            del taken[position]
+        check()
+    for each in untold:
+        lane.add(each)
+    told = journal.end
+    while lane.fresh:
+        lane.refill(journal)
+        if lane.peek() is not None:
+            position = lane.take().position
+            lane.passed(position)
+            passed.append(position)
+    for position in taken:
+        lane.passed(position)
+    assert sorted([*passed, *taken]) == list(range(journal.end))
+    assert lane.mark(journal.end) == journal.end
