@@ -40,6 +40,7 @@ OK: Final = 4
 ERROR: Final = 5
 SKIPPED: Final = 6
 AHEAD: Final = 1
+MARK: Final = 2
 LENGTH: Final = struct.Struct("=I")
 INVOKE_HEAD: Final = struct.Struct("=BBIIHHHI")
 """kind, flags, sequence, run time in ms, lengths of request id, arn, trace id, client context."""
@@ -286,8 +287,8 @@ class Worker:
     def _serve_one(self, handler: Callable[[Any, LambdaContext], Any]) -> None:
         frame = self._connection.read()
         _, flags, sequence, timeout_ms, a, b, c, d = INVOKE_HEAD.unpack_from(frame)
-        if flags & AHEAD:
-            if not self._claim():
+        if flags:
+            if flags & AHEAD and not self._claim():
                 self._send(SKIPPED, sequence, 0.0, b"")
                 return
             os.write(1, BEGIN_MARK % sequence)

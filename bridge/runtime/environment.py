@@ -83,10 +83,12 @@ def init_settings(
     }
 
 
-def exec_request(environment: Mapping[str, str]) -> dict[str, Any]:
+def exec_request(environment: Mapping[str, str], *, task_root: str) -> dict[str, Any]:
     """Return program, arguments and environment of an exec'd worker."""
     python = [interpreter(), "-S", "-P", str(_BOOTSTRAP)]
     arguments = [*python, str(sandbox.SOCKET_DESCRIPTOR), str(sandbox.TOKENS_DESCRIPTOR)]
     if wrapper := environment.get(EXEC_WRAPPER):
+        if wrapper.startswith(mounts.TASK_ROOT + "/"):
+            wrapper = task_root + wrapper.removeprefix(mounts.TASK_ROOT)
         arguments.insert(0, wrapper)
     return {"program": arguments[0], "argv": arguments, "env": dict(environment)}

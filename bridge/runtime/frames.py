@@ -18,6 +18,8 @@ ERROR: Final = 5
 SKIPPED: Final = 6
 AHEAD: Final = 1
 """Flag of an INVOKE frame: needs a token from the worker's counter before it may start."""
+MARK: Final = 2
+"""Flag of an INVOKE frame that is sent before the worker is free: its output begins with a mark."""
 
 _INVOKE: Final = struct.Struct("=IBBIIHHHI")
 RESULT: Final = struct.Struct("=IBIdI")

@@ -66,7 +66,8 @@ def _run(
         mounts.enter_worker(
             code=request["code"],
             scratch=request["scratch"],
-            covered=request["covered"],
+            hidden=request["hidden"],
+            ways=request["ways"],
             new_proc=request["process_namespace"],
         )
     worker = os.fork()

@@ -6,12 +6,14 @@ copy with its own code and scratch space. The host's mounts are never touched.
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from bridge.runtime import syscalls
 
 TASK_ROOT: Final = "/var/task"
+RUNTIME_FOLDER: Final = "/var/runtime"
+"""Where AWS keeps its own runtime and boto3; here the packages that come with the bridge."""
 SCRATCH: Final = "/tmp"  # noqa: S108 - the worker's own
 
 
@@ -32,27 +34,37 @@ def enter(*, user_namespace: bool) -> None:
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
 
 
-def prepare(*, scratch: str, needed: Iterable[str], open_ways: bool) -> None:
+def prepare(*, scratch: str, packages: str | None, needed: Sequence[str], open_ways: bool) -> dict[str, int]:
     """Make /var/task a mount point, open closed folders on the way to `needed`, and all else read-only.
 
     Args:
         scratch: empty folder below which scratch spaces are mounted later.
-        needed: paths that workers under another user id must reach (interpreter, packages).
+        packages: folder that becomes /var/runtime.
+        needed: paths that workers under another user id must reach (interpreter).
         open_ways: workers run under another user id, so 0700 folders on the way would stop them.
+
+    Returns:
+        The closed folders that were covered, with a descriptor of what lies below each cover.
     """
-    if not os.path.isdir(TASK_ROOT):
-        _skeleton(os.path.dirname(TASK_ROOT), extra=[os.path.basename(TASK_ROOT)])
-    if open_ways:
-        for closed in sorted({folder for path in needed if (folder := first_closed(path))}):
-            _open_way(closed, [path for path in needed if path.startswith(closed + "/")])
+    covered: dict[str, int] = {}
+    missing = [os.path.basename(path) for path in (TASK_ROOT, RUNTIME_FOLDER) if not os.path.isdir(path)]
+    if missing:
+        _skeleton(os.path.dirname(TASK_ROOT), extra=missing)
+    if packages is not None:
+        syscalls.mount(packages, RUNTIME_FOLDER, "", syscalls.MS_BIND)
     syscalls.mount(
         "tmpfs", scratch, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0711,size=64k,nr_inodes=8192"
     )
     os.mkdir(os.path.join(scratch, "empty"), 0o555)
+    if open_ways:
+        for closed in sorted({folder for path in needed if (folder := first_closed(path))}):
+            covered[closed] = os.open(closed, os.O_PATH | os.O_CLOEXEC)
+            _open_way(closed, [path for path in (*needed, scratch) if path.startswith(closed + "/")])
     syscalls.set_readonly("/")
     syscalls.mount("", scratch, "", syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_NOSUID | syscalls.MS_NODEV)
     # Workers follow what the zygote unmounts, or a scratch space would live as long as the oldest worker.
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SHARED)
+    return covered
 
 
 def first_closed(path: str) -> str | None:
@@ -122,15 +134,21 @@ def drop_scratch(path: str) -> None:
         os.rmdir(path)
 
 
-def enter_worker(*, code: str, scratch: str, covered: Iterable[str], new_proc: bool) -> None:
+def enter_worker(*, code: str, scratch: str, hidden: Iterable[str], ways: Mapping[str, int], new_proc: bool) -> None:
     """Give the worker-to-be its own view; called in its keeper, before the user id changes.
 
     Args:
         code: folder that becomes /var/task, read-only.
         scratch: the mounted scratch space that becomes /tmp.
-        covered: folders and files that look empty from now on.
+        hidden: folders and files that look empty from now on.
+        ways: what `prepare` returned.
         new_proc: in a new process-id namespace, whose /proc is another.
     """
+    # Of all paths that lead below a cover, only the working directory is carried into a new mount namespace.
+    way = next((folder for folder in ways if code.startswith(folder + "/")), None)
+    if way is not None:
+        os.fchdir(ways[way])
+        code = code[len(way) + 1 :]
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
     bind = syscalls.MS_BIND
@@ -140,7 +158,7 @@ def enter_worker(*, code: str, scratch: str, covered: Iterable[str], new_proc: b
     empty = os.path.join(os.path.dirname(scratch), "empty")
     handle = os.open(empty, os.O_PATH | os.O_CLOEXEC)
     syscalls.mount(scratch, SCRATCH, "", bind)
-    for path in covered:
+    for path in hidden:
         if os.path.isdir(path):
             syscalls.mount(f"/proc/self/fd/{handle}", path, "", bind)
         elif os.path.exists(path):

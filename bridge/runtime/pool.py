@@ -498,9 +498,8 @@ class WorkerPool:
 
     def worker_ready(self, worker: Worker) -> None:
         """Init has ended: the first invocation starts."""
-        worker.end_init_log()
         if worker.jobs:
-            worker.jobs[0].started_at = self._clock.monotonic()
+            worker.begin_next(self._clock.monotonic())
         else:  # its caller went away meanwhile
             self._free(worker)
 

@@ -218,16 +218,21 @@ class Worker(asyncio.BufferedProtocol):
         job.worker = self
         job.started_at = now
         job.attempted = True
-        self._segment = job.sequence
         self.jobs.append(job)
-        self.write(frames.encode_invoke(job.invocation, job.sequence, int(job.timeout_s * 1000), 0))
+        flags = frames.MARK
+        if self.is_ready:
+            self._segment = job.sequence
+            flags = 0
+        self.write(frames.encode_invoke(job.invocation, job.sequence, int(job.timeout_s * 1000), flags))
 
     def send_ahead(self, job: Job) -> None:
         """Queue an event behind the running one; `flush_ahead` sends it."""
         self._sequence = job.sequence = self._sequence + 1
         job.worker = self
         self.jobs.append(job)
-        frame = frames.encode_invoke(job.invocation, job.sequence, int(job.timeout_s * 1000), frames.AHEAD)
+        frame = frames.encode_invoke(
+            job.invocation, job.sequence, int(job.timeout_s * 1000), frames.AHEAD | frames.MARK
+        )
         self.outbox.append(frame)
 
     def flush_ahead(self) -> None:
@@ -317,6 +322,7 @@ class Worker(asyncio.BufferedProtocol):
             self.skipping -= 1
             self._owner.worker_skipped(self)
         elif kind == frames.READY and not self.is_ready:
+            self._end_init_log()
             self.is_ready = True
             self.init_ms = duration_ms
             self._owner.worker_ready(self)
@@ -363,14 +369,15 @@ class Worker(asyncio.BufferedProtocol):
             self._give(pieces[index + 1])
 
     def _give(self, data: bytes) -> None:
-        if not self.jobs or self._segment <= self.jobs[0].sequence or self._segment > self._sequence:
+        running = self.jobs[0].sequence if self.jobs and self.is_ready else 0
+        if self._segment <= running or self._segment > self._sequence:
             self._write(data)
         elif data:
             stash = self._stash.setdefault(self._segment, bytearray())
             stash += data[: max(0, OUTPUT_MAX_BYTES - len(stash))]
 
     def begin_next(self, now: float) -> Job:
-        """The front job, sent ahead, has started: the one before it has answered."""
+        """The front job, sent early, has started: init has ended, or the job before it has answered."""
         job = self.jobs[0]
         job.started_at = now
         job.attempted = True
@@ -395,6 +402,7 @@ class Worker(asyncio.BufferedProtocol):
             return
         if job is not None:
             self.log_start(job.invocation.request_id)
+        if job is not None or not self.is_ready:
             self._body += lines + b"\n"
             if len(self._body) > 2 * limits.LOG_TAIL_MAX_BYTES:
                 del self._body[: -limits.LOG_TAIL_MAX_BYTES]
@@ -410,7 +418,7 @@ class Worker(asyncio.BufferedProtocol):
 
     def finish_log(self, request_id: str, report: results.Report, extra: bytes = b"") -> bytes:
         """Write the rest of a job's log with `extra` and its END and REPORT lines; return the log's tail."""
-        if not (self.started_logged or self._partial or extra or self._dropped):
+        if not (self._body or self._partial or extra or self._dropped):
             tail = report.lines(request_id, self.version.version)
             self._log.write(tail, self._clock.time())
             self._capturing = 0
@@ -434,12 +442,13 @@ class Worker(asyncio.BufferedProtocol):
         """Write platform lines that belong to no invocation."""
         self._log.write(text, self._clock.time())
 
-    def end_init_log(self) -> None:
+    def _end_init_log(self) -> None:
         """What was written during init does not count against the first invocation."""
         self.drain_log()
         if self._partial:
             self.log_text(self._partial + b"\n")
             self._partial = b""
+        self._body.clear()
         self._capturing = self._dropped = 0
 
     def close(self) -> None:

@@ -64,6 +64,8 @@ class Starter:
     ) -> None:
         self._confinement = confinement
         self._scratch = Path(os.path.realpath(confinement.run_folder)) / "scratch"
+        packages = confinement.packages
+        self._packages = None if packages is None else Path(os.path.realpath(packages))
         self._denied = [os.path.realpath(path) for path in confinement.deny_paths]
         self._logs = logs
         self._clock = clock
@@ -93,12 +95,12 @@ class Starter:
     async def _open_zygote(self) -> None:
         await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
         self._scratch.mkdir(mode=0o711)
-        needed = [*environment.interpreter_paths(), *self._packages()]
         hello = await self._zygote.open(
             {
                 "sandbox": self._confinement.sandbox,
                 "scratch": str(self._scratch),
-                "needed": needed,
+                "needed": environment.interpreter_paths(),
+                "packages": None if self._packages is None else str(self._packages),
                 "denied": self._denied,
                 "denied_ports": list(self._confinement.deny_ports),
             }
@@ -106,10 +108,6 @@ class Starter:
         self._processes.add(self._zygote.pid, living=self._pids)
         self._mounts = hello["mounts"]
         self.facts = [Fact(mechanism=m, in_force=f, detail=d) for m, f, d in hello["facts"]]
-
-    def _packages(self) -> list[str]:
-        packages = self._confinement.packages
-        return [] if packages is None else [os.path.realpath(packages)]
 
     def _pids(self) -> list[int]:
         return [self._zygote.pid, *self._living.values()]
@@ -217,12 +215,11 @@ class Starter:
             scratch_mb=version.ephemeral_storage_mb,
         )
         if fleet.needs_exec:
-            request["exec"] = environment.exec_request(variables)
+            request["exec"] = environment.exec_request(variables, task_root=task_root)
         await self._attach(worker, request)
         worker.began_at = self._clock.monotonic()
-        settings = environment.init_settings(
-            version, environment=variables, task_root=task_root, packages=self._confinement.packages
-        )
+        packages = Path(mounts.RUNTIME_FOLDER) if self._packages and self._mounts else self._packages
+        settings = environment.init_settings(version, environment=variables, task_root=task_root, packages=packages)
         worker.write(frames.encode_init(settings))
 
     def _view(self, fleet: Fleet, worker: Worker) -> tuple[str, str]:

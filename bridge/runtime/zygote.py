@@ -51,6 +51,7 @@ class Zygote:
         self._mounts = False
         self._process_namespaces = False
         self._own_users = False
+        self._ways: dict[str, int] = {}
         self._facts: list[sandbox.Fact] = []
 
     def open(self) -> None:
@@ -63,7 +64,8 @@ class Zygote:
             self._enter_mounts(root=root, needed=needed)
         else:
             self._facts.append(sandbox.Fact(mechanism="mount namespace", in_force=False, detail="sandbox = basic"))
-        reachable = self._mounts or not any(mounts.first_closed(path) for path in needed)
+        packages = [] if settings["packages"] is None else [settings["packages"]]
+        reachable = self._mounts or not any(mounts.first_closed(path) for path in (*needed, *packages))
         self._own_users = root and reachable
         syscalls.become_subreaper()
         if full:
@@ -83,7 +85,12 @@ class Zygote:
     def _enter_mounts(self, *, root: bool, needed: list[str]) -> None:
         def enter() -> str:
             mounts.enter(user_namespace=not root)
-            mounts.prepare(scratch=self._settings["scratch"], needed=needed, open_ways=root)
+            self._ways = mounts.prepare(
+                scratch=self._settings["scratch"],
+                packages=self._settings["packages"],
+                needed=needed,
+                open_ways=root,
+            )
             self._mounts = True
             return "read-only code at /var/task, a /tmp of its own, the rest read-only, state hidden"
 
@@ -171,7 +178,8 @@ class Zygote:
             "user": user,
             "mounts": self._mounts,
             "process_namespace": self._process_namespaces,
-            "covered": self._settings["denied"],
+            "hidden": self._settings["denied"],
+            "ways": self._ways,
             "filtered": self._settings["sandbox"] != "basic",
         }
         if self._process_namespaces:

@@ -1,0 +1,89 @@
+"""A pool a module, its workers ended after each test: a zygote takes longer to start than most tests to run."""
+
+import json
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from bridge.core.function import FunctionVersion, function_arn
+from bridge.core.invocation import Invocation, InvocationResult
+from bridge.runtime.logs import FunctionLogs
+from bridge.runtime.pool import WorkerPool
+from bridge.util.clocks import SystemClock
+from tests.harness import wait_until
+
+FUNCTIONS = Path(__file__).parent / "functions"
+
+
+class Runner:
+    """Invokes the sample functions on a pool."""
+
+    def __init__(self, pool: WorkerPool, logs: FunctionLogs) -> None:
+        self.pool = pool
+        self.logs = logs
+
+    def version(self, handler: str, **fields: Any) -> FunctionVersion:
+        name = fields.pop("name", "sample")
+        values = {"code": str(FUNCTIONS), "revision": f"{handler} {sorted(fields.items())}", **fields}
+        return FunctionVersion(name=name, arn=function_arn(name), handler=handler, **values)
+
+    def invocation(self, event: Any = None, **fields: Any) -> Invocation:
+        values = {"request_id": str(uuid.uuid4()), "invoked_arn": function_arn("sample"), **fields}
+        return Invocation(payload=json.dumps(event).encode(), **values)
+
+    async def run(self, handler: str, event: Any = None, *, invocation: Any = None, **fields: Any) -> InvocationResult:
+        return await self.pool.invoke(self.version(handler, **fields), invocation or self.invocation(event))
+
+    async def value(self, handler: str, event: Any = None, **fields: Any) -> Any:
+        result = await self.run(handler, event, **fields)
+        assert result.is_ok, result
+        return json.loads(result.payload)
+
+    async def code(self, code: str, **fields: Any) -> Any:
+        """Run `code` in the handler and return what it left in `answer`."""
+        return await self.value("app.run", {"code": code}, **fields)
+
+    async def clear(self) -> None:
+        """End all workers, wait until every process and descriptor of theirs has gone."""
+        for name in {fleet.version.name for fleet in self.pool._fleets.values()}:
+            self.pool.retire(name, keep_revision=None)
+        await wait_until(lambda: not self.pool._workers and not self.pool._count, 5, "workers have ended")
+        self.logs.close()
+        zygote = psutil.Process(self.pool._starter._zygote.pid)
+        await wait_until(lambda: not zygote.children(recursive=True), 5, "no process survives a test")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runner]:
+    folder = tmp_path_factory.mktemp("runtime")
+    state = folder / "state"
+    state.mkdir(mode=0o700)
+    (state / "secret").write_text("the state")
+    logs = FunctionLogs(state / "logs")
+    pool = WorkerPool(
+        run_folder=state / "run",
+        logs=logs,
+        clock=SystemClock(),
+        workers_max=8,
+        packages=folder / "packages",
+        deny_paths=[state],
+    )
+    (folder / "packages").mkdir()
+    (folder / "packages" / "packaged.py").write_text("VALUE = 1\n")
+    await pool.open()
+    try:
+        yield Runner(pool, logs)
+    finally:
+        await pool.close()
+        logs.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def runner(shared: Runner) -> AsyncIterator[Runner]:
+    yield shared
+    await shared.clear()
