@@ -1,4 +1,4 @@
-"""The composition root: builds every part, starts them in order, drains them in reverse; names the adapters."""
+"""A daemon's life: its listeners, its tasks, its reloads, and one deadline for its end."""
 
 import asyncio
 import contextlib
@@ -17,33 +17,16 @@ import structlog
 
 from bridge import __version__
 from bridge.api.app import ApiApp, ReloadResult, Services
-from bridge.config.functions import function_specs
 from bridge.config.load import load
 from bridge.config.mistakes import ConfigErrors
 from bridge.config.settings import Settings, TlsFiles
-from bridge.config.sources import WebhookSettings
 from bridge.config.watch import watch
 from bridge.core import limits
 from bridge.core.errors import BridgeError, ConfigError
 from bridge.core.invocation import InvocationType
-from bridge.destinations.spill import Spill
-from bridge.invokers.service import FunctionService
-from bridge.journal.journal import SegmentJournal
-from bridge.journal.outcomes import OutcomesLog
-from bridge.journal.retention import Retention
-from bridge.pipeline.delivery import AsyncDelivery
-from bridge.pipeline.dispatcher import Dispatcher
-from bridge.pipeline.intake import JournalIntake
-from bridge.pipeline.redrive import Redrives
-from bridge.pipeline.replay import Replays
+from bridge.daemon.composition import Parts, read_catalog, read_routes, register_secrets
 from bridge.registry.catalog import FunctionCatalog
-from bridge.runtime.logs import FunctionLogs
-from bridge.runtime.pool import WorkerPool
-from bridge.sources.push.signatures import make_verifier
 from bridge.sources.push.webhook import Route, WebhookSource
-from bridge.store.ballast import Ballast
-from bridge.store.folder import StateFolder
-from bridge.store.state import open_state
 from bridge.util import logs as log_setup
 from bridge.util import telemetry
 from bridge.util.aio import SWITCH_INTERVAL_S, Supervisor
@@ -55,9 +38,10 @@ log = structlog.get_logger("bridge.daemon")
 _SWEEP_S = 1.0
 _BALLAST_S = 2.0
 _WATCH_STANDS_S = 1.0
+_JOBS_CLOSE_S = 5.0
+"""How long a drain waits for replays and redrives, beside the lanes."""
 _FATAL_STATUS = 70
 """Exit status after a failed fsync: the journal can no longer be trusted to keep what it says yes to."""
-_PACKAGES = Path(sys.prefix) / "share" / "bridge" / "packages"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +89,7 @@ class Daemon:
             window_s=limits.TASK_FAILURES_WINDOW_S,
         )
         self._exit = contextlib.AsyncExitStack()
+        self._parts = Parts(settings, clock=self._clock, spawn=self._spawn, fail=self._fail, exit_stack=self._exit)
         self._draining = False
         self._reloading = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
@@ -120,9 +105,7 @@ class Daemon:
         """
         began = self._clock.monotonic()
         try:
-            await self._open_store()
-            await self._open_runtime()
-            await self._open_pipeline()
+            await self._parts.open()
             await self._open_listeners()
         except BaseException:
             await self._exit.aclose()
@@ -131,12 +114,12 @@ class Daemon:
         self._announce()
         gc.freeze()
         took_s = self._clock.monotonic() - began
-        log.info("daemon_started", version=__version__, state=str(self._folder.path), took_s=round(took_s, 3))
+        log.info("daemon_started", version=__version__, state=str(self._parts.folder.path), took_s=round(took_s, 3))
         return Ready(
             public=self._url(self._public, self._settings.listen.public.host),
             api=self._url(self._api, self._settings.listen.api.host),
-            state=self._folder.path,
-            functions=tuple(function.name for function in self._catalog.functions()),
+            state=self._parts.folder.path,
+            functions=tuple(function.name for function in self._parts.catalog.functions()),
             routes=tuple(
                 ReadyRoute(
                     path=source.path,
@@ -151,124 +134,20 @@ class Daemon:
             took_s=took_s,
         )
 
-    async def _open_store(self) -> None:
-        settings = self._settings.journal
-        self._folder = StateFolder(self._settings.state)
-        await asyncio.to_thread(self._folder.open)
-        self._exit.callback(self._folder.close)
-        log_setup.register_secret(self._folder.token)
-        partition = self._folder.path / "p0"
-        self._ballast = Ballast(partition / "ballast", size_bytes=settings.ballast_mb * limits.MIB)
-        await asyncio.to_thread(self._ballast.ensure)
-        self._state = await open_state(partition, release_ballast=self._ballast.release, on_failure=self._fail)
-        self._exit.push_async_callback(self._state.close)
-        self._outcomes = OutcomesLog(
-            folder=partition / "outcomes", clock=self._clock, retention_s=settings.retention_days * 86_400
-        )
-        await self._outcomes.open()
-        self._exit.push_async_callback(self._outcomes.close)
-        self._journal = SegmentJournal(
-            folder=partition / "journal",
-            segment_bytes=settings.segment_mb * limits.MIB,
-            low_water_bytes=settings.low_water_mb * limits.MIB,
-            on_fatal=self._fail,
-        )
-        await self._journal.open()
-        self._exit.push_async_callback(self._journal.close)
-
-    async def _open_runtime(self) -> None:
-        settings = self._settings
-        self._catalog = await asyncio.to_thread(self._read_catalog, settings)
-        self._register_secrets(settings)
-        self._logs = FunctionLogs(
-            self._folder.logs, max_bytes_per_function=settings.runtime.log_mb_per_function * limits.MIB
-        )
-        packages = settings.runtime.packages or (_PACKAGES if _PACKAGES.is_dir() else None)
-        api_port = settings.listen.api.port
-        self._pool = WorkerPool(
-            run_folder=self._folder.run,
-            logs=self._logs,
-            clock=self._clock,
-            workers_max=settings.runtime.workers_max,
-            idle_s=settings.runtime.idle_s,
-            sandbox=settings.runtime.sandbox,
-            packages=packages,
-            deny_paths=(self._folder.path,),
-            deny_ports=(api_port,) if api_port else (),
-            region=settings.region,
-        )
-        await self._pool.open()
-        self._exit.push_async_callback(self._pool.close)
-        self._service = FunctionService(
-            catalog=self._catalog, runtime=self._pool, clock=self._clock, outcomes=self._outcomes
-        )
-        self._configure_service(settings)
-
-    async def _open_pipeline(self) -> None:
-        settings, state = self._settings, self._state
-        self._delivery = AsyncDelivery(
-            outcomes=self._outcomes,
-            parked=state.parked,
-            dead_letters=state.dead_letters,
-            destination=Spill(state.dead_letters),
-            clock=self._clock,
-        )
-        self._dispatcher = Dispatcher(
-            service=self._service,
-            delivery=self._delivery,
-            journal=self._journal,
-            outcomes=self._outcomes,
-            parked=state.parked,
-            dead_letters=state.dead_letters,
-            marks=state.marks,
-            clock=self._clock,
-            lane_events_max=settings.journal.lane_events_max,
-            lane_bytes_max=int(settings.journal.lane_gb_max * limits.GIB),
-        )
-        self._intake = JournalIntake(journal=self._journal, dispatcher=self._dispatcher, clock=self._clock)
-        self._replays = Replays(
-            journal=self._journal,
-            outcomes=self._outcomes,
-            dead_letters=state.dead_letters,
-            jobs=state.jobs,
-            invoker=self._service,
-            clock=self._clock,
-            spawn=self._spawn,
-        )
-        self._redrives = Redrives(
-            dead_letters=state.dead_letters,
-            outcomes=self._outcomes,
-            jobs=state.jobs,
-            clock=self._clock,
-            spawn=self._spawn,
-            wake=self._dispatcher.due,
-        )
-        self._retention = Retention(
-            self._journal,
-            clock=self._clock,
-            retention_s=settings.journal.retention_days * 86_400,
-            retention_bytes=int(settings.journal.retention_gb * limits.GIB),
-            unfinished=self._dispatcher.unfinished,
-        )
-        await self._dispatcher.open([function.name for function in self._catalog.functions()])
-        await self._intake.open(window_s=self._deduplication_window(settings))
-        await self._replays.open()
-        await self._redrives.open()
-
     async def _open_listeners(self) -> None:
         settings = self._settings
         listen = settings.listen
-        self._routes = self._read_routes(settings)
+        self._routes = read_routes(settings, self._clock)
         self._webhooks = WebhookSource(
             self._routes,
-            intake=self._intake,
-            invoker=self._service,
+            intake=self._parts.intake,
+            invoker=self._parts.service,
             clock=self._clock,
             trusted_proxies=tuple(str(network) for network in listen.trusted_proxies),
             account_id=settings.account,
             region=settings.region,
         )
-        self._api_app = ApiApp(self._services(), token=self._folder.token, hosts=tuple(map(str, listen.hosts)))
+        self._api_app = ApiApp(self._services(), token=self._parts.folder.token, hosts=tuple(map(str, listen.hosts)))
         tls = (str(listen.tls.cert), str(listen.tls.key)) if isinstance(listen.tls, TlsFiles) else None
         reserve = limits.CONNECTIONS_RESERVE
         self._api = Listener(
@@ -305,14 +184,14 @@ class Daemon:
 
     def _start_tasks(self) -> None:
         start = self._supervisor.start
-        start("dispatcher", self._dispatcher.run)
-        start("outcomes", self._outcomes.run)
-        start("retention", self._retention.run)
+        start("dispatcher", self._parts.dispatcher.run)
+        start("outcomes", self._parts.outcomes.run)
+        start("retention", self._parts.retention.run)
         start("sweep", self._sweep)
         start("ballast", self._keep_ballast)
         if self._watches:
             self._start_watch()
-        self._dispatcher.kick()
+        self._parts.dispatcher.kick()
 
     def _announce(self) -> None:
         """Write where the daemon listens, for the command line."""
@@ -322,7 +201,9 @@ class Daemon:
             "public": self._url(self._public, self._settings.listen.public.host),
             "version": __version__,
         }
-        path = self._folder.path / "daemon.json"
+        if isinstance(self._settings.listen.tls, TlsFiles):
+            document["certificate"] = str(self._settings.listen.tls.cert)
+        path = self._parts.folder.path / "daemon.json"
         temporary = path.with_suffix(".new")
         temporary.write_bytes(orjson.dumps(document))
         temporary.chmod(0o600)
@@ -334,66 +215,23 @@ class Daemon:
         shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104
         return f"{scheme}://{shown}:{listener.port}"
 
-    @staticmethod
-    def _register_secrets(settings: Settings) -> None:
-        """Mask in every log line what the file refers to and does not write."""
-        for function in settings.functions.values():
-            for secret in function.environment.values():
-                if not isinstance(secret.written, str):
-                    log_setup.register_secret(secret.reveal())
-        for source in settings.sources.values():
-            for value in source.scheme.reveal():
-                log_setup.register_secret(value)
-
     # --- from settings to parts -----------------------------------------------------------------
 
-    @staticmethod
-    def _read_catalog(settings: Settings) -> FunctionCatalog:
-        return FunctionCatalog.from_specs(function_specs(settings), region=settings.region, account=settings.account)
-
-    def _read_routes(self, settings: Settings) -> list[Route]:
-        return [self._route(name, source, settings) for name, source in settings.sources.items()]
-
-    def _route(self, name: str, source: WebhookSettings, settings: Settings) -> Route:
-        scheme = source.scheme
-        return Route(
-            name=name,
-            path=source.path,
-            function=source.function,
-            verifier=make_verifier(scheme.scheme, secrets=scheme.reveal(), clock=self._clock, **scheme.options()),
-            methods=tuple(source.methods or ()),
-            invocation_type=source.invocation_type,
-            body_max_bytes=source.body_max_bytes,
-            deduplicate_s=float(source.deduplicate_s),
-            async_payload_max_bytes=settings.invocation.async_payload_max_bytes,
-        )
-
-    @staticmethod
-    def _deduplication_window(settings: Settings) -> float:
-        return float(max((source.deduplicate_s for source in settings.sources.values()), default=0))
-
-    def _configure_service(self, settings: Settings) -> None:
-        self._service.configure(
-            account_concurrency=settings.invocation.account_concurrency,
-            reserved_total=self._catalog.reserved_total(),
-            sync_wait_s=settings.invocation.sync_wait_s,
-        )
-
     def _services(self) -> Services:
-        state = self._state
+        state = self._parts.state
         return Services(
-            journal=self._journal,
-            outcomes=self._outcomes,
+            journal=self._parts.journal,
+            outcomes=self._parts.outcomes,
             parked=state.parked,
             dead_letters=state.dead_letters,
             jobs=state.jobs,
-            replays=self._replays,
-            redrives=self._redrives,
-            lanes=self._dispatcher,
-            invoker=self._service,
-            intake=self._intake,
-            logs=self._logs,
-            functions=self._catalog.functions,
+            replays=self._parts.replays,
+            redrives=self._parts.redrives,
+            lanes=self._parts.dispatcher,
+            invoker=self._parts.service,
+            intake=self._parts.intake,
+            logs=self._parts.logs,
+            functions=self._parts.catalog.functions,
             reload=self.reload,
             readiness=self._problems,
             facts=self._facts,
@@ -410,15 +248,15 @@ class Daemon:
 
     async def _sweep(self) -> None:
         while True:
-            self._intake.sweep()
-            self._journal.stats()
+            self._parts.intake.sweep()
+            self._parts.journal.stats()
             telemetry.CLOCK_STEP_SECONDS.set(self._clock.step_s())
             telemetry.TASKS_FAILED.set(len(self._supervisor.failed()))
             await self._clock.sleep(_SWEEP_S)
 
     async def _keep_ballast(self) -> None:
         while True:
-            await asyncio.to_thread(self._ballast.ensure)
+            await asyncio.to_thread(self._parts.ballast.ensure)
             await self._clock.sleep(_BALLAST_S)
 
     def _start_watch(self) -> None:
@@ -428,7 +266,7 @@ class Daemon:
 
     async def _watch(self) -> None:
         """Use edited code from the next invocation on; an edited file is a reload."""
-        folders = {function.name: Path(function.latest.code) for function in self._catalog.functions()}
+        folders = {function.name: Path(function.latest.code) for function in self._parts.catalog.functions()}
         async with aclosing(watch(folders, self._config_path)) as edits:  # type: ignore[type-var]
             self._supervisor.spawn(self._look_once(folders), name="watch-first-look")
             async for edited in edits:
@@ -443,17 +281,17 @@ class Daemon:
         """Look at all code again once the watch stands: an edit before that is told by nobody."""
         await self._clock.sleep(_WATCH_STANDS_S)
         for name in names:
-            if name in self._catalog:
+            if name in self._parts.catalog:
                 await self._refresh(name)
 
     async def _refresh(self, name: str) -> None:
         try:
-            changed = await asyncio.to_thread(self._catalog.refresh, name)
+            changed = await asyncio.to_thread(self._parts.catalog.refresh, name)
         except BridgeError as error:
             log.warning("function_unreadable", function=name, error=str(error))
             return
         if changed:
-            self._pool.retire(name, keep_revision=self._catalog.get(name).latest.revision)
+            self._parts.pool.retire(name, keep_revision=self._parts.catalog.get(name).latest.revision)
             log.info("function_changed", function=name)
 
     async def reload(self) -> ReloadResult:
@@ -463,8 +301,8 @@ class Daemon:
                 return self._refused(["the daemon is stopping"])
             try:
                 settings = (await asyncio.to_thread(load, self._config_path)).settings
-                catalog = await asyncio.to_thread(self._read_catalog, settings)
-                routes = self._read_routes(settings)
+                catalog = await asyncio.to_thread(read_catalog, settings)
+                routes = read_routes(settings, self._clock)
                 self._webhooks.set_routes(routes)
             except ConfigErrors as error:
                 return self._refused(str(error).split("\n"))
@@ -479,29 +317,24 @@ class Daemon:
 
     def _take(self, settings: Settings, catalog: FunctionCatalog, routes: list[Route]) -> ReloadResult:
         before, self._settings = self._settings, settings
-        self._register_secrets(settings)
-        changed = self._catalog.replace_all(catalog)
+        register_secrets(settings)
+        changed = self._parts.catalog.replace_all(catalog)
         changes = [f"function {name}" for name in sorted(changed)]
         for name in changed:
-            keep = self._catalog.get(name).latest.revision if name in self._catalog else None
-            self._pool.retire(name, keep_revision=keep)
+            keep = self._parts.catalog.get(name).latest.revision if name in self._parts.catalog else None
+            self._parts.pool.retire(name, keep_revision=keep)
         names = sorted(before.sources.keys() | settings.sources.keys())
         changes += [f"source {name}" for name in names if before.sources.get(name) != settings.sources.get(name)]
         self._routes = routes
         self._webhooks.set_trusted_proxies(tuple(str(network) for network in settings.listen.trusted_proxies))
-        self._configure_service(settings)
-        self._intake.set_window(self._deduplication_window(settings))
-        self._retention.configure(
-            retention_s=settings.journal.retention_days * 86_400,
-            retention_bytes=int(settings.journal.retention_gb * limits.GIB),
-        )
+        self._parts.configure(settings)
         fixed = ("state", "listen", "runtime", "log", "region", "account")
         changes += [
             f"{section}: counts after a restart"
             for section in fixed
             if getattr(before, section) != getattr(settings, section)
         ]
-        self._dispatcher.kick()
+        self._parts.dispatcher.kick()
         if self._watches:
             self._start_watch()
         telemetry.RELOADS.labels(result="taken").inc()
@@ -512,27 +345,28 @@ class Daemon:
         problems = [f"task {name} failed: {reason}" for name, reason in self._supervisor.failed().items()]
         if self._draining:
             problems.append("draining")
-        if self._delivery.unsettled:
-            problems.append(f"{self._delivery.unsettled} outcomes wait for the disk")
+        if self._parts.delivery.unsettled:
+            problems.append(f"{self._parts.delivery.unsettled} outcomes wait for the disk")
         return problems
 
     def _facts(self) -> list[tuple[str, bool, str]]:
-        stats = self._journal.stats()
+        stats = self._parts.journal.stats()
         step_s = self._clock.step_s()
         return [
-            *self._pool.sandbox_facts(),
+            *self._parts.pool.sandbox_facts(),
             ("journal", True, f"{stats.segments} segments, {stats.size_bytes / limits.MIB:.1f} MiB"),
             ("clock", abs(step_s) < 1, f"stepped by {step_s:+.1f} s since the start"),
         ]
 
     def _status(self) -> dict[str, object]:
-        stats = self._journal.stats()
+        stats = self._parts.journal.stats()
         return {
             "uptime_s": round(self._clock.time() - self._started_at, 1),
             "listeners": {
                 listener.name: {"port": listener.port, "connections": listener.connections}
                 for listener in (self._public, self._api)
             },
+            "sources": [{"name": route.name, "path": route.path} for route in self._routes],
             "journal": {
                 "segments": stats.segments,
                 "size_bytes": stats.size_bytes,
@@ -562,14 +396,16 @@ class Daemon:
         self._webhooks.drain()
         if self._watching is not None:
             self._watching.cancel()
-        await self._replays.close(deadline_s=left(2.0))
-        await self._redrives.close(deadline_s=left(2.0))
-        cut = await self._dispatcher.drain(deadline_s=left(2.0))
         self._api_app.close()
+        _, _, cut = await asyncio.gather(
+            self._parts.replays.close(deadline_s=min(_JOBS_CLOSE_S, left(2.0))),
+            self._parts.redrives.close(deadline_s=min(_JOBS_CLOSE_S, left(2.0))),
+            self._parts.dispatcher.drain(deadline_s=left(2.0)),
+        )
         await self._public.close(left(1.5))
         await self._api.close(min(1.0, left(1.0)))
         await self._supervisor.close()
-        await self._dispatcher.close()
+        await self._parts.dispatcher.close()
         await self._exit.aclose()
         log.info("daemon_stopped", cut_off=cut, took_s=round(self._clock.monotonic() - began, 3))
 

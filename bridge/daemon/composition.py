@@ -1,0 +1,233 @@
+"""Builds every part below the listeners and opens them in order; the only place that names adapters."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+from bridge.config.functions import function_specs
+from bridge.config.settings import Settings
+from bridge.config.sources import WebhookSettings
+from bridge.core import limits
+from bridge.core.ports import Clock
+from bridge.destinations.spill import Spill
+from bridge.invokers.service import FunctionService
+from bridge.journal.journal import SegmentJournal
+from bridge.journal.outcomes import OutcomesLog
+from bridge.journal.retention import Retention
+from bridge.pipeline.delivery import AsyncDelivery
+from bridge.pipeline.dispatcher import Dispatcher
+from bridge.pipeline.intake import JournalIntake
+from bridge.pipeline.redrive import Redrives
+from bridge.pipeline.replay import Replays
+from bridge.registry.catalog import FunctionCatalog
+from bridge.runtime.logs import FunctionLogs
+from bridge.runtime.pool import WorkerPool
+from bridge.sources.push.signatures import make_verifier
+from bridge.sources.push.webhook import Route
+from bridge.store.ballast import Ballast
+from bridge.store.folder import StateFolder
+from bridge.store.state import open_state
+from bridge.util import logs as log_setup
+
+_PACKAGES: Final = Path(sys.prefix) / "share" / "bridge" / "packages"
+
+Spawn = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
+
+
+class Parts:
+    """Everything a daemon consists of but its listeners, as attributes.
+
+    Args:
+        settings: what is built from; later settings go through `configure`.
+        clock: every part's time.
+        spawn: starts a task whose failure is seen.
+        fail: ends the process at once: the disk can no longer be trusted.
+        exit_stack: closes what was opened, in reverse.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        clock: Clock,
+        spawn: Spawn,
+        fail: Callable[[Exception], None],
+        exit_stack: contextlib.AsyncExitStack,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._spawn = spawn
+        self._fail = fail
+        self._exit = exit_stack
+
+    async def open(self) -> None:
+        """Build and open everything, in order.
+
+        Raises:
+            ConfigError: a folder cannot be read.
+            StoreBusy, StoreError: the state folder cannot be had.
+        """
+        await self._open_store()
+        await self._open_runtime()
+        await self._open_pipeline()
+
+    def configure(self, settings: Settings) -> None:
+        """Take the limits of new settings."""
+        self.service.configure(
+            account_concurrency=settings.invocation.account_concurrency,
+            reserved_total=self.catalog.reserved_total(),
+            sync_wait_s=settings.invocation.sync_wait_s,
+        )
+        self.intake.set_window(deduplication_window(settings))
+        self.retention.configure(
+            retention_s=settings.journal.retention_days * 86_400,
+            retention_bytes=int(settings.journal.retention_gb * limits.GIB),
+        )
+
+    async def _open_store(self) -> None:
+        settings = self._settings.journal
+        self.folder = StateFolder(self._settings.state)
+        await asyncio.to_thread(self.folder.open)
+        self._exit.callback(self.folder.close)
+        log_setup.register_secret(self.folder.token)
+        partition = self.folder.path / "p0"
+        self.ballast = Ballast(partition / "ballast", size_bytes=settings.ballast_mb * limits.MIB)
+        await asyncio.to_thread(self.ballast.ensure)
+        self.state = await open_state(partition, release_ballast=self.ballast.release, on_failure=self._fail)
+        self._exit.push_async_callback(self.state.close)
+        self.outcomes = OutcomesLog(
+            folder=partition / "outcomes", clock=self._clock, retention_s=settings.retention_days * 86_400
+        )
+        await self.outcomes.open()
+        self._exit.push_async_callback(self.outcomes.close)
+        self.journal = SegmentJournal(
+            folder=partition / "journal",
+            segment_bytes=settings.segment_mb * limits.MIB,
+            low_water_bytes=settings.low_water_mb * limits.MIB,
+            on_fatal=self._fail,
+        )
+        await self.journal.open()
+        self._exit.push_async_callback(self.journal.close)
+
+    async def _open_runtime(self) -> None:
+        settings = self._settings
+        self.catalog = await asyncio.to_thread(read_catalog, settings)
+        register_secrets(settings)
+        self.logs = FunctionLogs(
+            self.folder.logs, max_bytes_per_function=settings.runtime.log_mb_per_function * limits.MIB
+        )
+        packages = settings.runtime.packages or (_PACKAGES if _PACKAGES.is_dir() else None)
+        api_port = settings.listen.api.port
+        self.pool = WorkerPool(
+            run_folder=self.folder.run,
+            logs=self.logs,
+            clock=self._clock,
+            workers_max=settings.runtime.workers_max,
+            idle_s=settings.runtime.idle_s,
+            sandbox=settings.runtime.sandbox,
+            packages=packages,
+            deny_paths=(self.folder.path,),
+            deny_ports=(api_port,) if api_port else (),
+            region=settings.region,
+        )
+        await self.pool.open()
+        self._exit.push_async_callback(self.pool.close)
+        self.service = FunctionService(
+            catalog=self.catalog, runtime=self.pool, clock=self._clock, outcomes=self.outcomes
+        )
+
+    async def _open_pipeline(self) -> None:
+        settings, state = self._settings, self.state
+        self.delivery = AsyncDelivery(
+            outcomes=self.outcomes,
+            parked=state.parked,
+            dead_letters=state.dead_letters,
+            destination=Spill(state.dead_letters),
+            clock=self._clock,
+        )
+        self.dispatcher = Dispatcher(
+            service=self.service,
+            delivery=self.delivery,
+            journal=self.journal,
+            outcomes=self.outcomes,
+            parked=state.parked,
+            dead_letters=state.dead_letters,
+            marks=state.marks,
+            clock=self._clock,
+            lane_events_max=settings.journal.lane_events_max,
+            lane_bytes_max=int(settings.journal.lane_gb_max * limits.GIB),
+        )
+        self.intake = JournalIntake(journal=self.journal, dispatcher=self.dispatcher, clock=self._clock)
+        self.replays = Replays(
+            journal=self.journal,
+            outcomes=self.outcomes,
+            dead_letters=state.dead_letters,
+            jobs=state.jobs,
+            invoker=self.service,
+            clock=self._clock,
+            spawn=self._spawn,
+        )
+        self.redrives = Redrives(
+            dead_letters=state.dead_letters,
+            outcomes=self.outcomes,
+            jobs=state.jobs,
+            clock=self._clock,
+            spawn=self._spawn,
+            wake=self.dispatcher.due,
+        )
+        self.retention = Retention(
+            self.journal,
+            clock=self._clock,
+            retention_s=settings.journal.retention_days * 86_400,
+            retention_bytes=int(settings.journal.retention_gb * limits.GIB),
+            unfinished=self.dispatcher.unfinished,
+        )
+        self.configure(settings)
+        await self.dispatcher.open([function.name for function in self.catalog.functions()])
+        await self.intake.open(window_s=deduplication_window(settings))
+        await self.replays.open()
+        await self.redrives.open()
+
+
+def read_catalog(settings: Settings) -> FunctionCatalog:
+    """Return the functions of a file; reads their folders (blocking). Raises ConfigError."""
+    return FunctionCatalog.from_specs(function_specs(settings), region=settings.region, account=settings.account)
+
+
+def read_routes(settings: Settings, clock: Clock) -> list[Route]:
+    """Return the webhook routes of a file. Raises ConfigError."""
+    return [_route(name, source, settings, clock) for name, source in settings.sources.items()]
+
+
+def _route(name: str, source: WebhookSettings, settings: Settings, clock: Clock) -> Route:
+    scheme = source.scheme
+    return Route(
+        name=name,
+        path=source.path,
+        function=source.function,
+        verifier=make_verifier(scheme.scheme, secrets=scheme.reveal(), clock=clock, **scheme.options()),
+        methods=tuple(source.methods or ()),
+        invocation_type=source.invocation_type,
+        body_max_bytes=source.body_max_bytes,
+        deduplicate_s=float(source.deduplicate_s),
+        async_payload_max_bytes=settings.invocation.async_payload_max_bytes,
+    )
+
+
+def deduplication_window(settings: Settings) -> float:
+    """Return the longest time that any route remembers a delivery, in seconds."""
+    return float(max((source.deduplicate_s for source in settings.sources.values()), default=0))
+
+
+def register_secrets(settings: Settings) -> None:
+    """Mask in every log line what the file refers to and does not write."""
+    for function in settings.functions.values():
+        for secret in function.environment.values():
+            if not isinstance(secret.written, str):
+                log_setup.register_secret(secret.reveal())
+    for source in settings.sources.values():
+        for value in source.scheme.reveal():
+            log_setup.register_secret(value)
