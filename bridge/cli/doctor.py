@@ -150,20 +150,16 @@ def _journal(folder: Path, *, repair: bool) -> Iterator[Finding]:
 def _segment_problem(path: Path, *, is_last: bool) -> str:
     """Read every frame of a segment; return what is wrong, or nothing. A torn tail of the last one is no damage."""
     from bridge.core.errors import StoreCorrupt
-    from bridge.journal.segment import recover
+    from bridge.journal.layout import read_mark, recover
 
     try:
         number = int(path.stem, 16)
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        found = recover(path, number=number, floor=read_mark(path.parent, number) if is_last else None)
+    except StoreCorrupt as error:
+        return str(error).removesuffix("; run `bridge doctor`")
     except (OSError, ValueError) as error:
         return f"{path.name} cannot be read ({error})"
-    try:
-        _, end, torn = recover(fd, folder=path.parent, number=number)
-    except (StoreCorrupt, OSError, ValueError) as error:
-        return str(error).removesuffix("; run `bridge doctor`")
-    finally:
-        os.close(fd)
-    return "" if is_last or not torn else f"{path.name} ends in a damaged frame at byte {end}"
+    return "" if is_last or not found.torn else f"{path.name} ends in a damaged frame at byte {found.seal.end}"
 
 
 def _move_aside(path: Path, *, is_last: bool) -> Path:

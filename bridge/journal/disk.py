@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors that go away by themselves when somebody makes room (EFBIG: a file-size limit of the process)."""
 
 
 class Disk:
@@ -17,10 +18,13 @@ class Disk:
 
     def write(self, fd: int, data: bytes, offset: int) -> None:
         """Write all of `data` at `offset`."""
-        view = memoryview(data)
-        while view:
-            written = os.pwrite(fd, view, offset)
-            view, offset = view[written:], offset + written
+        written = os.pwrite(fd, data, offset)
+        while written < len(data):
+            written += os.pwrite(fd, memoryview(data)[written:], offset + written)
+
+    def reserve(self, fd: int, offset: int, length: int) -> None:
+        """Allocate blocks without writing them, so that syncs change less metadata."""
+        os.posix_fallocate(fd, offset, length)
 
     def sync(self, fd: int) -> None:
         """Make written data durable."""
@@ -37,6 +41,21 @@ class Disk:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def replace(self, path: Path, data: bytes) -> None:
+        """Write a whole file, synced, under a temporary name, then rename it (the folder is not synced)."""
+        temporary = path.with_name(f"{path.name}.new")
+        temporary.unlink(missing_ok=True)
+        fd = self.create(temporary)
+        try:
+            self.write(fd, data, 0)
+            self.sync(fd)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+        temporary.rename(path)
 
     def free_bytes(self, folder: Path) -> int:
         """Return the bytes that may still be written on the folder's file system."""

@@ -3,28 +3,32 @@
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, TypeAlias, overload
+from typing import Final, NamedTuple
 
 from bridge.core.errors import StoreError
 from bridge.core.invocation import InvocationType
 from bridge.core.record import Record
 
 MAGIC: Final = 0x4A524231
-HEADER: Final = struct.Struct("<IIQIIQIBBHHH16s")
-"""magic, crc of all that follows it, position, frame length, previous synced end, received ms, payload length, type,
-reserved, source, function and delivery id lengths, request id. The client context is what remains of the frame."""
-HEADER_BYTES: Final = HEADER.size
-_AFTER_CRC: Final = struct.Struct("<QIIQIBBHHH16s")
 _CRC: Final = struct.Struct("<II")
-_PLACE: Final = struct.Struct("<IIQ")
+"""magic, crc of everything behind it; the checksum begins with the frame's place."""
+_BODY: Final = struct.Struct("<IIQIBxHHH16s")
+"""frame length, previous synced end, received ms, payload length, invocation type, lengths of source,
+function and delivery id, request id; then those, then the client context (what remains), then the payload."""
+_HEADER: Final = struct.Struct("<IIIIQIBxHHH16s")
+_LEAD: Final = struct.Struct("<III")
+CHECKED_FROM: Final = _CRC.size
+HEADER_BYTES: Final = _HEADER.size
 
 ROW: Final = struct.Struct("<IIQIIII16s")
 """offset, frame length, received ms, function hash, source hash, payload length, flags, request id."""
 ROW_BYTES: Final = ROW.size
-Row: TypeAlias = tuple[int, int, int, int, int, int, int, bytes]
+ROW_FUNCTION_AT: Final = 16
+"""Byte of the function hash in a row."""
+ROW_ID_AT: Final = 32
+"""Byte of the request id in a row."""
+Row = tuple[int, int, int, int, int, int, int, bytes]
 
 FLAG_EVENT: Final = 1
 """An Event invocation: part of a lane."""
@@ -33,12 +37,47 @@ FLAG_DELIVERY: Final = 2
 
 _TYPES: Final = (InvocationType.EVENT, InvocationType.REQUEST_RESPONSE, InvocationType.DRY_RUN)
 _TYPE_NUMBERS: Final = {kind: number for number, kind in enumerate(_TYPES)}
+_NAME_MAX_BYTES: Final = 0xFFFF
+ID_BYTES: Final = 16
+_PLACE: Final = struct.Struct("<I8s")
+
+
+class FrameBroken(StoreError):
+    """These bytes are no frame of this place."""
+
+
+class Head(NamedTuple):
+    """A frame's checked header."""
+
+    length: int
+    synced_end: int
+    received_ms: int
+    payload_n: int
+    kind: int
+    source_n: int
+    function_n: int
+    delivery_n: int
+    raw_id: bytes
+
+
+def place_seed(segment: int, salt: bytes = bytes(8)) -> int:
+    """Return what the checksums of a segment begin with.
+
+    `salt` is random and kept in the segment's header: a frame of another segment, or one that a sender wrote
+    into a payload, never passes for a frame of this one.
+    """
+    return zlib.crc32(_PLACE.pack(segment, salt))
 
 
 @lru_cache(maxsize=4096)
 def name_hash(name: str) -> int:
     """Return the 32-bit hash by which the index finds a name; a hit is checked against the record."""
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest(), "little")
+
+
+def lane_hash(function: str) -> int:
+    """Return the hash of a target's function name, without the qualifier."""
+    return name_hash(function.partition(":")[0])
 
 
 def id_bytes(request_id: str) -> bytes:
@@ -53,162 +92,115 @@ def id_text(raw: bytes) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _names(source: str, function: str) -> tuple[bytes, bytes, int, int]:
-    return source.encode(), function.encode(), name_hash(function.partition(":")[0]), name_hash(source)
+def _names(source: str, function: str) -> tuple[bytes, int, int, int, int]:
+    """Return both names as bytes, their lengths and their hashes."""
+    names = source.encode(), function.encode()
+    if max(map(len, names)) > _NAME_MAX_BYTES:
+        raise ValueError("a name of a record is longer than 65,535 bytes")
+    return b"".join(names), len(names[0]), len(names[1]), lane_hash(function), name_hash(source)
 
 
 @lru_cache(maxsize=4096)
-def _text(name: bytes) -> str:
-    return name.decode()
+def _name(raw: bytes) -> str:
+    return raw.decode()
 
 
-def encode(record: Record, *, segment: int, offset: int, synced_end: int, received_ms: int) -> tuple[bytes, bytes]:
-    """Return the frame and the index row of a record that will lie at `offset` of `segment`."""
-    source, function, _, _ = _names(record.source, record.function)
-    delivery, context, payload = record.delivery_id.encode(), record.client_context, record.payload
-    raw_id = id_bytes(record.id)
-    size = len(payload)
-    length = HEADER_BYTES + len(source) + len(function) + len(delivery) + len(context) + size
-    head = _AFTER_CRC.pack(
-        segment << 32 | offset,
-        length,
-        synced_end,
-        received_ms,
-        size,
-        _TYPE_NUMBERS[record.invocation_type],
-        0,
-        len(source),
-        len(function),
-        len(delivery),
-        raw_id,
-    )
-    rest = b"".join((head, source, function, delivery, context, payload))
-    row = _row(record, offset=offset, length=length, received_ms=received_ms)
-    return _CRC.pack(MAGIC, zlib.crc32(rest)) + rest, row
-
-
-def _row(record: Record, *, offset: int, length: int, received_ms: int) -> bytes:
-    _, _, function_hash, source_hash = _names(record.source, record.function)
-    flags = FLAG_EVENT if record.invocation_type is InvocationType.EVENT else 0
-    if record.delivery_id:
-        flags |= FLAG_DELIVERY
-    return ROW.pack(
-        offset, length, received_ms, function_hash, source_hash, len(record.payload), flags, id_bytes(record.id)
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """A decoded frame."""
-
-    record: Record
-    length: int
-    synced_end: int
-    received_ms: int
-
-    def row(self, offset: int) -> bytes:
-        """Return its index row (used when an index is rebuilt)."""
-        record = self.record
-        return _row(record, offset=offset, length=self.length, received_ms=self.received_ms)
-
-
-class FrameBroken(StoreError):
-    """These bytes are no frame of this place."""
-
-
-def decode(data: bytes | memoryview, *, segment: int, offset: int) -> Frame:
-    """Return the frame that begins at the start of `data`.
+def encode(record: Record, seed: int, offset: int, synced_end: int, received_ms: int) -> tuple[bytes, bytes]:
+    """Return the frame and the index row of a record that will lie at byte `offset` of a segment.
 
     Raises:
-        FrameBroken: bad magic, length, checksum, or a frame of another place (a recycled file).
+        ValueError: the id is no UUID, or a name is longer than 65,535 bytes.
+    """
+    names, source_n, function_n, function_hash, source_hash = _names(record.source, record.function)
+    payload, context = record.payload, record.client_context
+    payload_n, delivery_n, delivery = len(payload), 0, b""
+    kind, flags = 0, FLAG_EVENT
+    if record.invocation_type is not InvocationType.EVENT:
+        kind, flags = _TYPE_NUMBERS[record.invocation_type], 0
+    if record.delivery_id:
+        delivery = record.delivery_id.encode()
+        delivery_n, flags = len(delivery), flags | FLAG_DELIVERY
+    raw_id = id_bytes(record.id)
+    if len(raw_id) != ID_BYTES or delivery_n > _NAME_MAX_BYTES:
+        raise ValueError("a record needs a UUID as its id and a delivery id of at most 65,535 bytes")
+    length = HEADER_BYTES + source_n + function_n + delivery_n + len(context) + payload_n
+    body = _BODY.pack(length, synced_end, received_ms, payload_n, kind, source_n, function_n, delivery_n, raw_id)
+    checked = b"".join((body, names, delivery, context, payload))
+    row = ROW.pack(offset, length, received_ms, function_hash, source_hash, payload_n, flags, raw_id)
+    return _CRC.pack(MAGIC, zlib.crc32(checked, seed ^ offset)) + checked, row
+
+
+def frame_length(data: bytes | memoryview) -> int:
+    """Return the length that a frame's header claims, 0 when there is no frame."""
+    if len(data) < HEADER_BYTES:
+        return 0
+    magic, _, length = _LEAD.unpack_from(data)
+    return int(length) if magic == MAGIC else 0
+
+
+def check(data: bytes | memoryview, *, seed: int, offset: int) -> Head:
+    """Return the header of the frame that begins at the start of `data`, once its checksum holds.
+
+    Raises:
+        FrameBroken: bad magic, length or checksum, or a frame of another place.
     """
     if len(data) < HEADER_BYTES:
         raise FrameBroken("short header")
-    (
-        magic, crc, position, length, synced_end, received_ms, payload_n, kind, _, source_n, function_n, delivery_n,
-        raw_id,
-    ) = HEADER.unpack_from(data)  # fmt: skip
-    if magic != MAGIC or not HEADER_BYTES <= length <= len(data):
+    magic, crc, *fields = _HEADER.unpack_from(data)
+    head = Head(*fields)
+    if magic != MAGIC or not HEADER_BYTES <= head.length <= len(data):
         raise FrameBroken("no frame")
-    if position != segment << 32 | offset or zlib.crc32(data[8:length]) != crc:
-        raise FrameBroken("wrong checksum, or a frame of another place")
+    if zlib.crc32(memoryview(data)[CHECKED_FROM : head.length], seed ^ offset) != crc:
+        raise FrameBroken("wrong checksum")
+    return head
+
+
+def is_whole(frame: memoryview, length: int, seeded: int) -> bool:
+    """Tell whether `frame` is one of that length; `seeded` is its place: seed ^ offset. The scan's fast check."""
+    if len(frame) != length or length < HEADER_BYTES:
+        return False
+    magic, crc, stored = _LEAD.unpack_from(frame)
+    return bool(magic == MAGIC and stored == length and zlib.crc32(frame[CHECKED_FROM:], seeded) == crc)
+
+
+def unpack(data: bytes | memoryview, *, position: int) -> Record:
+    """Return the record of a frame whose checksum holds."""
+    _, _, length, _, received_ms, payload_n, kind, source_n, function_n, delivery_n, raw_id = _HEADER.unpack_from(data)
     function_at = HEADER_BYTES + source_n
     delivery_at = function_at + function_n
     context_at = delivery_at + delivery_n
     payload_at = length - payload_n
-    record = Record(
+    return Record(
         id=id_text(raw_id),
-        source=_text(bytes(data[HEADER_BYTES:function_at])),
-        function=_text(bytes(data[function_at:delivery_at])),
+        source=_name(bytes(data[HEADER_BYTES:function_at])),
+        function=_name(bytes(data[function_at:delivery_at])),
         invocation_type=_TYPES[kind],
         received_at=received_ms / 1000,
         payload=bytes(data[payload_at:length]),
         client_context=bytes(data[context_at:payload_at]) if payload_at > context_at else b"",
-        delivery_id=str(data[delivery_at:context_at], "utf-8") if context_at > delivery_at else "",
+        delivery_id=str(data[delivery_at:context_at], "utf-8") if delivery_n else "",
         position=position,
     )
-    return Frame(record=record, length=length, synced_end=synced_end, received_ms=received_ms)
 
 
-def frame_length(head: bytes | memoryview) -> int:
-    """Return the length that a frame's header claims, 0 when there is no frame."""
-    if len(head) < HEADER_BYTES or HEADER.unpack_from(head)[0] != MAGIC:
-        return 0
-    return int(HEADER.unpack_from(head)[3])
+def names_of(data: bytes | memoryview) -> tuple[str, str]:
+    """Return source and function of a frame whose checksum holds."""
+    *_, source_n, function_n, _, _ = _HEADER.unpack_from(data)
+    function_at = HEADER_BYTES + source_n
+    return _name(bytes(data[HEADER_BYTES:function_at])), _name(bytes(data[function_at : function_at + function_n]))
 
 
-class Chunk(Sequence[Record]):
-    """Records of one read as columns: a Record is made only for whom asks for one.
-
-    `positions` and `payloads` (views into one buffer) are there at once, checked against their checksums.
-    """
-
-    __slots__ = ("_frames", "payloads", "positions")
-
-    def __init__(self) -> None:
-        self.positions: list[int] = []
-        self.payloads: list[memoryview] = []
-        self._frames: list[memoryview] = []
-
-    def take(self, data: memoryview, rows: Iterable[Row], *, segment: int, start: int) -> None:
-        """Add frames that lie in `data`, the bytes of a segment from `start` on.
-
-        Raises:
-            FrameBroken: a frame is damaged; the ones before it were added.
-        """
-        base = segment << 32
-        for offset, length, _, _, _, size, _, _ in rows:
-            at = offset - start
-            end = at + length
-            magic, crc, position = _PLACE.unpack_from(data, at)
-            if magic != MAGIC or position != base | offset or zlib.crc32(data[at + 8 : end]) != crc:
-                raise FrameBroken(f"wrong checksum at byte {offset}")
-            self.positions.append(position)
-            self.payloads.append(data[end - size : end])
-            self._frames.append(data[at:end])
-
-    def keep(self, wanted: Sequence[int]) -> None:
-        """Keep only the records with those indices."""
-        self.positions = [self.positions[i] for i in wanted]
-        self.payloads = [self.payloads[i] for i in wanted]
-        self._frames = [self._frames[i] for i in wanted]
-
-    def reverse(self) -> None:
-        """Turn the order round."""
-        self.positions.reverse()
-        self.payloads.reverse()
-        self._frames.reverse()
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | list[Record]:
-        """Return a record, or several."""
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        position = self.positions[index]
-        return decode(self._frames[index], segment=position >> 32, offset=position & 0xFFFF_FFFF).record
+def row_of(data: bytes | memoryview, head: Head, *, offset: int) -> bytes:
+    """Return the index row of a checked frame (when an index is rebuilt)."""
+    source, function = names_of(data)
+    flags = (0 if head.kind else FLAG_EVENT) | (FLAG_DELIVERY if head.delivery_n else 0)
+    return ROW.pack(
+        offset,
+        head.length,
+        head.received_ms,
+        lane_hash(function),
+        name_hash(source),
+        head.payload_n,
+        flags,
+        head.raw_id,
+    )

@@ -2,104 +2,162 @@
 
 import os
 import struct
-from collections.abc import Iterable
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+from bridge.core.errors import StoreCorrupt, StoreError, StoreFull
 from bridge.core.record import Record
-from bridge.journal.disk import Disk
-from bridge.journal.frames import FrameBroken, decode, encode, frame_length
+from bridge.journal.disk import NO_SPACE, Disk
+from bridge.journal.frames import FrameBroken, check, encode, id_bytes, place_seed, unpack
 from bridge.journal.segment import Segment
 
 _PREFIX: Final = struct.Struct("<Q")
+"""Journal position, before each frame; the frame's own place is its place in the hold file."""
+
+
+class Held(NamedTuple):
+    """Where a held event lies."""
+
+    position: int
+    path: Path
+    offset: int
+    length: int
+    lane: str
+    payload_bytes: int
+    raw_id: bytes
 
 
 class Holds:
-    """Few events, whole in files, their places in memory: position -> (file, place, lane, payload bytes)."""
+    """Few events, whole in files; their places in memory. `keep` may run in a thread, the rest is the loop's."""
 
     def __init__(self, folder: Path, disk: Disk) -> None:
         self._folder = folder
         self._disk = disk
-        self._places: dict[int, tuple[Path, int, str, int]] = {}
+        self._held: dict[int, Held] = {}
+        self._order: list[int] = []
+        """Positions, ascending."""
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._held)
 
     def open(self) -> None:
-        """Read what is held; an unfinished file (no rename) is ignored: its segment is still there."""
+        """Read what is held; an unfinished file (never renamed) goes: its segment is still there.
+
+        Raises:
+            StoreCorrupt: a hold file is damaged.
+        """
         self._folder.mkdir(mode=0o700, exist_ok=True)
         for leftover in self._folder.glob("*.new"):
             leftover.unlink()
+        self._held.clear()
+        self._order.clear()
         for path in sorted(self._folder.glob("*.hold")):
-            self._index(path)
+            self.show(_scan(path))
 
-    def _index(self, path: Path) -> None:
-        data = path.read_bytes()
-        at = 0
-        while at + _PREFIX.size < len(data):
-            (position,) = _PREFIX.unpack_from(data, at)
-            body = at + _PREFIX.size
-            frame = decode(data[body:], segment=position >> 32, offset=position & 0xFFFF_FFFF)
-            self._places[position] = (path, body, frame.record.lane, len(frame.record.payload))
-            at = body + frame.length
+    def keep(self, segment: Segment, positions: Iterable[int]) -> list[Held]:
+        """Copy events of a segment to a hold file, synced, before the segment goes; blocks.
 
-    def keep(self, segment: Segment, positions: Iterable[int]) -> None:
-        """Copy unfinished events of a segment to a hold file, fsynced, before the segment goes."""
+        Readers do not see them until `show`.
+
+        Raises:
+            StoreFull: no space; StoreError: the file could not be written.
+            StoreCorrupt: an event is damaged.
+        """
         path = self._folder / f"{segment.number:08x}.hold"
-        temporary = path.with_suffix(".new")
-        with temporary.open("wb") as file:
-            for position in positions:
-                offset = position & 0xFFFF_FFFF
-                record = segment.read(offset)
-                frame, _ = encode(
-                    record,
-                    segment=segment.number,
-                    offset=offset,
-                    synced_end=0,
-                    received_ms=round(record.received_at * 1000),
-                )
-                file.write(_PREFIX.pack(position) + frame)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        self._disk.sync_folder(self._folder)
-        self._index(path)
+        seed, parts, at = place_seed(segment.number), list[bytes](), 0
+        for position in positions:
+            record = segment.read(position & 0xFFFF_FFFF)
+            if record is None:
+                continue
+            at += _PREFIX.size
+            received_ms = round(record.received_at * 1000)
+            frame, _ = encode(record, seed, at, 0, received_ms)
+            parts += (_PREFIX.pack(position), frame)
+            at += len(frame)
+        if not parts:
+            return []
+        try:
+            self._disk.replace(path, b"".join(parts))
+            self._disk.sync_folder(self._folder)
+        except OSError as error:
+            kind = StoreFull if error.errno in NO_SPACE else StoreError
+            raise kind(f"unfinished events could not be put aside: {error.strerror}") from error
+        return _scan(path)
+
+    def show(self, held: Sequence[Held]) -> None:
+        """Let readers find these events: their segment is gone, or about to go unseen."""
+        for entry in held:
+            if entry.position not in self._held:
+                insort(self._order, entry.position)
+            self._held[entry.position] = entry
 
     def read(self, position: int) -> Record | None:
-        """Return a held record."""
-        place = self._places.get(position)
-        if place is None:
-            return None
-        path, at, _, _ = place
-        try:
-            with path.open("rb") as file:
-                file.seek(at)
-                data = file.read(8192)
-                length = frame_length(data)
-                if length > len(data):
-                    data += file.read(length - len(data))
-            return decode(data, segment=position >> 32, offset=position & 0xFFFF_FFFF).record
-        except (OSError, FrameBroken):
-            return None
+        """Return a held record.
 
-    def find(self, request_id: str) -> Record | None:
-        """Return a held record by id."""
-        for position in reversed(self._places):
-            record = self.read(position)
-            if record is not None and record.id == request_id:
-                return record
+        Raises:
+            StoreCorrupt: it is damaged.
+        """
+        entry = self._held.get(position)
+        if entry is None:
+            return None
+        try:
+            with entry.path.open("rb") as file:
+                data = os.pread(file.fileno(), entry.length, entry.offset)
+            check(data, seed=place_seed(position >> 32), offset=entry.offset)
+        except FileNotFoundError:
+            return None
+        except FrameBroken as error:
+            raise _damage(entry.path, entry.offset) from error
+        return unpack(data, position=position)
+
+    def find(self, raw_id: bytes) -> Record | None:
+        """Return a held record by the bytes of its id, the newest first."""
+        for position in reversed(self._order):
+            if self._held[position].raw_id == raw_id:
+                return self.read(position)
         return None
 
-    def positions(self, lane: str, *, after: int, limit: int) -> list[tuple[int, int]]:
-        """Return (position, payload bytes) of a lane's held events above `after`."""
-        rows = sorted((p, size) for p, (_, _, name, size) in self._places.items() if name == lane and p > after)
-        return rows[:limit]
+    def positions(self, lane: str, *, after: int, below: int, limit: int) -> list[tuple[int, int]]:
+        """Return (position, payload bytes) of a lane's held events above `after` and below `below`."""
+        rows: list[tuple[int, int]] = []
+        for position in self._order[bisect_right(self._order, after) :]:
+            entry = self._held[position]
+            if position >= below or len(rows) >= limit:
+                break
+            if entry.lane == lane:
+                rows.append((position, entry.payload_bytes))
+        return rows
 
     def release(self, still_unfinished: frozenset[int]) -> None:
         """Forget events that are finished, and delete files that hold none any more."""
-        for position in [p for p in self._places if p not in still_unfinished]:
-            del self._places[position]
-        needed = {path for path, _, _, _ in self._places.values()}
+        self._held = {position: entry for position, entry in self._held.items() if position in still_unfinished}
+        self._order = sorted(self._held)
+        needed = {entry.path for entry in self._held.values()}
         for path in self._folder.glob("*.hold"):
             if path not in needed:
                 path.unlink(missing_ok=True)
+
+
+def _scan(path: Path) -> list[Held]:
+    """Return the places of a hold file's events."""
+    data = memoryview(path.read_bytes())
+    number, at, found = int(path.stem, 16), 0, list[Held]()
+    while at < len(data):
+        offset = at + _PREFIX.size
+        try:
+            head = check(data[offset:], seed=place_seed(number), offset=offset)
+        except FrameBroken as error:
+            raise _damage(path, at) from error
+        (position,) = _PREFIX.unpack_from(data, at)
+        record = unpack(data[offset:], position=position)
+        found.append(
+            Held(position, path, offset, head.length, record.lane, head.payload_n, id_bytes(record.id))
+        )  # fmt: skip
+        at = offset + head.length
+    return found
+
+
+def _damage(path: Path, offset: int) -> StoreCorrupt:
+    return StoreCorrupt(f"hold/{path.name} is damaged at byte {offset}; run `bridge doctor`")

@@ -1,11 +1,8 @@
-"""The log of attempts: appended within one loop pass, synced every 200 ms, found again by the event's position."""
+"""The log of attempts: written within one loop pass, synced every 200 ms, found again by the event's id."""
 
 import asyncio
-import os
-import struct
-import threading
-import zlib
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -13,313 +10,246 @@ import structlog
 
 from bridge.core import limits
 from bridge.core.errors import StoreError
-from bridge.core.invocation import Attempt, AttemptStatus
+from bridge.core.invocation import Attempt
 from bridge.core.ports import Clock
 from bridge.core.record import Record
-from bridge.journal.frames import id_bytes, id_text
+from bridge.journal.attempts import encode, merged
+from bridge.journal.disk import NO_SPACE, Disk
+from bridge.journal.files import Files
+from bridge.journal.frames import id_bytes
+from bridge.journal.outcome_files import OutcomeFile
 
 log = structlog.get_logger("bridge.outcomes")
 
-_HEAD: Final = struct.Struct("<II")
-"""frame length, crc of what follows."""
-_BODY: Final = struct.Struct("<qQIHBxHHHHHHH16s")
-"""position, started ms, duration us, number, status, lengths of function, version, error type, error
-message, log tail, log stream and replay, request id."""
-_ROW: Final = struct.Struct("<q8sIBxxx")
-"""position, start of the request id, offset, status: the index, in memory, and beside a sealed file."""
-_STATUSES: Final = tuple(AttemptStatus)
-_STATUS_NUMBERS: Final = {status: number for number, status in enumerate(_STATUSES)}
-_PASSED: Final = frozenset(
-    _STATUS_NUMBERS[status]
-    for status in (AttemptStatus.OK, AttemptStatus.DEAD, AttemptStatus.FAILED, AttemptStatus.UNKNOWN)
-)
-_REPLAY_FLAG: Final = 0x80
-"""Set in an index row whose attempt belongs to a replay: it says nothing about the lane."""
-_TEXT_MAX: Final = 1024
-_TAIL_OK_MAX: Final = 1024
-_SEGMENT_BYTES: Final = 64 * limits.MIB
+_FILE_MAX_BYTES: Final = 64 * limits.MIB
 _BUFFER_MAX_BYTES: Final = 32 * limits.MIB
-_FEW: Final = 8
-
-
-def encode(attempt: Attempt) -> bytes:
-    """Return an attempt as a frame."""
-    tail_max = limits.LOG_TAIL_MAX_BYTES if attempt.error_type else _TAIL_OK_MAX
-    parts = (
-        attempt.function.encode(),
-        attempt.version.encode(),
-        attempt.error_type.encode("utf-8", "replace")[:_TEXT_MAX],
-        attempt.error_message.encode("utf-8", "replace")[:_TEXT_MAX],
-        attempt.log_tail[-tail_max:],
-        attempt.log_stream.encode(),
-        attempt.replay.encode(),
-    )
-    body = _BODY.pack(
-        attempt.position,
-        int(attempt.started_at * 1000),
-        min(int(attempt.duration_ms * 1000), 0xFFFF_FFFF),
-        min(attempt.number, 0xFFFF),
-        _STATUS_NUMBERS[attempt.status],
-        *map(len, parts),
-        id_bytes(attempt.request_id),
-    ) + b"".join(parts)
-    return _HEAD.pack(_HEAD.size + len(body), zlib.crc32(body)) + body
-
-
-def decode(data: bytes | memoryview) -> tuple[Attempt, int]:
-    """Return the attempt at the start of `data` and its frame's length; raises StoreError when there is none."""
-    if len(data) < _HEAD.size + _BODY.size:
-        raise StoreError("short frame")
-    length, crc = _HEAD.unpack_from(data)
-    if not _HEAD.size + _BODY.size <= length <= len(data) or zlib.crc32(data[_HEAD.size : length]) != crc:
-        raise StoreError("damaged frame")
-    position, started_ms, duration_us, number, status, *sizes, raw_id = _BODY.unpack_from(data, _HEAD.size)
-    at = _HEAD.size + _BODY.size
-    parts = []
-    for size in sizes:
-        parts.append(bytes(data[at : at + size]))
-        at += size
-    function, version, error_type, error_message, log_tail, log_stream, replay = parts
-    attempt = Attempt(
-        position=position,
-        request_id=id_text(raw_id),
-        function=function.decode(),
-        number=number,
-        status=_STATUSES[status],
-        started_at=started_ms / 1000,
-        duration_ms=duration_us / 1000,
-        version=version.decode(),
-        error_type=error_type.decode("utf-8", "replace"),
-        error_message=error_message.decode("utf-8", "replace"),
-        log_tail=log_tail,
-        log_stream=log_stream.decode("utf-8", "replace"),
-        replay=replay.decode(),
-    )
-    return attempt, length
-
-
-class _File:
-    """One file of the log with its index rows."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self.rows = bytearray()
-        self.end = 0
-        self.newest_ms = 0
-
-    @property
-    def number(self) -> int:
-        return int(self.path.stem, 16)
-
-    def recover(self) -> None:
-        """Read the file frame by frame; cut what is torn (a lost outcome means one more attempt, never a loss)."""
-        sealed = self.path.with_suffix(".idx")
-        size = os.fstat(self.fd).st_size
-        if sealed.exists():
-            data = sealed.read_bytes()
-            newest_ms, end, crc = struct.unpack_from("<QQI", data)
-            if end == size and zlib.crc32(data[20:]) == crc:
-                self.rows, self.end, self.newest_ms = bytearray(data[20:]), end, newest_ms
-                return
-        view = memoryview(os.pread(self.fd, size, 0)) if size <= 4 * _SEGMENT_BYTES else memoryview(b"")
-        while self.end < size:
-            try:
-                attempt, length = decode(view[self.end :])
-            except StoreError:
-                log.warning("outcomes_cut", file=self.path.name, offset=self.end, lost_bytes=size - self.end)
-                os.ftruncate(self.fd, self.end)
-                os.fsync(self.fd)
-                break
-            self.note(attempt, length)
-
-    def note(self, attempt: Attempt, length: int) -> None:
-        """Index a frame that lies at the end."""
-        flag = _REPLAY_FLAG if attempt.replay and attempt.status not in _LIVE else 0
-        self.rows += _ROW.pack(
-            attempt.position, id_bytes(attempt.request_id)[:8], self.end, _STATUS_NUMBERS[attempt.status] | flag
-        )
-        self.end += length
-        self.newest_ms = max(self.newest_ms, int(attempt.started_at * 1000))
-
-    def seal(self) -> None:
-        """Write the index beside the file."""
-        rows = bytes(self.rows)
-        data = struct.pack("<QQI", self.newest_ms, self.end, zlib.crc32(rows)) + rows
-        temporary = self.path.with_suffix(".new")
-        temporary.write_bytes(data)
-        temporary.rename(self.path.with_suffix(".idx"))
-
-    def offsets(self, ids: frozenset[bytes]) -> Iterator[int]:
-        """Yield the offsets of the attempts of those request ids (their first 8 bytes), oldest first."""
-        rows = bytes(self.rows)
-        if len(ids) > _FEW:
-            for _, start, offset, _ in _ROW.iter_unpack(rows):
-                if start in ids:
-                    yield offset
-            return
-        found = []
-        for wanted in ids:
-            at = rows.find(wanted)
-            while at >= 0:
-                if at % _ROW.size == 8:
-                    found.append(_ROW.unpack_from(rows, at - 8)[2])
-                at = rows.find(wanted, at + 1)
-        yield from sorted(found)
-
-    def read(self, offset: int) -> Attempt:
-        data = os.pread(self.fd, 8192, offset)
-        length = _HEAD.unpack_from(data)[0]
-        if length > len(data):
-            data = os.pread(self.fd, length, offset)
-        return decode(data)[0]
-
-
-_LIVE: Final = frozenset(AttemptStatus) - {AttemptStatus.REPLAYED_OK, AttemptStatus.REPLAYED_FAILED}
+"""Attempts that wait for room on the disk; beyond it the oldest are dropped, and counted."""
+_CLOCKS_APART_MS: Final = 60_000
+"""An attempt may seem to start before its event arrived: the wall clock was set back between two runs."""
 
 
 class OutcomesLog:
-    """`ports.Outcomes` on disk."""
+    """`ports.Outcomes` on disk. All methods but `for_events` and `finished` are for the loop's thread.
 
-    def __init__(self, *, folder: Path, clock: Clock, retention_s: float) -> None:
+    Args:
+        folder: where the files live; made if need be (0700).
+        retention_s: a file goes when its latest attempt is older, seconds.
+        on_fatal: called once when a sync failed: from then on `flush` raises.
+        file_max_bytes: size at which a new file begins.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path,
+        clock: Clock,
+        retention_s: float,
+        on_fatal: Callable[[Exception], None] | None = None,
+        file_max_bytes: int = _FILE_MAX_BYTES,
+        disk: Disk | None = None,
+    ) -> None:
         self._folder = folder
         self._clock = clock
         self._retention_s = retention_s
-        self._files: list[_File] = []
-        self._buffer: list[tuple[Attempt, bytes]] = []
+        self._on_fatal = on_fatal
+        self._file_max_bytes = file_max_bytes
+        self._disk = disk or Disk()
+        self._cache = Files(files_max=16, indexes_max_bytes=16 * limits.MIB)
+        self._files: tuple[OutcomeFile, ...] = ()
+        """Oldest first; the last one takes what is appended."""
+        self._unsealed: list[OutcomeFile] = []
+        self._buffer: deque[tuple[Attempt, bytes]] = deque()
         self._buffered_bytes = 0
-        self._writing = False
-        self._dirty = False
-        self._failing = False
-        self._lock = threading.Lock()
-        """Appends come from the loop, look-ups from threads: both write what is buffered first."""
+        self._scheduled = False
+        self._is_dirty = False
+        self._is_waiting = False
+        self._broken: Exception | None = None
+        self._syncing = asyncio.Lock()
         self.dropped = 0
+        """Attempts that were never written because the disk was full for too long."""
+
+    # --- life ---------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Read the index of what is there."""
-        await asyncio.to_thread(self._recover)
+        """Read the indexes of what is there.
 
-    def _recover(self) -> None:
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in sorted(self._folder.glob("*.out")):
-            file = _File(path)
-            file.recover()
-            self._files.append(file)
-        if not self._files:
-            self._files.append(_File(self._folder / f"{1:08x}.out"))
-
-    def append(self, attempt: Attempt) -> None:
-        """Write within this loop pass. See ports.Outcomes."""
-        frame = encode(attempt)
-        with self._lock:
-            self._buffer.append((attempt, frame))
-            self._buffered_bytes += len(frame)
-            while self._buffered_bytes > _BUFFER_MAX_BYTES:
-                self._buffered_bytes -= len(self._buffer.pop(0)[1])
-                self.dropped += 1
-        if not self._writing:
-            self._writing = True
-            asyncio.get_running_loop().call_soon(self._write)
-
-    def _write(self) -> None:
-        with self._lock:
-            self._writing = False
-            if self._buffer and self._files:
-                self._write_buffer()
-
-    def _write_buffer(self) -> None:
-        file = self._files[-1]
-        buffer = list(self._buffer)
-        data = b"".join(frame for _, frame in buffer)
+        Raises:
+            StoreError: the folder or its newest file could not be read or made.
+        """
         try:
-            view, at = memoryview(data), file.end
-            while view:
-                written = os.pwrite(file.fd, view, at)
-                view, at = view[written:], at + written
+            self._files = await asyncio.to_thread(self._recover)
         except OSError as error:
-            if not self._failing:
-                self._failing = True
-                log.warning("outcomes_waiting", error=error.strerror)
-            return  # tried again at the next append or sync
-        if self._failing:
-            self._failing = False
-            log.info("outcomes_resumed")
-        for attempt, frame in buffer:
-            file.note(attempt, len(frame))
-        del self._buffer[: len(buffer)]
-        self._buffered_bytes -= len(data)
-        self._dirty = True
-        if file.end > _SEGMENT_BYTES:
-            self._roll(file)
+            raise StoreError(f"the outcomes in {self._folder} could not be opened: {error.strerror}") from error
 
-    def _roll(self, file: _File) -> None:
-        os.fdatasync(file.fd)
-        file.seal()
-        self._files.append(_File(self._folder / f"{file.number + 1:08x}.out"))
-        oldest_ms = (self._clock.time() - self._retention_s) * 1000
-        while len(self._files) > 1 and self._files[0].newest_ms < oldest_ms:
-            gone = self._files.pop(0)
-            os.close(gone.fd)
-            gone.path.with_suffix(".idx").unlink(missing_ok=True)
-            gone.path.unlink(missing_ok=True)
+    def _recover(self) -> tuple[OutcomeFile, ...]:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for leftover in self._folder.glob("*.new"):
+            leftover.unlink()
+        files = [OutcomeFile(path, files=self._cache) for path in sorted(self._folder.glob("*.out"))]
+        for file in files:
+            if not file.open_sealed():
+                file.recover(self._disk)
+                if file is not files[-1]:
+                    file.seal(self._disk)
+        if files and files[-1].is_sealed and files[-1].end < self._file_max_bytes:
+            files[-1].resume()
+        if not files or files[-1].is_sealed:
+            files.append(self._created(files[-1].number + 1 if files else 1))
+            self._disk.sync_folder(self._folder)
+        return tuple(files)
+
+    def _created(self, number: int) -> OutcomeFile:
+        file = OutcomeFile(self._folder / f"{number:08x}.out", files=self._cache)
+        file.create(self._disk)
+        return file
+
+    def configure(self, *, retention_s: float) -> None:
+        """Take a new limit."""
+        self._retention_s = retention_s
 
     async def run(self) -> None:
-        """Sync every 200 ms, for ever; for the supervisor."""
+        """Sync every 200 ms and delete what is too old, one file a second at most; for the supervisor."""
+        deleted_at = self._clock.monotonic()
         while True:
             await self._clock.sleep(limits.OUTCOME_SYNC_S)
-            if self._dirty or self._buffer:
+            if self._is_dirty or self._buffer:
                 await self.flush()
-
-    async def flush(self) -> None:
-        """Return once everything appended so far is synced (or the disk is full: then it stays buffered)."""
-        self._write()
-        if self._dirty and self._files:
-            self._dirty = False
-            await asyncio.to_thread(os.fdatasync, self._files[-1].fd)
+            if self._clock.monotonic() - deleted_at >= 1.0:
+                deleted_at = self._clock.monotonic()
+                await self._expire()
 
     async def close(self) -> None:
         """Sync and release; twice is fine."""
         if not self._files:
             return
-        await self.flush()
+        try:
+            await self.flush()
+        except StoreError as error:
+            log.warning("outcomes_unsynced", error=str(error))
+        else:
+            await asyncio.to_thread(self._seal, self._files[-1])
         for file in self._files:
-            os.close(file.fd)
-        self._files.clear()
+            file.close()
+        self._files = ()
+        self._cache.clear()
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def append(self, attempt: Attempt) -> None:
+        """Write within this loop pass. See ports.Outcomes.
+
+        On a full disk it waits in memory, up to 32 MiB; an attempt that is lost there was still handled.
+        """
+        frame = encode(attempt)
+        self._buffer.append((attempt, frame))
+        self._buffered_bytes += len(frame)
+        while self._buffered_bytes > _BUFFER_MAX_BYTES:
+            self._buffered_bytes -= len(self._buffer.popleft()[1])
+            self.dropped += 1
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._write)
+
+    def _write(self) -> None:
+        self._scheduled = False
+        if not self._buffer or not self._files:
+            return
+        try:
+            if self._files[-1].end >= self._file_max_bytes:
+                self._roll()
+            self._files[-1].write([frame for _, frame in self._buffer], self._disk)
+        except OSError as error:
+            if not self._is_waiting:
+                self._is_waiting = True
+                log.warning("outcomes_waiting", error=error.strerror, is_full=error.errno in NO_SPACE)
+            return  # tried again at the next append and at the next sync
+        if self._is_waiting:
+            self._is_waiting = False
+            log.info("outcomes_resumed", dropped=self.dropped)
+        self._buffer.clear()
+        self._buffered_bytes = 0
+        self._is_dirty = True
+
+    def _roll(self) -> None:
+        """Go on in a new file; the full one is synced and sealed with the next sync."""
+        full = self._files[-1]
+        self._files = (*self._files, self._created(full.number + 1))
+        self._unsealed.append(full)
+
+    async def flush(self) -> None:
+        """Return once what was written is synced. See ports.Outcomes.
+
+        On a full disk it returns all the same: what could not be written stays in memory and is tried again.
+
+        Raises:
+            StoreError: a sync failed, now or earlier; it is never tried again.
+        """
+        async with self._syncing:
+            self._write()
+            if self._broken is not None:
+                raise StoreError(f"outcomes cannot be synced any more: {self._broken}")
+            if not self._is_dirty or not self._files:
+                return
+            self._is_dirty = False
+            unsealed, self._unsealed = self._unsealed, []
+            try:
+                await asyncio.to_thread(self._sync, unsealed, self._files[-1])
+            except OSError as error:
+                self._broken = error
+                if self._on_fatal is not None:
+                    self._on_fatal(error)
+                raise StoreError(f"outcomes could not be synced: {error}") from error
+
+    def _sync(self, unsealed: list[OutcomeFile], active: OutcomeFile) -> None:
+        for file in unsealed:
+            file.sync(self._disk)
+        active.sync(self._disk)
+        if not unsealed:
+            return
+        self._disk.sync_folder(self._folder)
+        for file in unsealed:
+            self._seal(file)
+
+    def _seal(self, file: OutcomeFile) -> None:
+        try:
+            file.seal(self._disk)
+        except OSError as error:  # it stays in memory, and is read again at the next start
+            log.warning("outcomes_index_unwritten", file=file.path.name, error=error.strerror)
+
+    async def _expire(self) -> None:
+        oldest_ms = (self._clock.time() - self._retention_s) * 1000
+        if len(self._files) > 1 and self._files[0].is_sealed and self._files[0].newest_ms < oldest_ms:
+            gone, self._files = self._files[0], self._files[1:]
+            await asyncio.to_thread(gone.delete)
+
+    # --- reading ------------------------------------------------------------------------------
 
     def for_events(self, records: Iterable[Record]) -> dict[int, list[Attempt]]:
-        """Return the attempts of each record by position. See ports.Outcomes."""
-        wanted = list(records)
+        """Return the attempts of each record by position. See ports.Outcomes. For any thread."""
+        wanted = {record.id: record for record in records}
         if not wanted:
             return {}
-        self._write()
-        positions = {record.id: record.position for record in wanted}
-        ids = frozenset(id_bytes(request_id)[:8] for request_id in positions)
-        oldest_ms = min(record.received_at for record in wanted) * 1000
-        found: dict[int, list[Attempt]] = {}
-        for file in list(self._files):
-            if file.newest_ms < oldest_ms - 1000:
+        found: dict[str, list[Attempt]] = {request_id: [] for request_id in wanted}
+        # What waits in memory first: it may move to the file meanwhile, and is then seen twice, not never.
+        waiting = [attempt for attempt, _ in tuple(self._buffer) if attempt.request_id in wanted]
+        starts = frozenset(id_bytes(request_id)[:8] for request_id in wanted)
+        oldest_ms = min(record.received_at for record in wanted.values()) * 1000 - _CLOCKS_APART_MS
+        for file in self._files:
+            if file.newest_ms < oldest_ms:
                 continue
-            for offset in file.offsets(ids):
-                attempt = file.read(offset)
-                if attempt.request_id in positions:
-                    found.setdefault(positions[attempt.request_id], []).append(attempt)
-        return {position: _merged(attempts) for position, attempts in found.items()}
+            try:
+                for attempt in file.attempts(starts):
+                    if attempt.request_id in wanted:
+                        found[attempt.request_id].append(attempt)
+            except FileNotFoundError:
+                continue  # retention took it
+        for attempt in waiting:
+            found[attempt.request_id].append(attempt)
+        return {wanted[request_id].position: merged(rows) for request_id, rows in found.items() if rows}
 
     def finished(self, *, after: int) -> set[int]:
-        """Return positions that their lane has passed. See ports.Outcomes."""
-        return {
-            position
-            for file in self._files
-            for position, _, _, status in _ROW.iter_unpack(bytes(file.rows))
-            if position > after and status in _PASSED
-        }
-
-
-def _merged(attempts: list[Attempt]) -> list[Attempt]:
-    """Leave out STARTED rows whose attempt has an outcome."""
-    ended = {(a.number, a.replay, round(a.started_at, 3)) for a in attempts if a.status is not AttemptStatus.STARTED}
-    return [
-        a
-        for a in attempts
-        if a.status is not AttemptStatus.STARTED or (a.number, a.replay, round(a.started_at, 3)) not in ended
-    ]
+        """Return positions that their lane has passed. See ports.Outcomes. For any thread."""
+        found: set[int] = set()
+        for file in self._files:
+            found |= file.passed(after=after)
+        return found

@@ -1,14 +1,13 @@
 """Retention: the oldest segments go by age and size, slowly, and take no unfinished event with them."""
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 
+from bridge.core.errors import StoreFull
 from bridge.core.ports import Clock
 from bridge.journal.journal import SegmentJournal
-from bridge.journal.segment import Segment
 
 log = structlog.get_logger("bridge.retention")
 
@@ -30,12 +29,14 @@ class Retention:
         retention_s: float,
         retention_bytes: int,
         unfinished: Callable[[int, int], Sequence[int]],
+        release_ballast: Callable[[], None] | None = None,
     ) -> None:
         self._journal = journal
         self._clock = clock
         self._retention_s = retention_s
         self._retention_bytes = retention_bytes
         self._unfinished = unfinished
+        self._release_ballast = release_ballast
         self._paused_until = 0.0
         self._offset = clock.stepped() - clock.monotonic()
 
@@ -47,7 +48,14 @@ class Retention:
     async def run(self) -> None:
         """Delete what is due, for ever; for the supervisor."""
         while True:
-            deleted = await self.step()
+            try:
+                deleted = await self.step()
+            except StoreFull as error:
+                # The hold file found no room: the next step has what the ballast left.
+                log.warning("retention_waiting", error=str(error))
+                if self._release_ballast is not None:
+                    self._release_ballast()
+                deleted = True
             await self._clock.sleep(_PAUSE_S if deleted else _IDLE_S)
 
     async def step(self) -> bool:
@@ -58,7 +66,7 @@ class Retention:
             return False
         segment = self._journal.segments[0]
         unfinished = self._unfinished(segment.base, (segment.number + 1) << 32)
-        await asyncio.to_thread(self._delete, segment, unfinished)
+        await self._journal.drop_oldest(unfinished)
         log.info("segment_deleted", segment=f"{segment.number:08x}", evacuated=len(unfinished))
         return True
 
@@ -79,13 +87,7 @@ class Retention:
             return False
         if sum(segment.end for segment in segments) > self._retention_bytes:
             return True
-        newest_at = oldest.row(oldest.count - 1)[2] / 1000 if oldest.count else 0.0
-        return newest_at < self._clock.time() - self._retention_s
-
-    def _delete(self, segment: Segment, unfinished: Sequence[int]) -> None:
-        if unfinished:
-            self._journal.holds.keep(segment, unfinished)
-        self._journal.drop_oldest()
+        return oldest.newest_ms / 1000 < self._clock.time() - self._retention_s
 
     def _release_holds(self) -> None:
         if len(self._journal.holds):

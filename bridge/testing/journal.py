@@ -129,8 +129,17 @@ class MemoryOutcomes:
         for attempt in self.attempts:
             if attempt.request_id in positions:
                 found.setdefault(positions[attempt.request_id], []).append(attempt)
-        return found
+        return {position: _ended(attempts) for position, attempts in found.items()}
 
     def finished(self, *, after: int) -> set[int]:
         """Return positions that their lane has passed."""
-        return {a.position for a in self.attempts if a.position > after and a.status in _PASSED and not a.replay}
+        return {a.position for a in self.attempts if a.position > after and a.status in _PASSED}
+
+
+def _ended(attempts: list[Attempt]) -> list[Attempt]:
+    """Leave out the STARTED rows of attempts that have ended."""
+    ended = {(a.number, a.replay, a.started_at) for a in attempts if a.status is not AttemptStatus.STARTED}
+    kept = (
+        a for a in attempts if a.status is not AttemptStatus.STARTED or (a.number, a.replay, a.started_at) not in ended
+    )
+    return sorted(kept, key=lambda a: a.started_at)
