@@ -47,6 +47,10 @@ class Fleet:
         """True when its invocations are short enough."""
         return self.mean_s < AHEAD_MEAN_MAX_S
 
+    def fills(self, cores: int) -> bool:
+        """True when its invocations are short and keep all cores busy: another worker would only add switches."""
+        return self.may_send_ahead and len(self.workers) - len(self.idle) >= cores
+
     def room_ahead(self) -> int:
         """How many further frames its busy workers may be sent."""
         if not self.may_send_ahead:

@@ -38,6 +38,8 @@ YIELD_AFTER_S: Final = 0.1
 """A function without any worker waits this long before a busy one of another function is given up for it."""
 WORKER_ESTIMATE_BYTES: Final = 96 * limits.MIB
 WORKERS_PER_CORE: Final = 32
+STARTING_PER_CORE: Final = 2
+"""Workers of one version that may be on their way at once, a core."""
 
 
 _OK: Final = ResultKind.OK
@@ -105,6 +107,7 @@ class WorkerPool:
         self._fleets: dict[tuple[str, str], Fleet] = {}
         self._workers: dict[int, Worker] = {}
         self._busy: set[Worker] = set()
+        self._cores = os.cpu_count() or 1
         self._count = 0
         """Workers that live or start; those being ended do not count."""
         self._tasks: set[asyncio.Task[None]] = set()
@@ -187,8 +190,10 @@ class WorkerPool:
         own = 0
         if fleet is not None:
             own = len(fleet.idle) - len(fleet.waiting)
-            if room == 0:
+            if room == 0 or fleet.fills(self._cores):
                 own += fleet.room_ahead()
+            # Workers start a few at a time: a burst of short invocations is over before the sixtieth stands.
+            room = min(room, max(0, self._cores * STARTING_PER_CORE - fleet.starting))
         others = sum(len(other.idle) for other in self._fleets.values() if other is not fleet)
         return max(0, own + room + others)
 
@@ -223,11 +228,14 @@ class WorkerPool:
         fleet.free_slots.clear()
 
     def _dispatch(self, fleet: Fleet, job: Job) -> None:
-        if fleet.idle:
+        may_go_ahead = job.invocation.ahead and not fleet.waiting
+        if may_go_ahead and fleet.fills(self._cores) and (worker := fleet.least_loaded()) is not None:
+            self._send_ahead(worker, job)
+        elif fleet.idle:
             self._run(fleet.idle.pop(), job)
         elif self._count < self._workers_max or self._give_up_idle():
             self._start(fleet, job)
-        elif job.invocation.ahead and not fleet.waiting and (worker := fleet.least_loaded()) is not None:
+        elif may_go_ahead and (worker := fleet.least_loaded()) is not None:
             self._send_ahead(worker, job)
         elif len(fleet.waiting) >= WAITING_MAX:
             raise RuntimeUnavailable(f"{WAITING_MAX} invocations of {fleet.version.name} already wait for a worker")

@@ -249,11 +249,13 @@ class Worker(asyncio.BufferedProtocol):
         The counter decides each race: whoever reads a token, owns a frame; the worker takes from the front, so
         the tokens that are left stand for the last ones.
         """
-        unsent = len(self.outbox)
-        self.outbox.clear()
+        written = len(self.jobs) - len(self.outbox)
+        kept = self.outbox[:1] if not written else []  # the front job stays: it is the one that runs next
+        unsent = len(self.outbox) - len(kept)
+        self.outbox[:] = kept
         taken = 0
         with contextlib.suppress(OSError):  # empty (EAGAIN)
-            while taken < len(self.jobs) - unsent:
+            while taken < written - 1:
                 os.eventfd_read(self._tokens)
                 taken += 1
         self.skipping += taken
