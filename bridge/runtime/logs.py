@@ -24,6 +24,7 @@ STREAMS_MAX: Final = 200
 OPEN_MAX: Final = 64
 FOLLOW_S: Final = 1.0
 READ_BACK_BYTES: Final = 1024 * 1024
+_ROTATED: Final = re.compile(r"\.log\.\d+$")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 Line = tuple[float, str, str]
@@ -263,12 +264,14 @@ class FunctionLogs:
 
     def _new(self, function: str, offsets: dict[Path, int]) -> list[Line]:
         parts = []
-        for path in self._paths(function):
+        paths = self._paths(function)
+        rotated = [path for path in paths if _ROTATED.search(path.name)]
+        for path in (*rotated, *(path for path in paths if path not in rotated)):
             with contextlib.suppress(OSError):
+                if path not in offsets and path in rotated:  # what was read of it, was read under its first name
+                    offsets[path] = offsets.pop(path.with_name(path.name.rpartition(".")[0]), 0)
                 size = path.stat().st_size
                 start = offsets.get(path, 0)
-                if re.search(r"\.log\.\d+$", path.name) and path not in offsets:
-                    start = offsets.pop(path.with_name(path.name.rpartition(".")[0]), 0)
                 if size > start:
                     parts.append(_parse(path, start, size, None))
                 offsets[path] = size

@@ -440,7 +440,7 @@ class WorkerPool:
             return
         worker.is_finished = True
         fleet = worker.fleet
-        unstarted = worker.take_back() if worker.is_ready else []
+        unstarted = worker.take_back(is_dead=True) if worker.is_ready else []
         worker.drain_log()
         while worker.jobs:
             self._fail(worker, worker.jobs.popleft())

@@ -243,24 +243,24 @@ class Worker(asyncio.BufferedProtocol):
             self.outbox.clear()
             self.write(data)
 
-    def take_back(self) -> list[Job]:
+    def take_back(self, *, is_dead: bool = False) -> list[Job]:
         """Take back the frames that the worker has not started, in order; it will throw them away.
 
         The counter decides each race: whoever reads a token, owns a frame; the worker takes from the front, so
-        the tokens that are left stand for the last ones.
+        the tokens that are left stand for the last ones. The front job of a living worker stays, started or
+        not: it runs next. A dead one's is taken back if its token is left: it never started.
         """
+        kept = 0 if is_dead else 1
         written = len(self.jobs) - len(self.outbox)
-        kept = self.outbox[:1] if not written else []  # the front job stays: it is the one that runs next
-        unsent = len(self.outbox) - len(kept)
-        self.outbox[:] = kept
+        unsent = min(len(self.outbox), len(self.jobs) - kept)
+        del self.outbox[len(self.outbox) - unsent :]
         taken = 0
         with contextlib.suppress(OSError):  # empty (EAGAIN)
-            while taken < written - 1:
+            while taken < written - kept:
                 os.eventfd_read(self._tokens)
                 taken += 1
         self.skipping += taken
-        count = taken + unsent
-        jobs = [self.jobs.pop() for _ in range(count)]
+        jobs = [self.jobs.pop() for _ in range(taken + unsent)]
         jobs.reverse()
         for job in jobs:
             job.worker = None

@@ -1,0 +1,408 @@
+"""Which worker runs what: reuse, limits, fairness, frames sent ahead, code that changes, processes that vanish."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from bridge.core.errors import RuntimeUnavailable
+from bridge.core.invocation import ResultKind
+from bridge.runtime.logs import FunctionLogs
+from bridge.runtime.pool import WorkerPool
+from bridge.runtime.spawner import ProcessFile, start_time
+from bridge.util.clocks import SystemClock
+from tests.harness import wait_until
+from tests.unit.runtime.conftest import Runner
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+PID = {"code": "import os; answer = os.environ['AWS_LAMBDA_LOG_STREAM_NAME']"}
+
+
+async def in_order(*works):
+    """Start the works one after the other and return the results."""
+    tasks = []
+    for work in works:
+        tasks.append(asyncio.ensure_future(work))
+        await asyncio.sleep(0)
+    return await asyncio.gather(*tasks)
+
+
+async def test_a_warm_worker_is_used_again(runner):
+    assert (await runner.run("app.run", PID)).payload == (await runner.run("app.run", PID)).payload
+
+
+async def test_one_event_at_a_time_per_worker(runner):
+    results = await asyncio.gather(*(runner.run("app.sleep", 0.05) for _ in range(4)))
+
+    assert len({result.log_stream for result in results}) == 4
+
+
+async def test_workers_are_bounded_and_the_rest_waits(runner):
+    most = 0
+
+    async def one():
+        nonlocal most
+        result = await runner.run("app.sleep", 0.02)
+        most = max(most, runner.pool._count)
+        return result.log_stream
+
+    streams = await asyncio.gather(*(one() for _ in range(40)))
+
+    assert len(set(streams)) == most == 8
+
+
+async def test_an_idle_worker_makes_room_for_another_function(runner):
+    await asyncio.gather(*(runner.run("app.sleep", 0.05) for _ in range(8)))
+    assert runner.pool._count == 8
+
+    assert await runner.value("app.echo", 1, name="other") == 1
+    assert runner.pool._count == 8
+
+
+async def test_a_busy_function_yields_to_one_that_has_no_worker(runner):
+    stop = asyncio.Event()
+
+    async def keep_busy():
+        while not stop.is_set():
+            await runner.run("app.sleep", 0.02)
+
+    busy = [asyncio.ensure_future(keep_busy()) for _ in range(20)]
+    await wait_until(lambda: runner.pool._count == 8, 5, "all workers are busy")
+    began = time.monotonic()
+
+    assert await runner.value("app.echo", 1, name="other") == 1
+    assert time.monotonic() - began < 2
+    stop.set()
+    await asyncio.gather(*busy)
+
+
+async def test_free_slots(runner):
+    version = runner.version("app.sleep")
+    assert runner.pool.free_slots(version) > 0
+    tasks = [asyncio.ensure_future(runner.run("app.sleep", 0.3)) for _ in range(8)]
+    await asyncio.sleep(0)
+    assert runner.pool.free_slots(version) == 0
+    tasks.append(asyncio.ensure_future(runner.run("app.sleep", 0.01)))
+    await asyncio.gather(*tasks)
+
+    assert runner.pool.free_slots(version) == 8
+
+
+async def test_on_free_is_called_when_a_slot_becomes_free(runner):
+    calls = []
+    runner.pool.on_free(lambda: calls.append(1))
+    try:
+        await runner.run("app.echo", 1)
+        assert calls
+    finally:
+        runner.pool._callbacks.pop()
+
+
+async def test_other_revisions_never_share_workers(runner):
+    a = await runner.run("app.echo", 1, revision="a")
+    b = await runner.run("app.echo", 1, revision="b")
+
+    assert a.log_stream != b.log_stream
+
+
+async def test_retire_ends_idle_workers_of_other_revisions(runner):
+    old = await runner.run("app.echo", 1, revision="a")
+    kept = await runner.run("app.echo", 1, revision="b")
+
+    runner.pool.retire("sample", keep_revision="b")
+    await wait_until(lambda: len(runner.pool._workers) == 1, 2, "the old one is gone")
+
+    assert (await runner.run("app.echo", 1, revision="b")).log_stream == kept.log_stream
+    assert (await runner.run("app.echo", 1, revision="a")).log_stream != old.log_stream
+
+
+async def test_retire_lets_the_running_one_end_on_the_old_code(runner, tmp_path):
+    (tmp_path / "app.py").write_text("import time\ndef f(e, c):\n  time.sleep(0.2)\n  return 'old'\n")
+    tmp_path.chmod(0o755)
+    running = asyncio.ensure_future(runner.value("app.f", code=str(tmp_path), revision="1"))
+    await asyncio.sleep(0.1)
+    (tmp_path / "app.py").write_text("def f(e, c): return 'new'\n")
+    runner.pool.retire("sample", keep_revision="2")
+
+    assert await runner.value("app.f", code=str(tmp_path), revision="2") == "new"
+    assert await running == "old"
+    await wait_until(lambda: len(runner.pool._workers) == 1, 2, "the old worker is gone")
+
+
+async def test_a_cancel_kills_the_worker(runner):
+    task = asyncio.ensure_future(runner.run("app.sleep", 30))
+    await wait_until(lambda: any(w.is_ready for w in runner.pool._workers.values()), 2, "it runs")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    await wait_until(lambda: not runner.pool._workers, 2, "the worker is gone")
+    assert await runner.value("app.echo", 1) == 1
+
+
+async def test_a_cancel_while_waiting_runs_nothing(runner):
+    running = [asyncio.ensure_future(runner.run("app.sleep", 0.1)) for _ in range(8)]
+    waiting = asyncio.ensure_future(runner.run("app.fail", "never"))
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+
+    assert all(result.is_ok for result in await asyncio.gather(*running))
+    assert runner.pool._count == 8
+
+
+async def test_code_that_is_not_there(runner, tmp_path):
+    with pytest.raises(RuntimeUnavailable):
+        await runner.run("app.echo", 1, code=str(tmp_path / "nowhere"))
+
+    assert runner.pool._count == 0
+
+
+async def test_code_in_a_closed_folder(runner, tmp_path):
+    closed = tmp_path / "closed"
+    (closed / "code").mkdir(parents=True)
+    (closed / "code" / "app.py").write_text("def f(e, c): return 1\n")
+    (closed / "code").chmod(0o755)
+    closed.chmod(0o700)
+
+    assert await runner.value("app.f", code=str(closed / "code")) == 1
+
+
+# --- frames sent ahead ------------------------------------------------------------------------------------------
+
+
+async def warm_up(runner, handler="app.run", count=8):
+    """Make the mean of a version's run time known, with every permitted worker started."""
+    await asyncio.gather(*(runner.run("app.run", {"code": "import time; time.sleep(0.05)"}) for _ in range(count)))
+    fleet = next(iter(runner.pool._fleets.values()))
+    fleet.mean_s = 0.0001
+
+
+async def test_short_events_are_sent_ahead_when_all_workers_are_busy(runner):
+    await warm_up(runner)
+    deepest = 0
+
+    async def one(number):
+        nonlocal deepest
+        invocation = runner.invocation({"code": f"print('number {number}'); answer = {number}"}, ahead=True)
+        result = await runner.run("app.run", invocation=invocation)
+        deepest = max(deepest, *(len(w.jobs) for w in runner.pool._workers.values()))
+        return invocation.request_id, result
+
+    results = await asyncio.gather(*(one(n) for n in range(200)))
+
+    assert deepest > 1
+    for number, (request_id, result) in enumerate(results):
+        assert json.loads(result.payload) == number
+        lines = result.log_tail.decode().splitlines()
+        assert lines[:2] == [f"START RequestId: {request_id} Version: $LATEST", f"number {number}"]
+        assert lines[2] == f"END RequestId: {request_id}"
+
+
+async def test_frames_behind_a_slow_one_come_back_and_run_once(runner, tmp_path):
+    ledger = tmp_path / "ledger"
+    pool = runner.pool
+    await warm_up(runner)
+    slow = [runner.run("app.run", {"code": "import time; time.sleep(0.3)"}) for _ in range(7)]
+    blocked = [asyncio.ensure_future(work) for work in slow]
+    await asyncio.sleep(0)
+    first = runner.invocation({"code": "import time; time.sleep(0.3); answer = 'slow'"})
+    tasks = [asyncio.ensure_future(runner.run("app.run", invocation=first))]
+    await asyncio.sleep(0)
+    next(iter(pool._fleets.values())).mean_s = 0.0001
+    for number in range(6):
+        quick = runner.invocation(
+            {"code": f"import os; os.write(1, b'ran {number}\\n'); answer = {number}"}, ahead=True
+        )
+        tasks.append(asyncio.ensure_future(runner.run("app.run", invocation=quick)))
+        await asyncio.sleep(0)
+    ahead = sum(max(0, len(w.jobs) - 1) for w in pool._workers.values())
+    await wait_until(lambda: all(len(w.jobs) <= 1 for w in pool._workers.values()), 1, "the frames came back")
+    skipping = sum(w.skipping for w in pool._workers.values())
+
+    results = await asyncio.gather(*tasks)
+    await asyncio.gather(*blocked)
+
+    assert ahead == skipping == 6
+    assert [json.loads(result.payload) for result in results] == ["slow", *range(6)]
+    for number, result in enumerate(results[1:]):
+        assert result.log_tail.count(b"ran ") == 1, ledger
+        assert f"ran {number}\n".encode() in result.log_tail
+
+
+async def test_a_dead_worker_gives_back_what_it_had_not_started(runner):
+    pool = runner.pool
+    await warm_up(runner)
+    blocked = [asyncio.ensure_future(runner.run("app.run", {"code": "import time; time.sleep(0.2)"})) for _ in range(7)]
+    await asyncio.sleep(0)
+    dying = runner.invocation({"code": "import os; os._exit(5)"})
+    tasks = [asyncio.ensure_future(runner.run("app.run", invocation=dying))]
+    for number in range(3):
+        quick = runner.invocation({"code": f"answer = {number}"}, ahead=True)
+        tasks.append(asyncio.ensure_future(runner.run("app.run", invocation=quick)))
+    await asyncio.sleep(0)
+    assert max(len(w.jobs) for w in pool._workers.values()) > 1
+
+    results = await asyncio.gather(*tasks)
+    await asyncio.gather(*blocked)
+
+    assert results[0].error_message.endswith("exit status 5")
+    assert [json.loads(result.payload) for result in results[1:]] == [0, 1, 2]
+
+
+async def test_synchronous_events_are_never_sent_ahead(runner):
+    await warm_up(runner)
+
+    async def one():
+        result = await runner.run("app.run", {"code": "answer = 1"})
+        assert all(len(w.jobs) <= 1 for w in runner.pool._workers.values())
+        return result
+
+    await asyncio.gather(*(one() for _ in range(50)))
+
+
+# --- processes that vanish --------------------------------------------------------------------------------------
+
+
+async def test_the_zygotes_end_is_an_unknown_outcome_and_it_starts_again(tmp_path):
+    logs = FunctionLogs(tmp_path / "logs")
+    pool = WorkerPool(run_folder=tmp_path / "run", logs=logs, clock=SystemClock(), workers_max=2)
+    await pool.open()
+    runner = Runner(pool, logs)
+    try:
+        running = asyncio.ensure_future(runner.run("app.sleep", 30))
+        await wait_until(lambda: any(w.is_ready for w in pool._workers.values()), 2, "it runs")
+        os.kill(pool._starter._zygote.pid, signal.SIGKILL)
+
+        assert (await running).kind is ResultKind.UNKNOWN
+        assert await runner.value("app.echo", 1) == 1
+    finally:
+        await pool.close()
+        logs.close()
+
+
+async def test_leftovers_of_a_former_daemon_are_ended(tmp_path):
+    orphan = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    bystander = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    try:
+        former = ProcessFile(tmp_path / "processes")
+        former.add(orphan.pid, living=list)
+        with (tmp_path / "processes").open("a") as file:
+            file.write(f"another-boot {bystander.pid} {start_time(bystander.pid)}\nnonsense\n")
+            file.write(f"{former._boot} {bystander.pid} {start_time(bystander.pid) + 1}\n")
+
+        assert await ProcessFile(tmp_path / "processes").end_leftovers() == 1
+        assert orphan.wait(2) == -9
+        assert bystander.poll() is None
+    finally:
+        orphan.kill(), bystander.kill()
+        orphan.wait(), bystander.wait()
+
+
+DAEMON = """
+import asyncio, pathlib, sys
+sys.path.insert(0, {root!r})
+from tests.unit.runtime.conftest import Runner, FUNCTIONS
+from bridge.runtime.logs import FunctionLogs
+from bridge.runtime.pool import WorkerPool
+from bridge.util.clocks import SystemClock
+async def main():
+    folder = pathlib.Path({folder!r})
+    logs = FunctionLogs(folder / "logs")
+    pool = WorkerPool(run_folder=folder / "run", logs=logs, clock=SystemClock(), sandbox={sandbox!r}, workers_max=4)
+    await pool.open()
+    runner = Runner(pool, logs)
+    task = asyncio.ensure_future(runner.run("attacks.double_fork", {marker!r}, timeout_s=60))
+    while not any(w.is_ready for w in pool._workers.values()):
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.3)
+    print("running", flush=True)
+    await task
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sandbox", ["auto", "basic"])
+async def test_workers_end_with_a_killed_daemon(tmp_path, sandbox):
+    marker = f"{40 + time.time() % 1:.9f}"
+    tmp_path.chmod(0o755)
+    code = DAEMON.format(root=os.getcwd(), folder=str(tmp_path), sandbox=sandbox, marker=marker)
+    daemon = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert daemon.stdout.readline() == b"running\n"
+
+    def survivors():
+        return [p.pid for p in psutil.process_iter(["cmdline"]) if marker in " ".join(p.info["cmdline"] or [])]
+
+    assert len(survivors()) >= 2
+    daemon.kill()
+    daemon.wait()
+    daemon.stdout.close()
+
+    await wait_until(lambda: not survivors(), 3, "everything ended")
+
+
+async def test_close_ends_what_runs_at_the_deadline(tmp_path):
+    logs = FunctionLogs(tmp_path / "logs")
+    clock = SystemClock()
+    pool = WorkerPool(run_folder=tmp_path / "run", logs=logs, clock=clock, workers_max=3)
+    await pool.open()
+    runner = Runner(pool, logs)
+    quick = asyncio.ensure_future(runner.run("app.sleep", 0.1))
+    other = asyncio.ensure_future(runner.run("app.sleep", 60, timeout_s=60))
+    slow = asyncio.ensure_future(runner.run("app.sleep", 60, timeout_s=60))
+    await wait_until(lambda: sum(w.is_ready for w in pool._workers.values()) == 3, 3, "they run")
+    await quick
+    third = asyncio.ensure_future(runner.run("app.sleep", 60))
+    await asyncio.sleep(0)
+    waiting = asyncio.ensure_future(runner.run("app.sleep", 60))
+
+    await pool.close(clock.monotonic() + 0.4)
+    await pool.close()
+    logs.close()
+
+    assert (await quick).is_ok
+    assert {(await task).kind for task in (slow, other, third)} == {ResultKind.UNKNOWN}
+    with pytest.raises(RuntimeUnavailable):
+        await waiting
+    with pytest.raises(RuntimeUnavailable):
+        await runner.run("app.echo", 1)
+
+
+async def test_idle_workers_end(tmp_path):
+    logs = FunctionLogs(tmp_path / "logs")
+    pool = WorkerPool(run_folder=tmp_path / "run", logs=logs, clock=SystemClock(), workers_max=2, idle_s=0.1)
+    await pool.open()
+    try:
+        assert await Runner(pool, logs).value("app.echo", 1) == 1
+        await wait_until(lambda: not pool._workers, 2, "it ended")
+        assert await Runner(pool, logs).value("app.echo", 1) == 1
+    finally:
+        await pool.close()
+        logs.close()
+
+
+async def test_basic_level(tmp_path):
+    logs = FunctionLogs(tmp_path / "logs")
+    pool = WorkerPool(run_folder=tmp_path / "run", logs=logs, clock=SystemClock(), workers_max=2, sandbox="basic")
+    await pool.open()
+    runner = Runner(pool, logs)
+    try:
+        facts = {mechanism: in_force for mechanism, in_force, _ in pool.sandbox_facts()}
+        assert facts["no new privileges"] and facts["limits"]
+        assert not facts["mount namespace"] and not facts["seccomp"]
+        assert pool.sandbox_level() == "basic"
+        seen = await runner.value("app.who")
+        assert seen["environment"]["TMPDIR"].startswith(str(tmp_path))
+        failed = json.loads((await runner.run("app.fail", "x")).payload)
+        assert failed["stackTrace"][0].startswith('  File "/var/task/app.py", line ')
+        result = await runner.run("attacks.ignore_term", timeout_s=1)
+        assert result.error_type == "Sandbox.Timedout"
+    finally:
+        await pool.close()
+        logs.close()
