@@ -367,12 +367,13 @@ class Worker(asyncio.BufferedProtocol):
         pieces = _MARK.split(data)
         self._give(pieces[0])
         for index in range(1, len(pieces), 2):
-            self._segment = int(pieces[index])
+            if self._segment < (sequence := int(pieces[index])) <= self._sequence:  # else a function wrote it
+                self._segment = sequence
             self._give(pieces[index + 1])
 
     def _give(self, data: bytes) -> None:
         running = self.jobs[0].sequence if self.jobs and self.is_ready else 0
-        if self._segment <= running or self._segment > self._sequence:
+        if self._segment <= running:
             self._write(data)
         elif data:
             stash = self._stash.setdefault(self._segment, bytearray())
