@@ -52,7 +52,7 @@ def run_command(context: click.Context, file: str | None, watch: bool) -> int:  
     loaded = load_settings(context, file)
     from bridge import daemon
     from bridge.cli import banner
-    from bridge.core.errors import BridgeError, ConfigError, StoreBusy
+    from bridge.core.errors import BridgeError, ConfigError, StoreBusy, StoreTooNew
 
     try:
         return daemon.run(
@@ -61,7 +61,7 @@ def run_command(context: click.Context, file: str | None, watch: bool) -> int:  
             watch=watch,
             on_ready=banner.show if _is_read(loaded, watch=watch) else None,
         )
-    except (ConfigError, StoreBusy) as error:
+    except (ConfigError, StoreBusy, StoreTooNew) as error:
         raise Misused(str(error)) from error
     except BridgeError as error:
         raise Failed(str(error)) from error

@@ -100,5 +100,9 @@ class StoreCorrupt(StoreError):
     """Damage below the synced end; `bridge doctor` says what can be done."""
 
 
+class StoreTooNew(StoreError):
+    """A newer bridge wrote the state folder; nothing was changed."""
+
+
 class StoreBusy(StoreError):
     """The state folder belongs to a running daemon."""

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from bridge.core.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull
+from bridge.core.errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreTooNew
 
 log = structlog.get_logger("bridge.store")
 
@@ -142,7 +142,7 @@ class StateFolder:
                 f'{{"layout": {LAYOUT}, "created_at": 0}}; `bridge doctor` says what can be done'
             ) from None
         if layout > LAYOUT:
-            raise StoreError(
+            raise StoreTooNew(
                 f"state folder {self.path} was written by a newer bridge (layout {layout}, this one knows {LAYOUT}): "
                 "nothing was changed; start the newer one, or choose another folder with BRIDGE_STATE"
             )

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import structlog
 
-from bridge.core.errors import StoreCorrupt, StoreError, StoreFull
+from bridge.core.errors import StoreCorrupt, StoreError, StoreFull, StoreTooNew
 from bridge.store.ballast import free_bytes
 from bridge.store.folder import NO_SPACE, sync_folder
 
@@ -201,7 +201,7 @@ class Database:
         with contextlib.closing(_connect(self._path, read_only=True)) as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > len(self._migrations):
-            raise StoreError(
+            raise StoreTooNew(
                 f"{self._path} was written by a newer bridge (schema {version}, this one knows "
                 f"{len(self._migrations)}): nothing was changed; start the newer one"
             )
