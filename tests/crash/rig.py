@@ -74,7 +74,7 @@ class LedgerServer(socketserver.ThreadingTCPServer):
         self.lines = 0
         self.last_at = time.monotonic()
         super().__init__(("127.0.0.1", 0), _LedgerHandler)
-        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05})
+        self._thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         self._thread.start()
 
     @property
@@ -115,7 +115,7 @@ class Load:
         self._poison = poison
         self._sleep_s = sleep_s
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(threads)]
+        self._threads = [threading.Thread(target=self._run, args=(n,), daemon=True) for n in range(threads)]
 
     def __enter__(self) -> Self:
         for thread in self._threads:

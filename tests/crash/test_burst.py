@@ -25,7 +25,7 @@ def test_a_burst_is_pushed_back_and_what_was_accepted_is_handled(rig) -> None:
         while not stop.wait(0.5):
             samples.append(run.daemon.rss_mib())
 
-    sampler = threading.Thread(target=sample)
+    sampler = threading.Thread(target=sample, daemon=True)
     sampler.start()
     per_second = 10 * WORKERS / HANDLER_S
     threads = 32
