@@ -60,6 +60,8 @@ def _run(
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
+    # The daemon takes our process id from the message's credentials: here it may have another number.
+    _tell(control, {"op": "started", "id": request["id"]})
     if not request["process_namespace"]:
         syscalls.become_subreaper()
     if request["mounts"]:
@@ -101,7 +103,7 @@ def kill_children() -> None:
 def children() -> list[int]:
     """Return the process ids of this process's children."""
     try:
-        with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+        with open("/proc/thread-self/children", encoding="ascii") as file:
             return [int(pid) for pid in file.read().split()]
     except OSError:
         me, found = os.getpid(), []

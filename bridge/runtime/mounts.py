@@ -17,21 +17,37 @@ RUNTIME_FOLDER: Final = "/var/runtime"
 SCRATCH: Final = "/tmp"  # noqa: S108 - the worker's own
 
 
-def enter(*, user_namespace: bool) -> None:
-    """Enter a new mount namespace whose changes nobody else sees; as a normal user through a user namespace.
+def enter_user_namespace() -> None:
+    """As a normal user: become root of a new user namespace that owns new mount and process-id namespaces.
+
+    The process-id namespace is that of future children: fork, and go on in the child.
 
     Raises:
         OSError: not allowed here.
     """
     user, group = os.getuid(), os.getgid()
-    if user_namespace:
-        syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS)
-        for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
-            with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-                file.write(text)
-    else:
+    syscalls.unshare(syscalls.CLONE_NEWUSER | syscalls.CLONE_NEWNS | syscalls.CLONE_NEWPID)
+    for name, text in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+            file.write(text)
+
+
+def enter(*, in_user_namespace: bool) -> None:
+    """Enter a new mount namespace whose changes nobody else sees.
+
+    Raises:
+        OSError: not allowed here.
+    """
+    if not in_user_namespace:
         syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)
+    if in_user_namespace:
+        mount_proc()
+
+
+def mount_proc() -> None:
+    """Show the processes of this process-id namespace."""
+    syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
 
 
 def prepare(*, scratch: str, packages: str | None, needed: Sequence[str], open_ways: bool) -> dict[str, int]:
@@ -51,7 +67,7 @@ def prepare(*, scratch: str, packages: str | None, needed: Sequence[str], open_w
     if missing:
         _skeleton(os.path.dirname(TASK_ROOT), extra=missing)
     if packages is not None:
-        syscalls.mount(packages, RUNTIME_FOLDER, "", syscalls.MS_BIND)
+        syscalls.mount(packages, RUNTIME_FOLDER, "", syscalls.MS_BIND | syscalls.MS_REC)
     syscalls.mount(
         "tmpfs", scratch, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0711,size=64k,nr_inodes=8192"
     )
@@ -151,10 +167,8 @@ def enter_worker(*, code: str, scratch: str, hidden: Iterable[str], ways: Mappin
         code = code[len(way) + 1 :]
     syscalls.unshare(syscalls.CLONE_NEWNS)
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
-    bind = syscalls.MS_BIND
-    safe = syscalls.MS_NOSUID | syscalls.MS_NODEV
-    syscalls.mount(code, TASK_ROOT, "", bind)
-    syscalls.mount("", TASK_ROOT, "", syscalls.MS_REMOUNT | bind | syscalls.MS_RDONLY | safe)
+    bind = syscalls.MS_BIND | syscalls.MS_REC  # in a user namespace, what is mounted below comes along or nothing
+    syscalls.mount(code, TASK_ROOT, "", bind)  # read-only, as all that `prepare` left
     empty = os.path.join(os.path.dirname(scratch), "empty")
     handle = os.open(empty, os.O_PATH | os.O_CLOEXEC)
     syscalls.mount(scratch, SCRATCH, "", bind)
@@ -165,4 +179,4 @@ def enter_worker(*, code: str, scratch: str, hidden: Iterable[str], ways: Mappin
             syscalls.mount("/dev/null", path, "", bind)
     os.close(handle)
     if new_proc:
-        syscalls.mount("proc", "/proc", "proc", safe | syscalls.MS_NOEXEC)
+        mount_proc()

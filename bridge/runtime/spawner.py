@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -22,6 +23,9 @@ log = structlog.get_logger("bridge.runtime")
 HELLO_MAX_S: Final = 30.0
 LEFTOVERS_MAX_S: Final = 5.0
 PROCESS_LINES_MAX: Final = 4096
+_CREDENTIALS: Final = struct.Struct("=iii")
+"""struct ucred: process, user, group."""
+_CREDENTIALS_SPACE: Final = socket.CMSG_SPACE(_CREDENTIALS.size)
 _FOLDER: Final = Path(__file__).parent
 
 
@@ -66,6 +70,7 @@ class Zygote:
                 cwd="/",
             )
         ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._control = ours
         self._hello = loop.create_future()
         loop.add_reader(ours.fileno(), self._read)
@@ -107,7 +112,7 @@ class Zygote:
         assert self._control is not None
         for _ in range(64):
             try:
-                data = self._control.recv(1 << 18)
+                data, ancillary, _, _ = self._control.recvmsg(1 << 18, _CREDENTIALS_SPACE)
             except BlockingIOError:
                 return
             except OSError:
@@ -116,6 +121,8 @@ class Zygote:
                 self._ended()
                 return
             report = json.loads(data)
+            if ancillary:  # the sender's process id as seen from here
+                report["pid"] = _CREDENTIALS.unpack(ancillary[0][2][: _CREDENTIALS.size])[0]
             if report["op"] == "hello":
                 if self._hello is not None and not self._hello.done():
                     self._hello.set_result(report)

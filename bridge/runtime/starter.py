@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
 from bridge.core.errors import RuntimeUnavailable
 from bridge.core.ports import Clock
 from bridge.runtime import environment, frames, mounts
@@ -21,6 +23,10 @@ from bridge.runtime.process import Owner, Worker
 from bridge.runtime.sandbox import Fact
 from bridge.runtime.spawner import ProcessFile, Zygote
 
+log = structlog.get_logger("bridge.runtime")
+
+UNMOUNTED: Final = "unmounted"
+"""Everything but namespaces: what `auto` falls back to."""
 PROBE_MAX_S: Final = 5.0
 PROBE_ID: Final = 0
 USER_FIRST: Final = 30_000
@@ -39,7 +45,7 @@ class Confinement:
     run_folder: Path
     """Folder of ours for scratch spaces and the list of our processes."""
     sandbox: str
-    """`auto` (everything the kernel allows) or `basic`."""
+    """`auto` (everything the kernel allows), `unmounted` (auto without namespaces) or `basic`."""
     packages: Path | None
     """Folder that comes last on sys.path (boto3)."""
     deny_paths: Sequence[Path]
@@ -63,10 +69,12 @@ class Starter:
         on_end: Callable[[], None],
     ) -> None:
         self._confinement = confinement
-        self._scratch = Path(os.path.realpath(confinement.run_folder)) / "scratch"
+        self._scratch_default = Path(os.path.realpath(confinement.run_folder)) / "scratch"
+        self._scratch = self._scratch_default
         packages = confinement.packages
         self._packages = None if packages is None else Path(os.path.realpath(packages))
         self._denied = [os.path.realpath(path) for path in confinement.deny_paths]
+        self._sandbox = confinement.sandbox
         self._logs = logs
         self._clock = clock
         self._on_report = on_report
@@ -89,15 +97,27 @@ class Starter:
         """
         self._confinement.run_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         await self._processes.end_leftovers()
-        await self._open_zygote()
-        self.facts += await self._probe()
+        try:
+            await self._open_zygote()
+            self.facts += await self._probe()
+        except RuntimeUnavailable as error:
+            if self._sandbox != "auto":
+                raise
+            # What the kernel says yes to one by one may still not work together: go on with less, and say so.
+            log.warning("sandbox_degraded", error=str(error))
+            await self._zygote.close()
+            self._sandbox = UNMOUNTED
+            await self._open_zygote()
+            self.facts += await self._probe()
 
     async def _open_zygote(self) -> None:
+        await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
+        self._scratch = self._scratch_default
         await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
         self._scratch.mkdir(mode=0o711)
         hello = await self._zygote.open(
             {
-                "sandbox": self._confinement.sandbox,
+                "sandbox": self._sandbox,
                 "scratch": str(self._scratch),
                 "needed": environment.interpreter_paths(),
                 "packages": None if self._packages is None else str(self._packages),
@@ -107,6 +127,7 @@ class Starter:
         )
         self._processes.add(self._zygote.pid, living=self._pids)
         self._mounts = hello["mounts"]
+        self._scratch = Path(hello["scratch"])
         self.facts = [Fact(mechanism=m, in_force=f, detail=d) for m, f, d in hello["facts"]]
 
     def _pids(self) -> list[int]:
@@ -117,7 +138,12 @@ class Starter:
         self._probe_answer = asyncio.get_running_loop().create_future()
         pipes = [os.pipe() for _ in range(3)]
         request = self._request(
-            PROBE_ID, code="/", slot=self._slot("probe"), user=USER_FIRST, memory_mb=128, scratch_mb=1
+            PROBE_ID,
+            code=str(Path(__file__).parent),
+            slot=self._slot("probe"),
+            user=USER_FIRST,
+            memory_mb=128,
+            scratch_mb=1,
         )
         try:
             self._zygote.start(request | {"probe": True}, [write for _, write in pipes])

@@ -43,14 +43,18 @@ _END_S: Final = 2.0
 class Zygote:
     """Forks workers on request and reports their ends."""
 
-    def __init__(self, control: socket.socket, settings: dict[str, Any]) -> None:
+    def __init__(self, control: socket.socket, settings: dict[str, Any], *, refusal: str) -> None:
         self._control = control
+        self._refusal = refusal
+        """Why there is no user namespace, where one is needed."""
         self._settings = settings
         self._keepers: dict[int, int] = {}
         self._ids: dict[int, int] = {}
         self._mounts = False
         self._process_namespaces = False
         self._own_users = False
+        self._files_denied = False
+        """Landlock keeps the denied paths from every worker."""
         self._ways: dict[str, int] = {}
         self._facts: list[sandbox.Fact] = []
 
@@ -60,21 +64,29 @@ class Zygote:
         full = settings["sandbox"] != "basic"
         root = os.geteuid() == 0
         needed = settings["needed"]
-        if full:
+        if settings["sandbox"] == "auto":
             self._enter_mounts(root=root, needed=needed)
         else:
-            self._facts.append(sandbox.Fact(mechanism="mount namespace", in_force=False, detail="sandbox = basic"))
+            detail = f"sandbox = {settings['sandbox']}"
+            self._facts.append(sandbox.Fact(mechanism="mount namespace", in_force=False, detail=detail))
         packages = [] if settings["packages"] is None else [settings["packages"]]
         reachable = self._mounts or not any(mounts.first_closed(path) for path in (*needed, *packages))
         self._own_users = root and reachable
+        scratch = settings["scratch"]
+        if self._own_users and not self._mounts and mounts.first_closed(scratch):
+            # Other users cannot get into the daemon's own folder.
+            scratch = f"/tmp/bridge-{os.urandom(8).hex()}"  # noqa: S108 - made by mkdir, or it fails
+            os.mkdir(scratch, 0o711)
+            os.chmod(scratch, 0o711)  # noqa: S103 - to pass through, whatever the umask
         syscalls.become_subreaper()
         if full:
             self._process_namespaces = self._try_process_namespace()
-            self._restrict(root=root)
+            self._restrict(scratch)
         syscalls.set_dumpable(dumpable=False)
         self._tell(
             {
                 "op": "hello",
+                "scratch": scratch,
                 "mounts": self._mounts,
                 "process_namespaces": self._process_namespaces,
                 "own_users": self._own_users,
@@ -84,7 +96,9 @@ class Zygote:
 
     def _enter_mounts(self, *, root: bool, needed: list[str]) -> None:
         def enter() -> str:
-            mounts.enter(user_namespace=not root)
+            if self._refusal:
+                raise OSError(self._refusal)
+            mounts.enter(in_user_namespace=not root)
             self._ways = mounts.prepare(
                 scratch=self._settings["scratch"],
                 packages=self._settings["packages"],
@@ -109,16 +123,17 @@ class Zygote:
         self._facts.append(fact)
         return fact.in_force
 
-    def _restrict(self, *, root: bool) -> None:
+    def _restrict(self, scratch: str) -> None:
         def restrict() -> str:
             done = landlock.restrict(
                 denied=self._settings["denied"],
-                writable=[self._settings["scratch"]],
-                files=not self._mounts and not (root and self._own_users),
+                writable=[scratch],
+                files=not self._mounts,
                 denied_ports=self._settings["denied_ports"],
             )
             if not done:
-                raise OSError("nothing left to deny: mounts and user ids do it")
+                raise OSError("nothing left to deny: mounts do it")
+            self._files_denied = not self._mounts
             return "; ".join(done)
 
         self._facts.append(sandbox.attempt("landlock", restrict))
@@ -165,6 +180,10 @@ class Zygote:
 
     def _start(self, request: dict[str, Any], descriptors: list[int]) -> None:
         user = request["user"] if self._own_users else None
+        if user is not None and not self._mounts and mounts.first_closed(request["code"] + "/x"):
+            if not self._files_denied:
+                raise OSError(f"the way to {request['code']} is closed to user id {user}: chmod o+x its folders")
+            user = None  # it could not read its own code as another user; Landlock keeps the state from it
         scratch = request["scratch"]
         if not os.path.isdir(scratch):
             if self._mounts:
@@ -194,7 +213,6 @@ class Zygote:
                 syscalls.setns(self._own_namespace, syscalls.CLONE_NEWPID)
         self._keepers[request["id"]] = pid
         self._ids[pid] = request["id"]
-        self._tell({"op": "started", "id": request["id"], "pid": pid})
 
     def _kill(self, worker_id: int) -> None:
         pid = self._keepers.get(worker_id)
@@ -238,7 +256,23 @@ class Zygote:
             ended = self._ids.pop(pid, None)
             if ended is not None:
                 del self._keepers[ended]
-        keeper.kill_children()
+        if not self._process_namespaces:
+            keeper.kill_children()
+
+
+def _enter_user_namespace(control: socket.socket) -> str:
+    """Go on in a child inside new namespaces, of which this process only waits for the end; or say why not."""
+    try:
+        mounts.enter_user_namespace()
+    except OSError as error:
+        return f"no user namespace: {error}"
+    inner = os.fork()
+    if inner:
+        control.close()
+        os.waitpid(inner, 0)
+        os._exit(0)
+    syscalls.die_with_parent(signal.SIGKILL)
+    return ""
 
 
 def main() -> None:
@@ -246,7 +280,10 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
     settings = json.loads(control.recv(1 << 20))
-    zygote = Zygote(control, settings)
+    refusal = ""
+    if settings["sandbox"] == "auto" and os.geteuid() != 0:
+        refusal = _enter_user_namespace(control)
+    zygote = Zygote(control, settings, refusal=refusal)
     # The names of this script are no business of functions; the objects live on through `zygote`.
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [""]
