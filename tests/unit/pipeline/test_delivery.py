@@ -111,7 +111,7 @@ class World:
 
 
 @pytest.fixture
-async def world() -> AsyncIterator[World]:
+async def world(loop_strict: None) -> AsyncIterator[World]:
     made = World()
     yield made
     await made.stop()
