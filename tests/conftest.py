@@ -20,7 +20,15 @@ from tests.harness import DaemonProcess, wait_for
 LOOP = os.environ.get("BRIDGE_LOOP", "uvloop")
 
 # Descriptors that belong to the interpreter, the loop or the machine rather than to a test.
-IGNORED_DESCRIPTORS = ("anon_inode:[eventpoll]", "anon_inode:[eventfd]", "/dev/null", "/dev/urandom", "/proc/", "pipe:")
+IGNORED_DESCRIPTORS = (
+    "anon_inode:[eventpoll]",
+    "anon_inode:[eventfd]",
+    "anon_inode:[io_uring]",
+    "/dev/null",
+    "/dev/urandom",
+    "/proc/",
+    "pipe:",
+)
 
 
 def pytest_asyncio_loop_factories(

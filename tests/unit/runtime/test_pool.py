@@ -387,22 +387,46 @@ async def test_idle_workers_end(tmp_path):
         logs.close()
 
 
-async def test_basic_level(tmp_path):
-    logs = FunctionLogs(tmp_path / "logs")
-    pool = WorkerPool(run_folder=tmp_path / "run", logs=logs, clock=SystemClock(), workers_max=2, sandbox="basic")
+@pytest.mark.slow
+@pytest.mark.parametrize("sandbox", ["unmounted", "basic"])
+async def test_without_namespaces(tmp_path, sandbox):
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    (state / "secret").write_text("the state")
+    logs = FunctionLogs(state / "logs")
+    pool = WorkerPool(
+        run_folder=state / "run",
+        logs=logs,
+        clock=SystemClock(),
+        workers_max=2,
+        sandbox=sandbox,
+        deny_paths=[state],
+    )
     await pool.open()
     runner = Runner(pool, logs)
     try:
         facts = {mechanism: in_force for mechanism, in_force, _ in pool.sandbox_facts()}
-        assert facts["no new privileges"] and facts["limits"]
-        assert not facts["mount namespace"] and not facts["seccomp"]
-        assert pool.sandbox_level() == "basic"
+        assert facts["no new privileges"]
+        assert facts["limits"]
+        assert not facts["mount namespace"]
+        assert facts["seccomp"] == (sandbox == "unmounted")
+        assert pool.sandbox_level() == ("landlock" if facts.get("landlock") else sandbox)
         seen = await runner.value("app.who")
-        assert seen["environment"]["TMPDIR"].startswith(str(tmp_path))
-        failed = json.loads((await runner.run("app.fail", "x")).payload)
+        assert seen["folder"] == seen["environment"]["LAMBDA_TASK_ROOT"]
+        assert await runner.value("app.keep_file", "kept") == []
+        failed = json.loads((await runner.run("app.fail", "x", revision="2")).payload)
         assert failed["stackTrace"][0].startswith('  File "/var/task/app.py", line ')
-        result = await runner.run("attacks.ignore_term", timeout_s=1)
+        if facts.get("landlock"):
+            code = f"try: open({str(state / 'secret')!r})\nexcept OSError as error: answer = error.errno"
+            assert await runner.code(code) == 13
+        marker = f"{50 + time.time() % 1:.9f}"
+        result = await runner.run("attacks.double_fork", marker, timeout_s=1)
         assert result.error_type == "Sandbox.Timedout"
+
+        def survivors():
+            return [p.pid for p in psutil.process_iter(["cmdline"]) if marker in (p.info["cmdline"] or [])]
+
+        await wait_until(lambda: not survivors(), 1, "no descendant survives")
     finally:
         await pool.close()
         logs.close()
