@@ -151,9 +151,6 @@ def watch_tasks(request: pytest.FixtureRequest, leaves_no_descriptor: None) -> N
 def loop_strict() -> Iterator[BlockBuster]:
     """Fail the test when `bridge` blocks the event loop: a file, a lock, a sleep. Ask for it by name."""
     blockbuster = BlockBuster(scanned_modules=["bridge"])
-    # A traceback on its way into the log reads the source's lines: rare, and the log is why it is there.
-    blockbuster.functions["os.stat"].can_block_in("linecache.py", {"checkcache", "updatecache"})
-    blockbuster.functions["io.TextIOWrapper.read"].can_block_in("linecache.py", {"updatecache"})
     blockbuster.activate()
     yield blockbuster
     blockbuster.deactivate()

@@ -70,8 +70,12 @@ class Parts:
             ConfigError: a folder cannot be read.
             StoreBusy, StoreError: the state folder cannot be had.
         """
-        await self._open_store()
-        await self._open_runtime()
+        await self._open_folder()
+        # The disk and the first worker are waited for together: that is most of a start.
+        ends = await asyncio.gather(self._open_store(), self._open_runtime(), return_exceptions=True)
+        for end in ends:
+            if end is not None:
+                raise end
         await self._open_pipeline()
 
     def configure(self, settings: Settings) -> None:
@@ -87,20 +91,24 @@ class Parts:
             retention_bytes=int(settings.journal.retention_gb * limits.GIB),
         )
 
-    async def _open_store(self) -> None:
-        settings = self._settings.journal
+    async def _open_folder(self) -> None:
         self.folder = StateFolder(self._settings.state)
         await asyncio.to_thread(self.folder.open)
         self._exit.callback(self.folder.close)
         log_setup.register_secret(self.folder.token)
+        self.outcomes = OutcomesLog(
+            folder=self.folder.path / "p0" / "outcomes",
+            clock=self._clock,
+            retention_s=self._settings.journal.retention_days * 86_400,
+        )
+
+    async def _open_store(self) -> None:
+        settings = self._settings.journal
         partition = self.folder.path / "p0"
         self.ballast = Ballast(partition / "ballast", size_bytes=settings.ballast_mb * limits.MIB)
         await asyncio.to_thread(self.ballast.ensure)
         self.state = await open_state(partition, release_ballast=self.ballast.release, on_failure=self._fail)
         self._exit.push_async_callback(self.state.close)
-        self.outcomes = OutcomesLog(
-            folder=partition / "outcomes", clock=self._clock, retention_s=settings.retention_days * 86_400
-        )
         await self.outcomes.open()
         self._exit.push_async_callback(self.outcomes.close)
         self.journal = SegmentJournal(

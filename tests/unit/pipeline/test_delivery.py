@@ -474,7 +474,8 @@ async def test_a_buffer_that_overflows_is_found_again_through_the_index(world):
     assert world.dispatcher.status()[0].waiting == 0
 
 
-async def test_an_attempt_that_breaks_on_our_side_is_run_again(world):
+async def test_an_attempt_that_breaks_on_our_side_is_run_again(world, loop_strict):
+    loop_strict.deactivate()  # the traceback for the log reads the source
     world.function()
     await world.start()
     append, world.outcomes.append = world.outcomes.append, None  # whatever it is: our own code raises

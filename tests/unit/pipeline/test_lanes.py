@@ -1,14 +1,23 @@
 """A lane's bookkeeping: nothing twice, nothing forgotten, and a mark that never passes an unfinished event."""
 
+import asyncio
 import random
 
 import pytest
 
 from bridge.core.errors import LaneFull
+from bridge.core.function import Function, FunctionVersion, function_arn
 from bridge.core.invocation import InvocationType
 from bridge.core.record import Record
+from bridge.destinations.spill import Spill
+from bridge.invokers.service import FunctionService
+from bridge.pipeline.delivery import AsyncDelivery
+from bridge.pipeline.dispatcher import Dispatcher
 from bridge.pipeline.lanes import Lane
-from bridge.testing.journal import MemoryJournal
+from bridge.testing.clock import ManualClock, settle
+from bridge.testing.journal import MemoryJournal, MemoryOutcomes
+from bridge.testing.runtime import ScriptedRuntime
+from bridge.testing.store import MemoryDeadLetters, MemoryMarks, MemoryParked
 
 
 def record(number: int, *, function: str = "f") -> Record:
@@ -126,3 +135,60 @@ async def test_any_order_of_things_hands_each_event_out_once_and_marks_none_too_
         lane.passed(position)
     assert sorted([*passed, *taken]) == list(range(journal.end))
     assert lane.mark(journal.end) == journal.end
+
+
+class Catalog:
+    def get(self, name: str) -> Function:
+        version = FunctionVersion(name=name, arn=function_arn(name), code="/x", revision="1", handler="a.b")
+        return Function(name=name, latest=version)
+
+
+class Stale(MemoryParked):
+    """Answers `next_due` with what was true before the caller's turn came, as a reader beside a writer may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hold: asyncio.Event | None = None
+
+    async def next_due(self, *, after: float | None = None) -> dict[str, float]:
+        found = dict(await super().next_due() if after is None else await super().next_due(after=after))
+        if self.hold is not None:
+            await self.hold.wait()
+        return found
+
+
+async def test_a_retry_parked_while_the_lane_looks_for_due_ones_is_not_forgotten() -> None:
+    clock, parked = ManualClock(), Stale()
+    outcomes, letters, journal = MemoryOutcomes(), MemoryDeadLetters(parked), MemoryJournal()
+    runtime = ScriptedRuntime(clock)
+    runtime.handlers["f"] = lambda _: 1 / 0
+    delivery = AsyncDelivery(
+        outcomes=outcomes, parked=parked, dead_letters=letters, destination=Spill(letters), clock=clock
+    )
+    dispatcher = Dispatcher(
+        service=FunctionService(catalog=Catalog(), runtime=runtime, clock=clock),
+        delivery=delivery,
+        journal=journal,
+        outcomes=outcomes,
+        parked=parked,
+        dead_letters=letters,
+        marks=MemoryMarks(),
+        clock=clock,
+    )
+    await dispatcher.open(["f"])
+    dispatcher.lane("f")
+    parked.hold = asyncio.Event()
+    dispatcher.due("f")  # something is said to be due: the lane looks, and reads that nothing follows
+    looks = asyncio.create_task(dispatcher.run())
+    await settle()
+    dispatcher.lane("f").reserve(2)
+    await journal.append(record(0))
+    await settle()  # it runs, fails and is parked for a minute meanwhile
+    parked.hold.set()
+    await settle()
+    await clock.advance(61)
+
+    assert len(runtime.invocations) == 2
+    looks.cancel()
+    await asyncio.gather(looks, return_exceptions=True)
+    await dispatcher.drain(deadline_s=0)
