@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -150,8 +151,8 @@ class Stale(MemoryParked):
         super().__init__()
         self.hold: asyncio.Event | None = None
 
-    async def next_due(self, *, after: float | None = None) -> dict[str, float]:
-        found = dict(await super().next_due() if after is None else await super().next_due(after=after))
+    async def next_due(self, *, after: float = float("-inf")) -> dict[str, float]:
+        found = await super().next_due(after=after)
         if self.hold is not None:
             await self.hold.wait()
         return found
@@ -182,7 +183,7 @@ async def test_a_retry_parked_while_the_lane_looks_for_due_ones_is_not_forgotten
     looks = asyncio.create_task(dispatcher.run())
     await settle()
     dispatcher.lane("f").reserve(2)
-    await journal.append(record(0))
+    await journal.append(replace(record(0), received_at=clock.time()))
     await settle()  # it runs, fails and is parked for a minute meanwhile
     parked.hold.set()
     await settle()
