@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.core.errors import LaneFull
+from bridge.core.errors import LaneFull, StoreFull
 from bridge.core.function import Function, FunctionVersion, function_arn
 from bridge.core.invocation import InvocationType
 from bridge.core.record import Record
@@ -144,6 +144,15 @@ class Catalog:
         return Function(name=name, latest=version)
 
 
+class FullMarks(MemoryMarks):
+    is_full = False
+
+    async def commit(self, marks: dict[str, int]) -> None:
+        if self.is_full:
+            raise StoreFull("no space")
+        await super().commit(marks)
+
+
 class Stale(MemoryParked):
     """Answers `next_due` with what was true before the caller's turn came, as a reader beside a writer may."""
 
@@ -193,3 +202,34 @@ async def test_a_retry_parked_while_the_lane_looks_for_due_ones_is_not_forgotten
     looks.cancel()
     await asyncio.gather(looks, return_exceptions=True)
     await dispatcher.drain(deadline_s=0)
+
+
+async def test_a_full_disk_hinders_the_lanes_for_as_long_as_it_lasts_and_ends_no_task() -> None:
+    """A supervised task that fails five times is given up; a disk may be full for longer than that."""
+    clock, parked = ManualClock(), MemoryParked()
+    outcomes, letters, marks = MemoryOutcomes(), MemoryDeadLetters(parked), FullMarks()
+    dispatcher = Dispatcher(
+        service=FunctionService(catalog=Catalog(), runtime=ScriptedRuntime(clock), clock=clock),
+        delivery=AsyncDelivery(
+            outcomes=outcomes, parked=parked, dead_letters=letters, destination=Spill(letters), clock=clock
+        ),
+        journal=MemoryJournal(),
+        outcomes=outcomes,
+        parked=parked,
+        dead_letters=letters,
+        marks=marks,
+        clock=clock,
+    )
+    await dispatcher.open(["f"])
+    dispatcher.lane("g")  # a lane whose mark is to be saved
+    marks.is_full = True
+    looks = asyncio.create_task(dispatcher.run())
+    await clock.advance(3600)
+    assert not looks.done()
+    await dispatcher.close()  # nor does it keep the daemon from ending
+    marks.is_full = False
+    await clock.advance(2)
+
+    assert "g" in await marks.load()
+    looks.cancel()
+    await asyncio.gather(looks, return_exceptions=True)
