@@ -8,6 +8,9 @@ from typing import Final
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Errors that go away by themselves when somebody makes room (EFBIG: a file-size limit of the process)."""
 
+TRANSIENT: Final = NO_SPACE | {errno.EMFILE, errno.ENFILE}
+"""Errors after which trying again later is safe: nothing that was written is in doubt."""
+
 
 class Disk:
     """The real disk."""

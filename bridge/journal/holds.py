@@ -114,8 +114,9 @@ class Holds:
 
     def find(self, raw_id: bytes) -> Record | None:
         """Return a held record by the bytes of its id, the newest first."""
-        for position in reversed(self._order):
-            if self._held[position].raw_id == raw_id:
+        for position in self._order[::-1]:
+            entry = self._held.get(position)  # None: released while this thread looks
+            if entry is not None and entry.raw_id == raw_id:
                 return self.read(position)
         return None
 
@@ -123,10 +124,10 @@ class Holds:
         """Return (position, payload bytes) of a lane's held events above `after` and below `below`."""
         rows: list[tuple[int, int]] = []
         for position in self._order[bisect_right(self._order, after) :]:
-            entry = self._held[position]
+            entry = self._held.get(position)  # None: released while this thread looks
             if position >= below or len(rows) >= limit:
                 break
-            if entry.lane == lane:
+            if entry is not None and entry.lane == lane:
                 rows.append((position, entry.payload_bytes))
         return rows
 

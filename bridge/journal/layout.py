@@ -252,7 +252,7 @@ def _read_frames(
 def _has_bytes(view: memoryview, offset: int) -> bool:
     """Tell whether anything but zeros lies behind an offset."""
     step, zeros = 1 << 20, bytes(1 << 20)
-    return any(view[at : at + step] != zeros[: min(step, len(view) - at)] for at in range(offset, len(view), step))
+    return any(bytes(view[at : at + step]) != zeros[: len(view) - at] for at in range(offset, len(view), step))
 
 
 def _synced_end(mapped: mmap.mmap, view: memoryview, *, seed: int, after: int) -> int:

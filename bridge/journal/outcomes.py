@@ -1,6 +1,7 @@
 """The log of attempts: written within one loop pass, synced every 200 ms, found again by the event's id."""
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,7 +15,7 @@ from bridge.core.invocation import Attempt
 from bridge.core.ports import Clock
 from bridge.core.record import Record
 from bridge.journal.attempts import encode, merged
-from bridge.journal.disk import NO_SPACE, Disk
+from bridge.journal.disk import NO_SPACE, TRANSIENT, Disk
 from bridge.journal.files import Files
 from bridge.journal.frames import id_bytes
 from bridge.journal.outcome_files import OutcomeFile
@@ -34,7 +35,8 @@ class OutcomesLog:
     Args:
         folder: where the files live; made if need be (0700).
         retention_s: a file goes when its latest attempt is older, seconds.
-        on_fatal: called once when a sync failed: from then on `flush` raises.
+        on_fatal: called on the loop, once, when a write or a sync failed for another reason than room: from
+            then on `flush` raises and nothing more is written. The daemon must exit.
         file_max_bytes: size at which a new file begins.
     """
 
@@ -54,7 +56,7 @@ class OutcomesLog:
         self._on_fatal = on_fatal
         self._file_max_bytes = file_max_bytes
         self._disk = disk or Disk()
-        self._cache = Files(files_max=16, indexes_max_bytes=16 * limits.MIB)
+        self._cache = Files(files_max=64)
         self._files: tuple[OutcomeFile, ...] = ()
         """Oldest first; the last one takes what is appended."""
         self._unsealed: list[OutcomeFile] = []
@@ -63,7 +65,8 @@ class OutcomesLog:
         self._scheduled = False
         self._is_dirty = False
         self._is_waiting = False
-        self._broken: Exception | None = None
+        self._broken: OSError | None = None
+        self._is_fatal = False
         self._syncing = asyncio.Lock()
         self.dropped = 0
         """Attempts that were never written because the disk was full for too long."""
@@ -127,9 +130,9 @@ class OutcomesLog:
         except StoreError as error:
             log.warning("outcomes_unsynced", error=str(error))
         else:
-            await asyncio.to_thread(self._seal, self._files[-1])
-        for file in self._files:
-            file.close()
+            active = self._files[-1]
+            self._files = ()  # what is appended from now on comes too late, and changes no file that is being sealed
+            await asyncio.to_thread(self._seal, active)
         self._files = ()
         self._cache.clear()
 
@@ -152,14 +155,17 @@ class OutcomesLog:
 
     def _write(self) -> None:
         self._scheduled = False
-        if not self._buffer or not self._files:
+        if not self._buffer or not self._files or self._broken is not None:
             return
         try:
             if self._files[-1].end >= self._file_max_bytes:
                 self._roll()
             self._files[-1].write([frame for _, frame in self._buffer], self._disk)
         except OSError as error:
-            if not self._is_waiting:
+            if error.errno not in TRANSIENT:
+                self._broken = error
+                self._report()
+            elif not self._is_waiting:
                 self._is_waiting = True
                 log.warning("outcomes_waiting", error=error.strerror, is_full=error.errno in NO_SPACE)
             return  # tried again at the next append and at the next sync
@@ -171,10 +177,21 @@ class OutcomesLog:
         self._is_dirty = True
 
     def _roll(self) -> None:
-        """Go on in a new file; the full one is synced and sealed with the next sync."""
-        full = self._files[-1]
-        self._files = (*self._files, self._created(full.number + 1))
-        self._unsealed.append(full)
+        """Go on in a new file; the full one is synced and sealed with the next sync.
+
+        So is an older one whose index found no room then.
+        """
+        fresh = self._created(self._files[-1].number + 1)
+        self._unsealed = [file for file in self._files if not file.is_sealed]
+        self._files = (*self._files, fresh)
+
+    def _report(self) -> None:
+        """Tell, once, that the log is broken: it may lack what it was given, and the daemon must not go on."""
+        if self._broken is not None and not self._is_fatal:
+            self._is_fatal = True
+            log.critical("outcomes_broken", error=str(self._broken))
+            if self._on_fatal is not None:
+                self._on_fatal(self._broken)
 
     async def flush(self) -> None:
         """Return once what was written is synced. See ports.Outcomes.
@@ -182,11 +199,12 @@ class OutcomesLog:
         On a full disk it returns all the same: what could not be written stays in memory and is tried again.
 
         Raises:
-            StoreError: a sync failed, now or earlier; it is never tried again.
+            StoreError: a write or a sync failed, now or earlier; it is never tried again.
         """
         async with self._syncing:
             self._write()
             if self._broken is not None:
+                self._report()
                 raise StoreError(f"outcomes cannot be synced any more: {self._broken}")
             if not self._is_dirty or not self._files:
                 return
@@ -195,32 +213,33 @@ class OutcomesLog:
             try:
                 await asyncio.to_thread(self._sync, unsealed, self._files[-1])
             except OSError as error:
-                self._broken = error
-                if self._on_fatal is not None:
-                    self._on_fatal(error)
+                self._report()
                 raise StoreError(f"outcomes could not be synced: {error}") from error
 
     def _sync(self, unsealed: list[OutcomeFile], active: OutcomeFile) -> None:
-        for file in unsealed:
-            file.sync(self._disk)
-        active.sync(self._disk)
-        if not unsealed:
-            return
-        self._disk.sync_folder(self._folder)
+        try:
+            for file in (*unsealed, active):
+                file.sync(self._disk)
+            if unsealed:
+                self._disk.sync_folder(self._folder)
+        except OSError as error:
+            self._broken = error  # noted here: who waited for this thread may have been cancelled
+            raise
         for file in unsealed:
             self._seal(file)
 
     def _seal(self, file: OutcomeFile) -> None:
         try:
             file.seal(self._disk)
-        except OSError as error:  # it stays in memory, and is read again at the next start
+        except OSError as error:  # it stays in memory; tried again with the next full file
             log.warning("outcomes_index_unwritten", file=file.path.name, error=error.strerror)
 
     async def _expire(self) -> None:
         oldest_ms = (self._clock.time() - self._retention_s) * 1000
-        if len(self._files) > 1 and self._files[0].is_sealed and self._files[0].newest_ms < oldest_ms:
-            gone, self._files = self._files[0], self._files[1:]
-            await asyncio.to_thread(gone.delete)
+        async with self._syncing:  # no file goes while it is being synced or sealed
+            if len(self._files) > 1 and self._files[0] not in self._unsealed and self._files[0].newest_ms < oldest_ms:
+                gone, self._files = self._files[0], self._files[1:]
+                await asyncio.to_thread(gone.delete)
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -251,5 +270,6 @@ class OutcomesLog:
         """Return positions that their lane has passed. See ports.Outcomes. For any thread."""
         found: set[int] = set()
         for file in self._files:
-            found |= file.passed(after=after)
+            with contextlib.suppress(FileNotFoundError):  # retention took it
+                found |= file.passed(after=after)
         return found

@@ -105,7 +105,11 @@ class Reader:
             if segment.base | segment.end <= after:
                 continue
             rows = segment.lane_rows(wanted, after=max(0, after - segment.base))
-            found += [(segment.base | row[0], row[5]) for row in islice(rows, limit - len(found))]
+            try:
+                found += [(segment.base | row[0], row[5]) for row in islice(rows, limit - len(found))]
+            except FileNotFoundError:
+                # Retention took it while this thread looked: what it held that is unfinished is in a hold file now.
+                return self.positions(lane, after=after, limit=limit)
         return found
 
     def deliveries(self, *, since: float) -> Iterator[tuple[str, str, str, float]]:

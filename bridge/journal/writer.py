@@ -57,6 +57,8 @@ class Writer:
         self._space_checked_at: float | None = None
         self._is_low = False
         self._is_full = False
+        self._is_undone = False
+        """A partial group was cut off the active segment, and that is not synced yet."""
         self.broken: Exception | None = None
         """Why the journal takes nothing more, ever: the daemon must exit."""
 
@@ -143,6 +145,7 @@ class Writer:
                 self._undo(fd, begin, error)
             # After a failed fsync the page cache may claim what the disk does not have: never try again.
             raise self._break(f"the journal could not be synced: {error}", error) from error
+        self._is_undone = False
 
     def _undo(self, fd: int, begin: int, error: OSError) -> None:
         """Take a partial group back: the file ends where it was last synced."""
@@ -150,9 +153,20 @@ class Writer:
             self._disk.truncate(fd, begin)
         except OSError as second:
             raise self._break(f"the journal could not undo a partial write: {second}", second) from error
+        self._is_undone = True
         if error.errno not in NO_SPACE:
             raise self._break(f"the journal could not be written: {error}", error) from error
         raise self._full(error) from error
+
+    def _sync_cut(self, fd: int) -> None:
+        """Make a cut durable: a segment that another follows must end where it was synced, after a power loss too."""
+        try:
+            self._disk.sync(fd)
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                raise self._full(error) from error
+            raise self._break(f"the journal could not be synced: {error}", error) from error
+        self._is_undone = False
 
     def _full(self, error: OSError) -> StoreFull:
         self._note_full()
@@ -168,6 +182,8 @@ class Writer:
         """Make a new segment with its first part. Until that is durable the old one stays the active one."""
         assert part.header is not None
         path = segment_path(self._folder, part.number)
+        if self._is_undone and self._file is not None:
+            self._sync_cut(self._file.fd)
         try:
             file = self._spare.take(path)
         except OSError as error:
