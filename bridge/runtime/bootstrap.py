@@ -7,6 +7,7 @@ recordings of lambda-semantics; frames to and from the daemon are those of `fram
 import atexit
 import ctypes
 import importlib
+import importlib.util
 import io
 import json
 import logging
@@ -475,6 +476,20 @@ def _leave(code: object) -> NoReturn:
         _flush()
     finally:
         os._exit(status)
+
+
+def rehearse() -> None:
+    """Do once, for nobody, what starting a worker does: each page that a fork shares costs a fault when written."""
+    dumps = encoding.make_encoder(ascii_only=True)
+    text = dumps({name: name for name in os.environ} | {"a": [1, 2.5, None, {"b": "c"}]})
+    encoding.loads(text)
+    json.loads(text)
+    compile("def handler(event, context):\n    return event\n", "rehearsal", "exec")
+    importlib.util.find_spec("no_such_module_anywhere")
+    logging.Formatter("%(message)s").format(logging.makeLogRecord({"msg": "x"}))
+    io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True).write("x")
+    resource.getrusage(resource.RUSAGE_SELF)
+    _flush_c(None)
 
 
 def serve(socket_descriptor: int, tokens_descriptor: int) -> NoReturn:

@@ -14,76 +14,87 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
-from bridge.runtime import mounts, sandbox, syscalls
+from bridge.runtime import bootstrap, mounts, sandbox, syscalls
 
 KILL_ROUNDS_MAX: Final = 1000
+REQUEST_MAX_BYTES: Final = 1 << 18
 
 
 def run(
-    request: Mapping[str, Any], *, control: socket.socket, descriptors: list[int], serve: Callable[[int, int], NoReturn]
+    channel: socket.socket,
+    *,
+    control: socket.socket,
+    mounted: bool,
+    process_namespace: bool,
+    serve: Callable[[int, int], NoReturn],
 ) -> NoReturn:
-    """Be the keeper of the worker that `request` describes; called in the forked child.
+    """Be a keeper: fork a worker-to-be, wait for the request, furnish its namespaces, let it go, wait for its end.
+
+    Called in the forked child, mostly before anybody needs a worker: what can be done before is done before.
 
     Args:
-        request: what the daemon asked the zygote for.
-        control: the zygote's socket to the daemon, for telling how the worker ended.
-        descriptors: the worker's socket, the write end of its log pipe, its token counter.
+        channel: brings the request and the worker's descriptors; closed without one when no worker is needed.
+        control: the zygote's socket to the daemon, for telling how the worker fares.
+        mounted: the zygote has a mount namespace, so each worker gets one.
+        process_namespace: this is process 1 of a namespace.
         serve: the worker's main loop, given socket and token descriptors.
     """
-    status = 70
     try:
-        _run(request, control=control, descriptors=descriptors, serve=serve)
-        status = 0
-    except BaseException as error:  # noqa: BLE001 - a forked child must never return into the zygote's loop
-        _tell(control, {"op": "failed", "id": request["id"], "error": f"{type(error).__name__}: {error}"})
+        syscalls.die_with_parent(signal.SIGKILL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.setsid()
+        if not process_namespace:
+            syscalls.become_subreaper()
+        if mounted:
+            mounts.enter_worker()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        worker = os.fork()
+        if worker == 0:
+            ours.close()
+            channel.close()
+            _be_worker(theirs, control=control, serve=serve)
+        theirs.close()
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(worker, signal.SIGKILL))
+        _keep(worker, channel, ours, control=control)
+        if not process_namespace:
+            kill_children()
     finally:
-        os._exit(status)
+        os._exit(0)  # a forked child must never return into the zygote's loop
 
 
-def _tell(control: socket.socket, report: Mapping[str, Any]) -> None:
-    with contextlib.suppress(OSError):  # the daemon is gone: nobody to tell
-        control.send(json.dumps(report).encode())
-
-
-def _run(
-    request: Mapping[str, Any], *, control: socket.socket, descriptors: list[int], serve: Callable[[int, int], NoReturn]
-) -> None:
-    syscalls.die_with_parent(signal.SIGKILL)
-    worker = 0
-
-    def end(_signal: int, _frame: object) -> None:
-        if worker:
-            os.kill(worker, signal.SIGKILL)
-        else:
-            os._exit(0)
-
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.setsid()
+def _keep(worker: int, channel: socket.socket, door: socket.socket, *, control: socket.socket) -> None:
+    data, descriptors, _, _ = socket.recv_fds(channel, REQUEST_MAX_BYTES, 3)
+    if not data:
+        os.kill(worker, signal.SIGKILL)
+        return
+    request = json.loads(data)
     # The daemon takes our process id from the message's credentials: here it may have another number.
     _tell(control, {"op": "started", "id": request["id"]})
-    if not request["process_namespace"]:
-        syscalls.become_subreaper()
-    if request["mounts"]:
-        mounts.enter_worker(
-            code=request["code"],
-            scratch=request["scratch"],
-            hidden=request["hidden"],
-            ways=request["ways"],
-            new_proc=request["process_namespace"],
-        )
-    worker = os.fork()
-    if worker == 0:
-        _be_worker(request, control=control, descriptors=descriptors, serve=serve)
-    for descriptor in descriptors:
+    try:
+        if request["mounts"]:
+            mounts.furnish_worker(
+                code=request["code"],
+                scratch=request["scratch"],
+                hidden=request["hidden"],
+                ways=request["ways"],
+                new_proc=request["process_namespace"],
+            )
+        socket.send_fds(door, [data], descriptors)
+    except OSError as error:
+        _tell(control, {"op": "failed", "id": request["id"], "error": str(error)})
+        os.kill(worker, signal.SIGKILL)
+    for descriptor in (*descriptors, door.detach(), channel.detach()):
         os.close(descriptor)
     while True:
         ended, status = os.wait()
         if ended == worker:
             break
     _tell(control, {"op": "ended", "id": request["id"], "status": status})
-    if not request["process_namespace"]:
-        kill_children()
+
+
+def _tell(control: socket.socket, report: Mapping[str, Any]) -> None:
+    with contextlib.suppress(OSError):  # the daemon is gone: nobody to tell
+        control.send(json.dumps(report).encode())
 
 
 def kill_children() -> None:
@@ -116,13 +127,17 @@ def children() -> list[int]:
         return found
 
 
-def _be_worker(
-    request: Mapping[str, Any], *, control: socket.socket, descriptors: list[int], serve: Callable[[int, int], NoReturn]
-) -> NoReturn:
+def _be_worker(door: socket.socket, *, control: socket.socket, serve: Callable[[int, int], NoReturn]) -> NoReturn:
     status = 70
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        syscalls.die_with_parent(signal.SIGKILL)
         os.setsid()
+        bootstrap.rehearse()
+        data, descriptors, _, _ = socket.recv_fds(door, REQUEST_MAX_BYTES, 3)
+        if not data:
+            os._exit(0)
+        request = json.loads(data)
         _arrange_descriptors(request, descriptors, report=control)
         facts = sandbox.confine(
             user=request["user"],

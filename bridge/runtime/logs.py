@@ -125,7 +125,6 @@ class FunctionLogs:
             path = self._path(function, name)
             with contextlib.suppress(OSError):
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._prune(path.parent)
             entry = self._streams[function, name] = LogStream(self, function=function, name=name, path=path)
         return entry
 
@@ -175,6 +174,7 @@ class FunctionLogs:
             descriptor = os.open(entry.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             entry.file = os.fdopen(descriptor, "ab", buffering=0)
             self._files[entry] = None
+            self._prune(entry.path.parent)
             if len(self._files) > OPEN_MAX:
                 self._close_file(next(iter(self._files)))
         return entry.file

@@ -50,7 +50,7 @@ def mount_proc() -> None:
     syscalls.mount("proc", "/proc", "proc", syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC)
 
 
-def prepare(*, scratch: str, packages: str | None, needed: Sequence[str], open_ways: bool) -> dict[str, int]:
+def prepare(*, scratch: str, packages: str | None, needed: Sequence[str], open_ways: bool) -> dict[str, str]:
     """Make /var/task a mount point, open closed folders on the way to `needed`, and all else read-only.
 
     Args:
@@ -60,9 +60,9 @@ def prepare(*, scratch: str, packages: str | None, needed: Sequence[str], open_w
         open_ways: workers run under another user id, so 0700 folders on the way would stop them.
 
     Returns:
-        The closed folders that were covered, with a descriptor of what lies below each cover.
+        The closed folders that were covered, and where what lies below each cover is still to be found.
     """
-    covered: dict[str, int] = {}
+    covered: dict[str, str] = {}
     missing = [os.path.basename(path) for path in (TASK_ROOT, RUNTIME_FOLDER) if not os.path.isdir(path)]
     if missing:
         _skeleton(os.path.dirname(TASK_ROOT), extra=missing)
@@ -72,9 +72,13 @@ def prepare(*, scratch: str, packages: str | None, needed: Sequence[str], open_w
         "tmpfs", scratch, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0711,size=64k,nr_inodes=8192"
     )
     os.mkdir(os.path.join(scratch, "empty"), 0o555)
+    ways = os.path.join(scratch, "ways")
+    os.mkdir(ways, 0o700)
     if open_ways:
         for closed in sorted({folder for path in needed if (folder := first_closed(path))}):
-            covered[closed] = os.open(closed, os.O_PATH | os.O_CLOEXEC)
+            covered[closed] = os.path.join(ways, str(len(covered)))
+            os.mkdir(covered[closed], 0o700)
+            syscalls.mount(closed, covered[closed], "", syscalls.MS_BIND | syscalls.MS_REC)
             _open_way(closed, [path for path in (*needed, scratch) if path.startswith(closed + "/")])
     syscalls.set_readonly("/")
     syscalls.mount("", scratch, "", syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_NOSUID | syscalls.MS_NODEV)
@@ -150,8 +154,14 @@ def drop_scratch(path: str) -> None:
         os.rmdir(path)
 
 
-def enter_worker(*, code: str, scratch: str, hidden: Iterable[str], ways: Mapping[str, int], new_proc: bool) -> None:
-    """Give the worker-to-be its own view; called in its keeper, before the user id changes.
+def enter_worker() -> None:
+    """Leave the zygote's mounts for a copy that follows what the zygote mounts and unmounts; called in a keeper."""
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+
+
+def furnish_worker(*, code: str, scratch: str, hidden: Iterable[str], ways: Mapping[str, str], new_proc: bool) -> None:
+    """Give the worker-to-be its own view; called in its keeper, before the worker's user id changes.
 
     Args:
         code: folder that becomes /var/task, read-only.
@@ -160,17 +170,13 @@ def enter_worker(*, code: str, scratch: str, hidden: Iterable[str], ways: Mappin
         ways: what `prepare` returned.
         new_proc: in a new process-id namespace, whose /proc is another.
     """
-    # Of all paths that lead below a cover, only the working directory is carried into a new mount namespace.
-    way = next((folder for folder in ways if code.startswith(folder + "/")), None)
-    if way is not None:
-        os.fchdir(ways[way])
-        code = code[len(way) + 1 :]
-    syscalls.unshare(syscalls.CLONE_NEWNS)
-    syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+    for folder, way in ways.items():
+        if code.startswith(folder + "/"):
+            code = way + code.removeprefix(folder)
+            break
     bind = syscalls.MS_BIND | syscalls.MS_REC  # in a user namespace, what is mounted below comes along or nothing
     syscalls.mount(code, TASK_ROOT, "", bind)  # read-only, as all that `prepare` left
-    empty = os.path.join(os.path.dirname(scratch), "empty")
-    handle = os.open(empty, os.O_PATH | os.O_CLOEXEC)
+    handle = os.open(os.path.join(os.path.dirname(scratch), "empty"), os.O_PATH | os.O_CLOEXEC)
     syscalls.mount(scratch, SCRATCH, "", bind)
     for path in hidden:
         if os.path.isdir(path):

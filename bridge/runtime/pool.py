@@ -370,6 +370,9 @@ class WorkerPool:
             _refuse(job, RuntimeUnavailable("the worker pool is closing"))
             self._finish(worker)
             raise
+        if worker.is_finished:  # it failed while we attached to it
+            _refuse(job, RuntimeUnavailable(f"no worker for {worker.version.name}: {worker.start_error}"))
+            return
         fleet.starts.inc()
         worker.retiring = fleet.is_retired
         self._busy.add(worker)

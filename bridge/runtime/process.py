@@ -117,6 +117,7 @@ class Worker(asyncio.BufferedProtocol):
         "_rest",
         "_segment",
         "_sequence",
+        "_socket",
         "_stash",
         "_tokens",
         "_transport",
@@ -185,6 +186,7 @@ class Worker(asyncio.BufferedProtocol):
         self._needed = 0
         """Bytes that `_rest` must hold before it is worth a look."""
         self._sequence = 0
+        self._socket: socket.socket | None = None
         self._log_fd = -1
         self._tokens = -1
         self._body = bytearray()
@@ -194,16 +196,22 @@ class Worker(asyncio.BufferedProtocol):
         self._segment = 0
         self._stash: dict[int, bytearray] = {}
 
-    async def open(self, sock: socket.socket, *, log_fd: int, tokens: int, logs: FunctionLogs, clock: "Clock") -> None:
-        """Attach our ends of socket, log pipe and token counter."""
+    def hold(self, sock: socket.socket, *, log_fd: int, tokens: int) -> None:
+        """Take over our ends of socket, log pipe and token counter; `close` lets go of them."""
+        self._socket = sock
+        self._log_fd = log_fd
+        self._tokens = tokens
+
+    async def open(self, logs: FunctionLogs, clock: "Clock") -> None:
+        """Attach our ends to the loop."""
         loop = asyncio.get_running_loop()
         self._logs = logs
         self._log = logs.stream(self.version.name, self.stream)
         self._clock = clock
-        self._log_fd = log_fd
-        self._tokens = tokens
-        await loop.create_unix_connection(lambda: self, sock=sock)
-        loop.add_reader(log_fd, self._read_log)
+        assert self._socket is not None
+        await loop.create_unix_connection(lambda: self, sock=self._socket)
+        if not self.is_finished:
+            loop.add_reader(self._log_fd, self._read_log)
 
     # --- frames out -------------------------------------------------------------------------------------------
 
@@ -271,6 +279,8 @@ class Worker(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self._transport = transport  # type: ignore[assignment]
+        if self.is_finished:  # it failed to start meanwhile
+            transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The worker or its end of the socket has gone."""
@@ -458,9 +468,12 @@ class Worker(asyncio.BufferedProtocol):
         """Let go of our ends; twice is fine."""
         if self._transport is not None:
             self._transport.abort()
+        elif self._socket is not None:
+            self._socket.close()
         if self._log_fd >= 0:
             asyncio.get_running_loop().remove_reader(self._log_fd)
             os.close(self._log_fd)
             os.close(self._tokens)
             self._log_fd = self._tokens = -1
+        if self._transport is not None:
             self._logs.end_stream(self.version.name, self.stream)

@@ -263,8 +263,9 @@ class Starter:
             theirs.callback(os.close, log_write)
             os.set_blocking(log_read, False)
             tokens = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            await worker.open(ours, log_fd=log_read, tokens=tokens, logs=self._logs, clock=self._clock)
+            worker.hold(ours, log_fd=log_read, tokens=tokens)
             self._zygote.start(request, [socket_end.fileno(), log_write, tokens])
+            await worker.open(self._logs, self._clock)  # while the worker begins
 
     def kill(self, worker: Worker) -> None:
         """End a worker with all its descendants; `gone` is reported. Twice is fine."""

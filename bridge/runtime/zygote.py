@@ -38,6 +38,7 @@ from bridge.runtime import bootstrap, keeper, landlock, mounts, sandbox, syscall
 _return_package()
 
 _END_S: Final = 2.0
+SPARE_AFTER_MS: Final = 5
 
 
 class Zygote:
@@ -55,7 +56,8 @@ class Zygote:
         self._own_users = False
         self._files_denied = False
         """Landlock keeps the denied paths from every worker."""
-        self._ways: dict[str, int] = {}
+        self._ways: dict[str, str] = {}
+        self._spare: tuple[int, socket.socket] | None = None
         self._facts: list[sandbox.Fact] = []
 
     def open(self) -> None:
@@ -152,7 +154,11 @@ class Zygote:
         poller.register(self._control, select.POLLIN)
         poller.register(wake_read, select.POLLIN)
         while True:
-            for descriptor, _ in poller.poll():
+            # The next worker is forked in a quiet moment, not when it is waited for.
+            ready = poller.poll(None if self._spare is not None else SPARE_AFTER_MS)
+            if not ready and self._spare is None:
+                self._spare = self._fork_keeper()
+            for descriptor, _ in ready:
                 if descriptor == wake_read:
                     os.read(wake_read, 4096)
                 elif not self._handle():
@@ -201,18 +207,35 @@ class Zygote:
             "ways": self._ways,
             "filtered": self._settings["sandbox"] != "basic",
         }
+        pid, channel = self._spare or self._fork_keeper()
+        self._spare = None
+        self._keepers[request["id"]] = pid
+        self._ids[pid] = request["id"]
+        with channel:
+            socket.send_fds(channel, [json.dumps(request).encode()], descriptors)
+
+    def _fork_keeper(self) -> tuple[int, socket.socket]:
+        """Fork a keeper with its worker-to-be; return its process id and the channel for its request."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if self._process_namespaces:
             syscalls.unshare(syscalls.CLONE_NEWPID)
         try:
             pid = os.fork()
             if pid == 0:
                 signal.set_wakeup_fd(-1)
-                keeper.run(request, control=self._control, descriptors=descriptors, serve=bootstrap.serve)
+                ours.close()
+                keeper.run(
+                    theirs,
+                    control=self._control,
+                    mounted=self._mounts,
+                    process_namespace=self._process_namespaces,
+                    serve=bootstrap.serve,
+                )
         finally:
             if self._process_namespaces:
                 syscalls.setns(self._own_namespace, syscalls.CLONE_NEWPID)
-        self._keepers[request["id"]] = pid
-        self._ids[pid] = request["id"]
+        theirs.close()
+        return pid, ours
 
     def _kill(self, worker_id: int) -> None:
         pid = self._keepers.get(worker_id)
@@ -227,6 +250,9 @@ class Zygote:
                 return
             if not pid:
                 return
+            if self._spare is not None and pid == self._spare[0]:
+                self._spare[1].close()
+                self._spare = None
             worker_id = self._ids.pop(pid, None)
             if worker_id is not None:
                 del self._keepers[worker_id]
@@ -237,7 +263,7 @@ class Zygote:
     def _kill_strays(self) -> None:
         """Kill what came back to us because its keeper was killed."""
         for pid in keeper.children():
-            if pid not in self._ids:
+            if pid not in self._ids and (self._spare is None or pid != self._spare[0]):
                 os.kill(pid, signal.SIGKILL)
 
     def end(self) -> None:
@@ -249,6 +275,8 @@ class Zygote:
 
         signal.signal(signal.SIGALRM, give_up)
         signal.setitimer(signal.ITIMER_REAL, _END_S)
+        if self._spare is not None:
+            self._spare[1].close()
         for worker_id in list(self._keepers):
             self._kill(worker_id)
         while self._keepers:
