@@ -2,12 +2,16 @@
 
 import asyncio
 import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bridge.core.errors import LaneFull, StoreFull
 from bridge.core.function import EventInvokeConfig, Function, FunctionVersion, function_arn
 from bridge.core.invocation import InvocationType
+from bridge.core.ports import Journal, Receipt
 from bridge.core.record import Record
 from bridge.destinations.spill import Spill
 from bridge.invokers.service import FunctionService
@@ -24,17 +28,17 @@ from bridge.testing.store import MemoryDeadLetters, MemoryMarks, MemoryParked
 class Gate:
     """A journal whose appends wait for the test, and may fail then."""
 
-    def __init__(self, journal):
+    def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self.opened = asyncio.Event()
         self.opened.set()
-        self.error = None
+        self.error: Exception | None = None
         self.appends = 0
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._journal, name)
 
-    async def append(self, record):
+    async def append(self, record: Record) -> Record:
         self.appends += 1
         await self.opened.wait()
         if self.error is not None:
@@ -43,7 +47,7 @@ class Gate:
 
 
 class Catalog:
-    def get(self, name):
+    def get(self, name: str) -> Function:
         version = FunctionVersion(name=name, arn=function_arn(name), code="/x", revision="1", handler="a.b")
         return Function(name=name, latest=version, event_invoke=EventInvokeConfig())
 
@@ -51,11 +55,11 @@ class Catalog:
 class World:
     """An intake over a journal of either kind; functions run nowhere, so that events stay in their lanes."""
 
-    def __init__(self, journal):
+    def __init__(self, journal: Journal) -> None:
         self.clock = ManualClock()
-        self.journal = Gate(journal)
+        self.journal: Any = Gate(journal)
 
-    async def start(self, **options):
+    async def start(self, **options: int) -> None:
         parked, outcomes = MemoryParked(), MemoryOutcomes()
         letters = MemoryDeadLetters(parked)
         service = FunctionService(
@@ -78,7 +82,7 @@ class World:
         self.intake = JournalIntake(journal=self.journal, dispatcher=self.dispatcher, clock=self.clock)
         await self.intake.open(window_s=300)
 
-    def record(self, delivery_id="", payload=b"{}"):
+    def record(self, delivery_id: str = "", payload: bytes = b"{}") -> Record:
         return Record(
             id=str(uuid.uuid4()),
             source="r",
@@ -89,23 +93,27 @@ class World:
             delivery_id=delivery_id,
         )
 
-    async def submit(self, delivery_id="", payload=b"{}"):
+    async def submit(self, delivery_id: str = "", payload: bytes = b"{}") -> Receipt:
         return await self.intake.submit(self.record(delivery_id, payload), deduplicate_s=300)
 
     @property
-    def waiting(self):
+    def waiting(self) -> int:
         return self.dispatcher.lane("f").waiting
 
 
+def _fatal(error: Exception) -> None:
+    raise error
+
+
 @pytest.fixture(params=["segments", "memory"])
-async def world(request, tmp_path):
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     if request.param == "memory":
         made = World(MemoryJournal())
         await made.start()
         yield made
         return
     journal = SegmentJournal(
-        folder=tmp_path / "journal", segment_bytes=8 * 1024 * 1024, low_water_bytes=0, on_fatal=pytest.fail
+        folder=tmp_path / "journal", segment_bytes=8 * 1024 * 1024, low_water_bytes=0, on_fatal=_fatal
     )
     await journal.open()
     made = World(journal)
@@ -114,7 +122,7 @@ async def world(request, tmp_path):
     await journal.close()
 
 
-async def test_the_answer_comes_after_the_event_is_stored(world):
+async def test_the_answer_comes_after_the_event_is_stored(world: World) -> None:
     world.journal.opened.clear()
     task = asyncio.create_task(world.submit())
     await settle()
@@ -126,7 +134,7 @@ async def test_the_answer_comes_after_the_event_is_stored(world):
     assert world.waiting == 1
 
 
-async def test_a_duplicate_waits_for_the_first_one_and_shares_its_id(world):
+async def test_a_duplicate_waits_for_the_first_one_and_shares_its_id(world: World) -> None:
     world.journal.opened.clear()
     first, second = (asyncio.create_task(world.submit("d")) for _ in range(2))
     await settle()
@@ -138,7 +146,7 @@ async def test_a_duplicate_waits_for_the_first_one_and_shares_its_id(world):
     assert world.waiting == 1
 
 
-async def test_the_duplicates_of_an_event_that_could_not_be_stored_are_tried_one_by_one(world):
+async def test_the_duplicates_of_an_event_that_could_not_be_stored_are_tried_one_by_one(world: World) -> None:
     world.journal.opened.clear()
     world.journal.error = StoreFull("no space")
     tasks = [asyncio.create_task(world.submit("d")) for _ in range(3)]
@@ -153,7 +161,7 @@ async def test_the_duplicates_of_an_event_that_could_not_be_stored_are_tried_one
     assert world.waiting == 1
 
 
-async def test_a_caller_who_leaves_before_it_is_stored_does_not_spoil_it_for_the_next(world):
+async def test_a_caller_who_leaves_before_it_is_stored_does_not_spoil_it_for_the_next(world: World) -> None:
     world.journal.opened.clear()
     first = asyncio.create_task(world.submit("d"))
     second = asyncio.create_task(world.submit("d"))
@@ -166,7 +174,7 @@ async def test_a_caller_who_leaves_before_it_is_stored_does_not_spoil_it_for_the
     assert (await world.submit("d")).duplicate
 
 
-async def test_what_fails_gives_its_room_in_the_lane_back(world):
+async def test_what_fails_gives_its_room_in_the_lane_back(world: World) -> None:
     await world.start(lane_events_max=2)
     world.journal.error = StoreFull("no space")
     for _ in range(5):
@@ -179,7 +187,7 @@ async def test_what_fails_gives_its_room_in_the_lane_back(world):
         await world.submit()
 
 
-async def test_room_is_counted_for_events_under_way(world):
+async def test_room_is_counted_for_events_under_way(world: World) -> None:
     await world.start(lane_events_max=2)
     world.journal.opened.clear()
     tasks = [asyncio.create_task(world.submit()) for _ in range(5)]
@@ -192,7 +200,7 @@ async def test_room_is_counted_for_events_under_way(world):
     assert world.waiting == 2
 
 
-async def test_after_the_window_a_delivery_is_new_and_sources_do_not_share_ids(world):
+async def test_after_the_window_a_delivery_is_new_and_sources_do_not_share_ids(world: World) -> None:
     first = await world.submit("d")
     await world.clock.advance(299)
     assert (await world.submit("d")).id == first.id
