@@ -74,7 +74,10 @@ class Journal(Protocol):
         ...
 
     def read(self, position: int) -> Record | None:
-        """Return the record at `position`, or None once retention took it. Blocking, microseconds."""
+        """Return the record at `position`; None once retention took it, or when it is damaged (logged as an error).
+
+        Blocking, microseconds.
+        """
         ...
 
     def find(self, request_id: str) -> Record | None:

@@ -2,11 +2,14 @@
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Errors that go away by themselves when somebody makes room (EFBIG: a file-size limit of the process)."""
+_PARTS_MAX: Final = 1024
+"""IOV_MAX of Linux."""
 
 TRANSIENT: Final = NO_SPACE | {errno.EMFILE, errno.ENFILE}
 """Errors after which trying again later is safe: nothing that was written is in doubt."""
@@ -24,6 +27,16 @@ class Disk:
         written = os.pwrite(fd, data, offset)
         while written < len(data):
             written += os.pwrite(fd, memoryview(data)[written:], offset + written)
+
+    def write_parts(self, fd: int, parts: Sequence[bytes], offset: int) -> None:
+        """Write all of `parts` side by side at `offset`, without joining them first."""
+        for first in range(0, len(parts), _PARTS_MAX):
+            some = parts[first : first + _PARTS_MAX]
+            size = sum(map(len, some))
+            written = os.pwritev(fd, some, offset)
+            if written < size:
+                self.write(fd, b"".join(some)[written:], offset + written)
+            offset += size
 
     def reserve(self, fd: int, offset: int, length: int) -> None:
         """Allocate blocks without writing them, so that syncs change less metadata."""

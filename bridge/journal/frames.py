@@ -3,6 +3,7 @@
 import hashlib
 import struct
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -29,6 +30,9 @@ ROW_FUNCTION_AT: Final = 16
 ROW_ID_AT: Final = 32
 """Byte of the request id in a row."""
 Row = tuple[int, int, int, int, int, int, int, bytes]
+SPAN: Final = struct.Struct("<II16xI20x")
+"""A row again, but only offset, frame length and payload length: what reading needs."""
+Span = tuple[int, int, int]
 
 FLAG_EVENT: Final = 1
 """An Event invocation: part of a lane."""
@@ -105,29 +109,33 @@ def _name(raw: bytes) -> str:
     return raw.decode()
 
 
-def encode(record: Record, seed: int, offset: int, synced_end: int, received_ms: int) -> tuple[bytes, bytes]:
-    """Return the frame and the index row of a record that will lie at byte `offset` of a segment.
+def encode(record: Record, seed: int, offset: int, synced_end: int, received_ms: int) -> tuple[bytes, int, bytes]:
+    """Return a frame without its payload (which follows as it is), the whole length, and the index row.
+
+    `offset` is the frame's place in its segment.
 
     Raises:
         ValueError: the id is no UUID, or a name is longer than 65,535 bytes.
     """
     names, source_n, function_n, function_hash, source_hash = _names(record.source, record.function)
     payload, context = record.payload, record.client_context
-    payload_n, delivery_n, delivery = len(payload), 0, b""
-    kind, flags = 0, FLAG_EVENT
+    payload_n, delivery_n, kind, flags = len(payload), 0, 0, FLAG_EVENT
     if record.invocation_type is not InvocationType.EVENT:
         kind, flags = _TYPE_NUMBERS[record.invocation_type], 0
     if record.delivery_id:
         delivery = record.delivery_id.encode()
-        delivery_n, flags = len(delivery), flags | FLAG_DELIVERY
+        delivery_n, flags, names = len(delivery), flags | FLAG_DELIVERY, names + delivery
+    if context:
+        names += context
     raw_id = id_bytes(record.id)
     if len(raw_id) != ID_BYTES or delivery_n > _NAME_MAX_BYTES:
         raise ValueError("a record needs a UUID as its id and a delivery id of at most 65,535 bytes")
-    length = HEADER_BYTES + source_n + function_n + delivery_n + len(context) + payload_n
+    length = HEADER_BYTES + len(names) + payload_n
     body = _BODY.pack(length, synced_end, received_ms, payload_n, kind, source_n, function_n, delivery_n, raw_id)
-    checked = b"".join((body, names, delivery, context, payload))
+    checked = body + names
+    crc = zlib.crc32(payload, zlib.crc32(checked, seed ^ offset))
     row = ROW.pack(offset, length, received_ms, function_hash, source_hash, payload_n, flags, raw_id)
-    return _CRC.pack(MAGIC, zlib.crc32(checked, seed ^ offset)) + checked, row
+    return _CRC.pack(MAGIC, crc) + checked, length, row
 
 
 def frame_length(data: bytes | memoryview) -> int:
@@ -155,12 +163,22 @@ def check(data: bytes | memoryview, *, seed: int, offset: int) -> Head:
     return head
 
 
-def is_whole(frame: memoryview, length: int, seeded: int) -> bool:
-    """Tell whether `frame` is one of that length; `seeded` is its place: seed ^ offset. The scan's fast check."""
-    if len(frame) != length or length < HEADER_BYTES:
-        return False
-    magic, crc, stored = _LEAD.unpack_from(frame)
-    return bool(magic == MAGIC and stored == length and zlib.crc32(frame[CHECKED_FROM:], seeded) == crc)
+def whole_frames(data: bytes, begin: int, spans: Sequence[Span], seed: int, found: list[memoryview | None]) -> None:
+    """Add the checked frames at `spans`, that lie in `data` (a segment's bytes from `begin` on); None where damaged.
+
+    The scan's inner loop: `check`, without what a scan does not look at.
+    """
+    view, unpack_lead, crc32, add = memoryview(data), _LEAD.unpack_from, zlib.crc32, found.append
+    available = len(data)
+    for offset, length, _ in spans:
+        at = offset - begin
+        end = at + length
+        if end > available or length < HEADER_BYTES:
+            add(None)
+            continue
+        magic, crc, stored = unpack_lead(data, at)
+        is_whole = crc32(view[at + CHECKED_FROM : end], seed ^ offset) == crc and stored == length and magic == MAGIC
+        add(view[at:end] if is_whole else None)
 
 
 def unpack(data: bytes | memoryview, *, position: int) -> Record:

@@ -23,10 +23,10 @@ class Part:
         "begin",
         "end",
         "file",
-        "frames",
         "functions",
         "header",
         "number",
+        "pieces",
         "records",
         "rows",
         "seed",
@@ -43,7 +43,8 @@ class Part:
         """The file header, when this part begins a new segment."""
         self.file: OpenFile | None = None
         """The new segment's file, once the writer made it."""
-        self.frames: list[bytes] = []
+        self.pieces: list[bytes] = []
+        """The frames: of each record its head, then its payload as it came, uncopied."""
         self.rows: list[bytes] = []
         self.records: list[Record] = []
         self.waiting: list[Waiting] = []
@@ -98,16 +99,15 @@ class Tail:
         part = group.parts[-1] if group.parts else Part(number=self._number, seed=self._seed, begin=self._end)
         received_ms = max(self._newest_ms, round(record.received_at * 1000))
         offset = part.end
-        frame, row = encode(record, part.seed, offset, part.begin, received_ms)
-        size = len(frame)
+        head, size, row = encode(record, part.seed, offset, part.begin, received_ms)
         if offset + size > self._segment_bytes or offset - part.begin + size > _PART_MAX_BYTES:
             following = self._following(part, size)
             if following is not part:
                 part, offset = following, following.end
-                frame, row = encode(record, part.seed, offset, part.begin, received_ms)
-        if not part.frames:
+                head, size, row = encode(record, part.seed, offset, part.begin, received_ms)
+        if not part.rows:
             group.parts.append(part)
-        part.frames.append(frame)
+        part.pieces += (head, record.payload)
         part.rows.append(row)
         part.records.append(_placed(record, received_ms / 1000, part.number << 32 | offset))
         part.waiting.append(waiting)
@@ -125,7 +125,7 @@ class Tail:
         if part.end == FILE_HEADER_BYTES:
             return part  # a record larger than a segment has one to itself
         if part.end + size <= self._segment_bytes:
-            return Part(number=part.number, seed=part.seed, begin=part.end) if part.frames else part
+            return Part(number=part.number, seed=part.seed, begin=part.end) if part.rows else part
         number, salt = part.number + 1, os.urandom(8)
         header = file_header(number, salt=salt, newest_ms=self._newest_ms)
         return Part(number=number, seed=place_seed(number, salt), begin=FILE_HEADER_BYTES, header=header)

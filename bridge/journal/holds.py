@@ -7,11 +7,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import structlog
+
 from bridge.core.errors import StoreCorrupt, StoreError, StoreFull
 from bridge.core.record import Record
 from bridge.journal.disk import NO_SPACE, Disk
 from bridge.journal.frames import FrameBroken, check, encode, id_bytes, place_seed, unpack
 from bridge.journal.segment import Segment
+
+log = structlog.get_logger("bridge.journal")
 
 _PREFIX: Final = struct.Struct("<Q")
 """Journal position, before each frame; the frame's own place is its place in the hold file."""
@@ -73,9 +77,9 @@ class Holds:
                 continue
             at += _PREFIX.size
             received_ms = round(record.received_at * 1000)
-            frame, _ = encode(record, seed, at, 0, received_ms)
-            parts += (_PREFIX.pack(position), frame)
-            at += len(frame)
+            head, length, _ = encode(record, seed, at, 0, received_ms)
+            parts += (_PREFIX.pack(position), head, record.payload)
+            at += length
         if not parts:
             return []
         try:
@@ -94,11 +98,7 @@ class Holds:
             self._held[entry.position] = entry
 
     def read(self, position: int) -> Record | None:
-        """Return a held record.
-
-        Raises:
-            StoreCorrupt: it is damaged.
-        """
+        """Return a held record; None when it is not held, or damaged since the start (reported)."""
         entry = self._held.get(position)
         if entry is None:
             return None
@@ -109,7 +109,8 @@ class Holds:
         except FileNotFoundError:
             return None
         except FrameBroken as error:
-            raise _damage(entry.path, entry.offset) from error
+            log.error("record_unreadable", position=position, error=f"hold/{entry.path.name}: {error}")  # noqa: TRY400
+            return None
         return unpack(data, position=position)
 
     def find(self, raw_id: bytes) -> Record | None:

@@ -217,19 +217,16 @@ class SegmentJournal:
         self._in_flight = False
         for part in group.parts[:parts]:
             self._show(part)
-        try:
-            for part in group.parts[:parts]:
-                self._announce(part)
-        finally:
-            for part in group.parts[:parts]:
-                for waiting, record in zip(part.waiting, part.records, strict=True):
-                    if waiting is not None and not waiting.done():
-                        waiting.set_result(record)
-            if error is not None:
-                self._fail(group.parts[parts:], error)
-            self._flush()
-            if not self._in_flight:
-                self._idle.set()
+        for part in group.parts[:parts]:
+            self._announce(part, has_archived=group.archived > 0)
+            for waiting, record in zip(part.waiting, part.records, strict=True):
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(record)
+        if error is not None:
+            self._fail(group.parts[parts:], error)
+        self._flush()
+        if not self._in_flight:
+            self._idle.set()
 
     def _show(self, part: Part) -> None:
         if part.file is not None:
@@ -243,12 +240,16 @@ class SegmentJournal:
         newest_ms = round(part.records[-1].received_at * 1000)
         active.extend(b"".join(part.rows), end=part.end, newest_ms=newest_ms, lanes=part.lanes())
 
-    def _announce(self, part: Part) -> None:
-        stored = [r for r, waiting in zip(part.records, part.waiting, strict=True) if waiting is not None]
+    def _announce(self, part: Part, *, has_archived: bool) -> None:
+        stored = part.records
+        if has_archived:
+            stored = [record for record, waiting in zip(stored, part.waiting, strict=True) if waiting is not None]
         telemetry.JOURNAL_APPENDS.inc(len(part.records))
-        if stored:
-            for callback in self._callbacks:
+        for callback in self._callbacks if stored else ():
+            try:
                 callback(stored)
+            except Exception:  # the boundary of a callback of the loop: whoever waits must get its answer
+                log.exception("commit_callback_failed")
 
     def _fail(self, parts: Sequence[Part], error: StoreError) -> None:
         """Nothing of these parts is stored, nor of what gathered behind them: its place is gone."""
@@ -261,7 +262,7 @@ class SegmentJournal:
                 if waiting is None:
                     telemetry.ARCHIVE_DROPPED.inc()
                 elif not waiting.done():
-                    waiting.set_exception(error)
+                    waiting.set_exception(type(error)(*error.args))  # one each: a raise adds its traceback
         if self._writer is not None and self._writer.broken is not None and not self._is_fatal:
             self._is_fatal = True
             self._on_fatal(self._writer.broken)

@@ -1,14 +1,16 @@
 """Finding and reading stored records, from any thread: by position, id, lane, delivery and selection."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Final, overload
+from typing import Final
 
 import structlog
 
+from bridge.core.errors import StoreCorrupt
 from bridge.core.ports import Selection
 from bridge.core.record import Record
-from bridge.journal.frames import FLAG_DELIVERY, ID_BYTES, Row, id_bytes, lane_hash, name_hash, names_of, unpack
+from bridge.journal.chunk import Chunk, read_chunk
+from bridge.journal.frames import FLAG_DELIVERY, ID_BYTES, Row, Span, id_bytes, lane_hash, name_hash, names_of
 from bridge.journal.holds import Holds
 from bridge.journal.segment import Segment
 
@@ -16,33 +18,6 @@ log = structlog.get_logger("bridge.journal")
 
 _OFFSET: Final = 0xFFFF_FFFF
 _CHUNK_MAX_BYTES: Final = 4 * 1024 * 1024
-
-
-class Chunk(Sequence[Record]):
-    """Records whose checksums hold, as columns: a Record is made only for whom looks at one."""
-
-    __slots__ = ("_frames", "payloads", "positions")
-
-    def __init__(self, positions: list[int], payloads: list[memoryview], frames: list[memoryview]) -> None:
-        self.positions = positions
-        self.payloads = payloads
-        self._frames = frames
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    @overload
-    def __getitem__(self, index: int) -> Record: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Record]: ...
-    def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
-        if isinstance(index, slice):
-            return Chunk(self.positions[index], self.payloads[index], self._frames[index])
-        return unpack(self._frames[index], position=self.positions[index])
-
-    def __iter__(self) -> Iterator[Record]:
-        for position, frame in zip(self.positions, self._frames, strict=True):
-            yield unpack(frame, position=position)
 
 
 class Reader:
@@ -67,31 +42,29 @@ class Reader:
     def read(self, position: int) -> Record | None:
         """Return one record. See ports.Journal."""
         segment = self._segment(position >> 32)
-        if segment is not None:
-            offset = position & _OFFSET
-            if offset >= segment.end:
-                return None
-            try:
-                return segment.read(offset)
-            except FileNotFoundError:
-                pass  # retention was quicker
+        try:
+            if segment is not None:
+                offset = position & _OFFSET
+                return segment.read(offset) if offset < segment.end else None
+        except FileNotFoundError:
+            pass  # retention was quicker
+        except StoreCorrupt as error:
+            log.error("record_unreadable", position=position, error=str(error))  # noqa: TRY400 - one line says it
+            return None
         return self._holds.read(position)
 
     def find(self, request_id: str) -> Record | None:
         """Return the newest record of that id. See ports.Journal."""
-        try:
-            raw_id = id_bytes(request_id)
-        except ValueError:
-            return None
-        if len(raw_id) != ID_BYTES:
+        raw_id = _raw_id(request_id)
+        if raw_id is None:
             return None
         for segment in reversed(self.segments):
             try:
                 offset = segment.find(raw_id)
-                if offset is not None:
-                    return segment.read(offset)
             except FileNotFoundError:
                 break  # retention took it, and all older ones
+            if offset is not None:
+                return self.read(segment.base | offset)
         return self._holds.find(raw_id)
 
     def positions(self, lane: str, *, after: int, limit: int) -> list[tuple[int, int]]:
@@ -123,29 +96,38 @@ class Reader:
     ) -> Iterator[Chunk]:
         """Yield what is stored now and fits, in chunks of at most `chunk` records or 4 MiB (one at least)."""
         segments = [segment for segment in self.segments if segment.base | segment.end > after]
-        ends = {segment.number: segment.count for segment in segments}
-        for segment in reversed(segments) if reverse else segments:
+        counts = [segment.count for segment in segments]
+        selects = _checker(selection)
+        order = zip(segments, counts, strict=True)
+        for segment, count in reversed(list(order)) if reverse else order:
             try:
-                rows = _rows(segment, ends[segment.number], selection, after=after, reverse=reverse, flags=flags)
-                for block in _blocks(rows, chunk):
-                    found = _read(segment, block, selection, reverse=reverse)
+                begin, end = _bounds(segment, count, selection, after=after)
+                if selects is None and not selection.ids and not flags:
+                    blocks = _neighbours(segment, begin, end, chunk, reverse=reverse)
+                else:
+                    rows = _fitting(segment.rows(begin, end, reverse=reverse), selection, flags=flags)
+                    blocks = _blocks(((row[0], row[1], row[5]) for row in rows), chunk, reverse=reverse)
+                for block in blocks:
+                    found = read_chunk(segment, block, selects=selects, reverse=reverse)
                     if len(found):
                         yield found
             except FileNotFoundError:
                 continue  # retention took it: left out
 
 
-def _rows(
-    segment: Segment, count: int, selection: Selection, *, after: int, reverse: bool, flags: int
-) -> Iterator[Row]:
-    """Yield the index rows that fit a selection."""
+def _bounds(segment: Segment, count: int, selection: Selection, *, after: int) -> tuple[int, int]:
+    """Return the numbers of the rows [begin, end) that fit in time and lie above `after`."""
     begin = segment.first_after(after - segment.base) if after > segment.base else 0
     end = count
     if selection.since is not None:
         begin = max(begin, segment.first_since(_ms(selection.since)))
     if selection.until is not None:
         end = min(end, segment.first_since(_ms(selection.until)))
-    rows = segment.rows(begin, end, reverse=reverse)
+    return begin, end
+
+
+def _fitting(rows: Iterator[Row], selection: Selection, *, flags: int) -> Iterator[Row]:
+    """Leave out the rows of other functions, sources, ids and kinds."""
     if selection.function is not None:
         function = name_hash(selection.function)
         rows = (row for row in rows if row[3] == function)
@@ -162,51 +144,50 @@ def _rows(
 
 def _raw_id(request_id: str) -> bytes | None:
     try:
-        return id_bytes(request_id)
+        raw_id = id_bytes(request_id)
     except ValueError:
         return None
+    return raw_id if len(raw_id) == ID_BYTES else None
 
 
-def _blocks(rows: Iterable[Row], limit: int) -> Iterator[list[Row]]:
-    """Group rows by number and size."""
-    block: list[Row] = []
+def _blocks(spans: Iterable[Span], limit: int, *, reverse: bool) -> Iterator[list[Span]]:
+    """Group spans by number and size, each group in rising order."""
+    block: list[Span] = []
     size = 0
-    for row in rows:
-        if block and (len(block) >= limit or size + row[1] > _CHUNK_MAX_BYTES):
-            yield block
+    for span in spans:
+        if block and (len(block) >= limit or size + span[1] > _CHUNK_MAX_BYTES):
+            yield block[::-1] if reverse else block
             block, size = [], 0
-        block.append(row)
-        size += row[1]
+        block.append(span)
+        size += span[1]
     if block:
-        yield block
+        yield block[::-1] if reverse else block
 
 
-def _read(segment: Segment, rows: list[Row], selection: Selection, *, reverse: bool) -> Chunk:
-    if reverse:
-        rows.reverse()
-    positions, payloads, frames, damaged = list[int](), list[memoryview](), list[memoryview](), list[int]()
-    is_plain, base = selection.source is None and selection.function is None, segment.base
-    for row, frame in zip(rows, segment.frames(rows), strict=True):
-        if frame is None:
-            damaged.append(row[0])
-        elif is_plain or _selects(selection, frame):
-            positions.append(base | row[0])
-            payloads.append(frame[row[1] - row[5] :])
-            frames.append(frame)
-    if damaged:
-        log.error("records_unreadable", segment=segment.path.name, offset=damaged[0], records=len(damaged))
-    if reverse:
-        for column in (positions, payloads, frames):
-            column.reverse()
-    return Chunk(positions, payloads, frames)
+def _neighbours(segment: Segment, begin: int, end: int, limit: int, *, reverse: bool) -> Iterator[list[Span]]:
+    """Group all rows of [begin, end) as `_blocks` does: when nothing is left out they need no look each."""
+    for done in range(0, end - begin, limit):
+        low, high = (max(begin, end - done - limit), end - done) if reverse else (begin + done, begin + done + limit)
+        block = segment.spans(low, min(high, end))
+        if block[-1][0] + block[-1][1] - block[0][0] <= _CHUNK_MAX_BYTES:
+            yield block
+        else:
+            yield from _blocks(reversed(block) if reverse else block, limit, reverse=reverse)
 
 
-def _selects(selection: Selection, frame: memoryview) -> bool:
-    """Check a row's hit against the record itself: two names may share a hash."""
-    source, function = names_of(frame)
-    return (selection.source is None or source == selection.source) and (
-        selection.function is None or function.partition(":")[0] == selection.function
-    )
+def _checker(selection: Selection) -> Callable[[memoryview], bool] | None:
+    """Return what checks a row's hit against the record itself: two names may share a hash."""
+    wanted_source, wanted_function = selection.source, selection.function
+    if wanted_source is None and wanted_function is None:
+        return None
+
+    def selects(frame: memoryview) -> bool:
+        source, function = names_of(frame)
+        return (wanted_source is None or source == wanted_source) and (
+            wanted_function is None or function.partition(":")[0] == wanted_function
+        )
+
+    return selects
 
 
 def _ms(seconds: float) -> int:

@@ -15,18 +15,20 @@ from bridge.journal.frames import (
     ROW_BYTES,
     ROW_FUNCTION_AT,
     ROW_ID_AT,
+    SPAN,
     FrameBroken,
     Row,
+    Span,
     check,
     frame_length,
-    is_whole,
     unpack,
+    whole_frames,
 )
 from bridge.journal.layout import Seal, load_index, segment_path
 
 _READ_BYTES: Final = 4096
-_SPAN_MAX_BYTES: Final = 1024 * 1024
-_SPAN_GAP_BYTES: Final = 16 * 1024
+_READ_MAX_BYTES: Final = 1024 * 1024
+_GAP_MAX_BYTES: Final = 16 * 1024
 """Two frames this near to each other are read with one call."""
 _BLOCK_ROWS: Final = 4096
 
@@ -132,6 +134,10 @@ class Segment:
                 high = min(end, block + _BLOCK_ROWS)
                 yield from ROW.iter_unpack(rows[block * ROW_BYTES : high * ROW_BYTES])
 
+    def spans(self, begin: int, end: int) -> list[Span]:
+        """Return (offset, frame length, payload length) of the index rows [begin, end)."""
+        return list(SPAN.iter_unpack(self._rows()[begin * ROW_BYTES : end * ROW_BYTES]))
+
     def has_lane(self, wanted: int) -> bool:
         """Tell whether a lane may have events here, by its hash (True when that is not known)."""
         return self._lanes is None or wanted in self._lanes
@@ -189,24 +195,20 @@ class Segment:
             raise self._damage(offset) from error
         return unpack(data, position=self.base | offset)
 
-    def frames(self, rows: Sequence[Row]) -> list[memoryview | None]:
-        """Return the checked frames of index rows in ascending order, None where one is damaged.
+    def frames(self, spans: Sequence[Span]) -> list[memoryview | None]:
+        """Return the checked frames at `spans`, in rising order; None where one is damaged.
 
         Neighbours are read with one call.
         """
-        file, seed, found = self.file, self.seed, list[memoryview | None]()
+        file, found, seed = self.file, list[memoryview | None](), self.seed
         at = 0
-        while at < len(rows):
-            begin, end = rows[at][0], rows[at][0] + rows[at][1]
+        while at < len(spans):
+            begin, end = spans[at][0], spans[at][0] + spans[at][1]
             last = at + 1
-            while last < len(rows) and rows[last][0] - end <= _SPAN_GAP_BYTES and end - begin < _SPAN_MAX_BYTES:
-                end = rows[last][0] + rows[last][1]
+            while last < len(spans) and spans[last][0] - end <= _GAP_MAX_BYTES and end - begin < _READ_MAX_BYTES:
+                end = spans[last][0] + spans[last][1]
                 last += 1
-            view = memoryview(os.pread(file.fd, end - begin, begin))
-            for offset, length, *_ in rows[at:last]:
-                start = offset - begin
-                frame = view[start : start + length]
-                found.append(frame if is_whole(frame, length, seed ^ offset) else None)
+            whole_frames(os.pread(file.fd, end - begin, begin), begin, spans[at:last], seed, found)
             at = last
         return found
 

@@ -3,7 +3,7 @@
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +28,7 @@ Done = Callable[[Group, int, StoreError | None], None]
 
 
 class Writer:
-    """Writes groups whose frames are encoded already: all it does in Python is join, write, sync, report."""
+    """Writes groups whose frames are encoded already: all it does in Python is write, sync, report."""
 
     def __init__(
         self,
@@ -93,10 +93,11 @@ class Writer:
                 self.broken = failure
                 error = StoreError(f"the journal's writer failed: {failure!r}")
                 log.critical("journal_writer_failed", exc_info=failure)
+            took_s = time.perf_counter() - started
+            self._done(group, parts, error)  # first: somebody waits for it
             if parts:
-                telemetry.JOURNAL_COMMIT_SECONDS.observe(time.perf_counter() - started)
+                telemetry.JOURNAL_COMMIT_SECONDS.observe(took_s)
                 telemetry.JOURNAL_COMMITS.inc(parts)
-            self._done(group, parts, error)
 
     def _check(self) -> None:
         if self.broken is not None:
@@ -126,14 +127,14 @@ class Writer:
     def _commit(self, part: Part) -> None:
         """Make one part durable, in a segment of its own where it begins one."""
         if part.number == self._number and self._file is not None:
-            self._write(self._file.fd, b"".join(part.frames), part.begin)
+            self._write(self._file.fd, part.pieces, part.begin)
         else:
             self._begin(part)
         self._note_room()
 
-    def _write(self, fd: int, data: bytes, begin: int) -> None:
+    def _write(self, fd: int, pieces: Sequence[bytes], begin: int) -> None:
         try:
-            self._disk.write(fd, data, begin)
+            self._disk.write_parts(fd, pieces, begin)
         except OSError as error:
             self._undo(fd, begin, error)
         crash_point("journal.written")
@@ -192,7 +193,7 @@ class Writer:
                 raise self._full(error) from error
             raise self._break(f"a new journal segment could not be made: {error}", error) from error
         try:
-            self._write(file.fd, b"".join((part.header, *part.frames)), 0)
+            self._write(file.fd, (part.header, *part.pieces), 0)
             self._disk.sync_folder(self._folder)
         except StoreError as error:
             file.close()

@@ -2,7 +2,7 @@
 
 import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from bridge.core.invocation import InvocationType
 from bridge.core.ports import Selection
 from bridge.core.record import Record
 from bridge.journal.disk import Disk
+from bridge.journal.frames import encode
 from bridge.journal.journal import SegmentJournal
 from bridge.testing.clock import ManualClock
 
@@ -45,6 +46,11 @@ class FaultyDisk(Disk):
             raise self.fail_write
         super().write(fd, data, offset)
 
+    def write_parts(self, fd: int, parts: Sequence[bytes], offset: int) -> None:
+        if self.fail_write is not None and self._concerns(fd):
+            self.write(fd, b"".join(parts), offset)
+        super().write_parts(fd, parts, offset)
+
     def sync(self, fd: int) -> None:
         if self.fail_sync is not None and self._concerns(fd):
             raise self.fail_sync
@@ -75,6 +81,12 @@ def record(n: int = 0, **fields: Any) -> Record:
         payload=b'{"n":%d}' % n,
     )
     return replace(plain, **fields)
+
+
+def framed(original: Record, seed: int, offset: int, *, synced_end: int = 0) -> bytes:
+    """A whole frame."""
+    head, _, _ = encode(original, seed, offset, synced_end, 1)
+    return head + original.payload
 
 
 @asynccontextmanager

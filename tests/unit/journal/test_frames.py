@@ -19,7 +19,7 @@ from bridge.journal.frames import (
     row_of,
     unpack,
 )
-from tests.unit.journal.support import record
+from tests.unit.journal.support import framed, record
 
 SALT = b"saltsalt"
 
@@ -47,11 +47,12 @@ def test_frames_round_trip_and_belong_to_their_place(
         invocation_type=kind,
     )
     seed = place_seed(segment, SALT)
-    frame, row = encode(original, seed, offset, 7, 1_003_000)
+    head_bytes, length, row = encode(original, seed, offset, 7, 1_003_000)
+    frame = head_bytes + payload
     head = check(frame + b"what follows", seed=seed, offset=offset)
 
     assert unpack(frame + b"what follows", position=9) == replace(original, received_at=1003.0, position=9)
-    assert (head.length, head.synced_end, frame_length(frame)) == (len(frame), 7, len(frame))
+    assert (head.length, head.synced_end, frame_length(frame), len(frame)) == (length, 7, length, length)
     assert row_of(frame, head, offset=offset) == row
     for other_seed, other_offset in (
         (place_seed(segment + 1, SALT), offset),
@@ -63,7 +64,7 @@ def test_frames_round_trip_and_belong_to_their_place(
 
 
 def test_every_flipped_bit_is_seen():
-    frame, _ = encode(record(1, delivery_id="d", client_context=b"{}"), 5, 64, 0, 1)
+    frame = framed(record(1, delivery_id="d", client_context=b"{}"), 5, 64)
     for place in range(len(frame) * 8):
         damaged = bytearray(frame)
         damaged[place // 8] ^= 1 << place % 8
@@ -72,7 +73,7 @@ def test_every_flipped_bit_is_seen():
 
 
 def test_every_shorter_frame_is_seen():
-    frame, _ = encode(record(1), 5, 64, 0, 1)
+    frame = framed(record(1), 5, 64)
     for length in range(len(frame)):
         with pytest.raises(FrameBroken):
             check(frame[:length], seed=5, offset=64)

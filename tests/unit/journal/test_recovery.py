@@ -9,9 +9,9 @@ import pytest
 from bridge.core.errors import StoreCorrupt, StoreError
 from bridge.core.invocation import InvocationType
 from bridge.core.ports import Selection
-from bridge.journal.frames import encode, place_seed
+from bridge.journal.frames import place_seed
 from bridge.journal.layout import FILE_HEADER_BYTES, index_path, read_header, recover, segment_path
-from tests.unit.journal.support import FaultyDisk, append_all, everything, opened, record
+from tests.unit.journal.support import FaultyDisk, append_all, everything, framed, opened, record
 
 OFFSET = 0xFFFF_FFFF
 
@@ -178,7 +178,7 @@ async def test_a_recycled_files_old_frames_are_cut(folder):
     end = recover(path, number=1).seal.end
     data = path.read_bytes()[:end]
     # Whole frames of another segment, one of them just where the next frame would be.
-    stale, _ = encode(record(9), place_seed(7, b"othersal"), end, 1 << 20, 1)
+    stale = framed(record(9), place_seed(7, b"othersal"), end, synced_end=1 << 20)
     path.write_bytes(data + stale * 3 + bytes(500))
     async with opened(folder) as journal:
         assert await everything(journal) == [*kept, *torn]
@@ -188,7 +188,7 @@ async def test_a_frame_inside_a_payload_is_no_proof_of_a_synced_end(folder):
     """A sender who guesses the place writes a whole frame into its body: it does not know the salt."""
     kept, torn = await group_of_two(folder)
     path = segment_path(folder, 1)
-    forged, _ = encode(record(9), place_seed(1), (torn[0].position & OFFSET) + 52 + 12, 1 << 20, 1)
+    forged = framed(record(9), place_seed(1), (torn[0].position & OFFSET) + 64, synced_end=1 << 20)
     data = path.read_bytes()[: torn[0].position & OFFSET]
     path.write_bytes(data + b"\0" * 64 + forged)
     async with opened(folder) as journal:
@@ -269,7 +269,7 @@ async def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
             pass
 
 
-async def test_a_damaged_record_is_refused_when_read_and_left_out_of_scans(folder):
+async def test_a_damaged_record_is_reported_and_harms_no_other(folder, capsys):
     async with opened(folder, segment_bytes=1024) as journal:
         stored = await append_all(journal, 100)
     bad = stored[3]
@@ -278,8 +278,9 @@ async def test_a_damaged_record_is_refused_when_read_and_left_out_of_scans(folde
     data[(bad.position & OFFSET) + 70] ^= 1
     path.write_bytes(data)
     async with opened(folder, segment_bytes=1024) as journal:
-        with pytest.raises(StoreCorrupt, match=rf"damaged at byte {bad.position & OFFSET}"):
-            journal.read(bad.position)
+        assert journal.read(bad.position) is None
+        assert journal.find(bad.id) is None
+        assert f"damaged at byte {bad.position & OFFSET}" in capsys.readouterr().out
         assert await everything(journal) == [each for each in stored if each != bad]
         assert journal.read(stored[4].position) == stored[4]
 
