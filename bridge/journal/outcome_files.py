@@ -134,6 +134,7 @@ class OutcomeFile:
 
     def delete(self) -> None:
         """Remove it and its index."""
+        self._file = None
         self._files.forget(self.path)
         self._files.forget(self._index_path)
         self._index_path.unlink(missing_ok=True)

@@ -125,15 +125,17 @@ class OutcomesLog:
         """Sync and release; twice is fine."""
         if not self._files:
             return
+        files = self._files
         try:
             await self.flush()
         except StoreError as error:
             log.warning("outcomes_unsynced", error=str(error))
+            self._files = ()
         else:
-            active = self._files[-1]
-            self._files = ()  # what is appended from now on comes too late, and changes no file that is being sealed
-            await asyncio.to_thread(self._seal, active)
-        self._files = ()
+            self._files = ()  # what is appended from now on comes too late for the file that is being sealed
+            await asyncio.to_thread(self._seal, files[-1])
+        for file in files:
+            file.close()
         self._cache.clear()
 
     # --- writing ------------------------------------------------------------------------------

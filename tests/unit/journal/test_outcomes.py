@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 import struct
+import threading
 import time
 import uuid
 import zlib
@@ -274,6 +275,118 @@ async def test_a_failed_sync_is_never_tried_again(folder):
         with pytest.raises(StoreError, match="any more"):
             await log.flush()
         assert len(fatal) == 1
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EROFS])
+async def test_a_write_that_fails_for_another_reason_than_room_closes_the_log(folder, error):
+    disk, fatal = FaultyDisk(), []
+    disk.only = ".out"
+    async with Opened(folder, disk=disk, on_fatal=fatal.append) as log:
+        log.append(attempt(1))
+        await log.flush()
+        disk.fail_write = OSError(error, os.strerror(error))
+        log.append(attempt(2))
+        await one_pass()
+        assert [each.errno for each in fatal] == [error]
+        disk.fail_write = None
+        log.append(attempt(3))
+        with pytest.raises(StoreError, match="any more"):
+            await log.flush()
+        assert len(fatal) == 1
+    async with Opened(folder) as log:
+        assert log.finished(after=-1) == {1 << 8}
+
+
+async def test_too_many_open_files_when_a_file_is_full_pass(folder):
+    disk, fatal = FaultyDisk(), []
+    disk.only = ".out"
+    async with Opened(folder, disk=disk, file_max_bytes=50, on_fatal=fatal.append) as log:
+        log.append(attempt(1))
+        await log.flush()
+        disk.fail_create = OSError(errno.EMFILE, "Too many open files")
+        log.append(attempt(2))
+        await log.flush()
+        disk.fail_create = None
+        await log.flush()
+        assert log.finished(after=-1) == {1 << 8, 2 << 8}
+        assert fatal == []
+
+
+class HeldSync(FaultyDisk):
+    """A disk whose sync waits to be let go, and then fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = threading.Event(), threading.Event()
+
+    def sync(self, fd: int) -> None:
+        self.begun.set()
+        self.go_on.wait(10)
+        self.go_on.clear()
+        raise OSError(errno.EIO, "Input/output error")
+
+
+async def test_a_sync_that_fails_behind_a_cancelled_flush_is_not_forgotten(folder, wait_until):
+    disk, fatal = HeldSync(), []
+    log = OutcomesLog(folder=folder, clock=ManualClock(), retention_s=1e9, on_fatal=fatal.append, disk=disk)
+    await log.open()
+    log.append(attempt(1))
+    flushing = asyncio.create_task(log.flush())
+    await wait_until(disk.begun.is_set)
+    flushing.cancel()
+    await asyncio.gather(flushing, return_exceptions=True)
+    disk.go_on.set()
+    await wait_until(lambda: not disk.go_on.is_set())
+    with pytest.raises(StoreError, match="any more"):
+        await log.flush()
+    assert len(fatal) == 1
+    await log.close()
+
+
+async def test_an_index_that_finds_no_room_is_written_later_and_never_keeps_a_file(folder):
+    disk, clock = FaultyDisk(), ManualClock(time=2000.0)
+    disk.only = ".idx.new"
+    async with Opened(folder, disk=disk, clock=clock, file_max_bytes=50, retention_s=500.0) as log:
+        disk.fail_write = NO_SPACE
+        for n in range(3):
+            log.append(attempt(n, started_at=1900.0))
+            await log.flush()
+        assert list(folder.glob("*.idx")) == []
+        disk.fail_write = None
+        for n in range(3, 5):
+            log.append(attempt(n, started_at=1900.0))
+            await log.flush()
+        assert len(list(folder.glob("*.idx"))) == 4
+        disk.fail_write = NO_SPACE
+        for n in range(5, 7):
+            log.append(attempt(n, started_at=1900.0))
+            await log.flush()
+        assert log.finished(after=-1) == {n << 8 for n in range(7)}
+        log.configure(retention_s=1.0)
+        task = asyncio.create_task(log.run())
+        for _ in range(200):
+            await clock.advance(0.1)
+            await asyncio.sleep(0.0005)
+        assert len(list(folder.glob("*.out"))) == 1
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_an_event_with_more_attempts_than_an_index_block_keeps_them_all(folder):
+    many = [attempt(7, number, AttemptStatus.FAILED) for number in range(1, 701)]
+    async with Opened(folder) as log:
+        for number, each in enumerate(many):
+            log.append(each)
+            log.append(attempt(1000 + number))
+            log.append(attempt(0, number, request_id=str(uuid.UUID(int=number))))
+    async with Opened(folder, file_max_bytes=1) as log:  # so that the file stays sealed
+        assert log.for_events([event(7)]) == {7 << 8: many}
+        assert log.for_events([event(8)]) == {}
+        wanted = [event(n) for n in range(900, 1100)]
+        assert log.for_events(wanted) == {n << 8: [attempt(n)] for n in range(1000, 1100)}
+        assert log.for_events([event(0, id=str(uuid.UUID(int=699)))]) == {
+            0: [attempt(0, 699, request_id=str(uuid.UUID(int=699)))]
+        }
 
 
 async def test_old_files_go_one_a_second_and_the_newest_stays(folder):

@@ -60,6 +60,28 @@ async def test_a_sync_that_finds_no_space_undoes_its_group(folder):
         assert await everything(journal) == [kept, later]
 
 
+async def test_a_cut_is_synced_before_another_segment_follows(folder):
+    disk = FaultyDisk()
+    disk.free = 0
+    async with opened(folder, disk=disk, segment_bytes=1000) as journal:
+        kept = await append_all(journal, 3)
+        disk.fail_write, disk.partial = OSError(errno.ENOSPC, "No space left on device"), 50
+        with pytest.raises(StoreFull):
+            await journal.append(record(50))
+        disk.fail_write = None
+        disk.fail_sync = OSError(errno.ENOSPC, "No space left on device")
+        with pytest.raises(StoreFull):
+            await journal.append(record(51, payload=b"x" * 900))
+        assert not (folder / "00000002.seg").exists()
+        disk.fail_sync = None
+        disk.syncs.clear()
+        kept.append(await journal.append(record(52, payload=b"x" * 900)))
+        assert disk.syncs[:2] == ["00000001.seg", "00000002.seg"]
+        assert await everything(journal) == kept
+    async with opened(folder, segment_bytes=1000) as journal:
+        assert await everything(journal) == kept
+
+
 @pytest.mark.parametrize("failing", ["fail_create", "fail_write", "fail_sync"])
 async def test_no_room_for_a_new_segment_leaves_the_old_one_in_use(folder, failing):
     disk = FaultyDisk()
