@@ -28,6 +28,7 @@ from bridge.pipeline.jobs import NAME_KEPT_S, IllegalStatus, JobExists, JobNotFo
 from bridge.pipeline.replay import ReplaySpec
 from bridge.pipeline.replaying import WINDOW_MAX, marked_context
 from bridge.pipeline.selecting import SCAN_CHUNK, outcome_of
+from bridge.testing.clock import settle
 from tests.harness import wait_until
 from tests.unit.pipeline.worlds import ERROR, OK, UNKNOWN, World, uid
 
@@ -752,6 +753,7 @@ async def test_a_broken_part_fails_the_job_with_a_reason(world):
 
     assert JobState.FAILED == job.state
     assert "ZeroDivisionError" in job.reason
+    await settle()  # the pin goes once the state is kept
     assert not world.journal.pins
 
 
