@@ -27,10 +27,11 @@ if __name__ == "__main__":  # exec'd instead of forked: the file beside this one
     _package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
     sys.modules["bridge"], sys.modules["bridge.runtime"] = types.ModuleType("bridge"), _package
 
-from bridge.runtime import encoding
+from bridge.runtime import context, encoding
+from bridge.runtime.context import Fault, LambdaContext
 
 if __name__ == "__main__":
-    for _name in ("bridge", "bridge.runtime", "bridge.runtime.encoding"):
+    for _name in ("bridge", "bridge.runtime", "bridge.runtime.context", "bridge.runtime.encoding"):
         sys.modules.pop(_name, None)
 
 INIT: Final = 0
@@ -52,105 +53,11 @@ BEGIN_MARK: Final = b"\0bridge:begin:%d\0"
 MESSAGE_MAX_CHARS: Final = 256 * 1024
 RESPONSE_MAX_BYTES: Final = 6 * 1024 * 1024 + 100
 _NO_BREAK_SPACE: Final = "\u00a0"
-_OWN_FILES: Final = frozenset({__file__, encoding.__file__})
+_OWN_FILES: Final = frozenset({__file__, context.__file__, encoding.__file__})
 _BUFFER_BYTES: Final = 64 * 1024
 
 _flush_c = ctypes.CDLL(None).fflush
 _flush_c.argtypes = [ctypes.c_void_p]
-
-
-class Fault(Exception):
-    """A mistake that AWS reports by a name of its own, e.g. Runtime.ImportModuleError."""
-
-    def __init__(self, error_type: str, message: str, trace: list[str] | None = None) -> None:
-        super().__init__(message)
-        self.error_type = error_type
-        self.message = message
-        self.trace = trace
-
-
-class _Fields:
-    """An object with the named attributes, all None unless given (AWS's context parts)."""
-
-    __slots__: tuple[str, ...] = ()
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        for name in self.__slots__:
-            setattr(self, name, values.get(name))
-
-    def __repr__(self) -> str:
-        fields = ",".join(f"{name}={getattr(self, name)}" for name in self.__slots__)
-        return f"{type(self).__name__}([{fields}])"
-
-
-class CognitoIdentity(_Fields):
-    """Who called through Cognito: here nobody."""
-
-    __slots__ = ("cognito_identity_id", "cognito_identity_pool_id")
-
-    def __init__(self) -> None:
-        self.cognito_identity_id = None
-        self.cognito_identity_pool_id = None
-
-
-class Client(_Fields):
-    """The mobile client of a client context."""
-
-    __slots__ = ("app_package_name", "app_title", "app_version_code", "app_version_name", "installation_id")
-
-
-class ClientContext(_Fields):
-    """What the caller sent as X-Amz-Client-Context."""
-
-    __slots__ = ("client", "custom", "env")
-    client: Any
-
-
-class LambdaContext:
-    """The second argument of a handler (semantics 6.4)."""
-
-    function_name: str
-    function_version: str
-    memory_limit_in_mb: str
-    log_group_name: str
-    log_stream_name: str
-    tenant_id: str | None = None
-
-    def __init__(self, request_id: str, arn: str, client_context: str, timeout_ms: int) -> None:
-        self.aws_request_id = request_id
-        self.invoked_function_arn = arn
-        self.client_context = _client_context(client_context) if client_context else None
-        self.identity = CognitoIdentity()
-        self._end = time.monotonic() + timeout_ms / 1000
-
-    def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until the timeout, never below 0."""
-        return max(0, int((self._end - time.monotonic()) * 1000))
-
-    def log(self, message: object) -> None:
-        """Write to the log, without a newline of its own."""
-        sys.stdout.write(str(message))
-
-    def __repr__(self) -> str:
-        names = (
-            "aws_request_id", "log_group_name", "log_stream_name", "function_name", "memory_limit_in_mb",
-            "function_version", "invoked_function_arn", "client_context", "identity", "tenant_id",
-        )  # fmt: skip
-        return f"LambdaContext([{','.join(f'{name}={getattr(self, name)}' for name in names)}])"
-
-
-def _client_context(text: str) -> ClientContext | None:
-    try:
-        values = json.loads(text)
-    except ValueError as error:
-        message = f"Unable to parse Client Context JSON: {error}"
-        raise Fault("Runtime.LambdaContextUnmarshalError", message) from error
-    if not isinstance(values, dict):
-        return None
-    context = ClientContext(values)
-    if isinstance(context.client, dict):
-        context.client = Client(context.client)
-    return context
 
 
 def load_handler(text: str) -> Callable[[Any, LambdaContext], Any]:
@@ -305,8 +212,8 @@ class Worker:
         try:
             context_text = str(frame[c : c + d], "utf-8") if d else ""
             d += c
-            context = LambdaContext(request_id, str(frame[a:b], "utf-8"), context_text, timeout_ms)
-            result = self._marshal(handler(self._unmarshal(frame[d:]), context))
+            seen = LambdaContext(request_id, str(frame[a:b], "utf-8"), context_text, timeout_ms)
+            result = self._marshal(handler(self._unmarshal(frame[d:]), seen))
         except Fault as fault:
             kind, result = ERROR, self._report(fault.message, fault.error_type, fault.trace or [])
         except Exception as error:  # noqa: BLE001 - user code

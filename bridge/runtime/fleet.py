@@ -2,8 +2,10 @@
 
 import os
 from collections import deque
+from collections.abc import Collection, Iterable
 from typing import Final
 
+from bridge.core import limits
 from bridge.core.function import FunctionVersion
 from bridge.runtime import environment
 from bridge.runtime.process import Job, Worker
@@ -12,9 +14,22 @@ from bridge.util import telemetry
 AHEAD_DEPTH_MAX: Final = 16
 """Frames on one worker, the running one included."""
 AHEAD_MEAN_MAX_S: Final = 0.002
-AHEAD_TAKE_BACK_S: Final = 0.005
 MEAN_WEIGHT: Final = 0.1
 MEAN_START_S: Final = 0.01
+
+YIELD_AFTER_S: Final = 0.1
+"""A function without any worker waits this long before a busy one of another function is given up for it."""
+WORKER_ESTIMATE_BYTES: Final = 96 * limits.MIB
+WORKERS_PER_CORE: Final = 32
+
+
+def workers_default() -> int:
+    """Return `workers_max` for this machine: 32 a core, while 96 MiB of free memory each are there; 4 at least."""
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        free = limits.GIB
+    return max(4, min((os.cpu_count() or 1) * WORKERS_PER_CORE, free // WORKER_ESTIMATE_BYTES))
 
 
 class Fleet:
@@ -77,3 +92,28 @@ def _takes_ahead(worker: Worker) -> bool:
         and not worker.is_lost
         and 0 < len(worker.jobs) < AHEAD_DEPTH_MAX
     )
+
+
+def most_urgent(fleets: Iterable[Fleet]) -> Fleet | None:
+    """Return the fleet to be served next: those without any worker first, then the longest waiting."""
+    return min(
+        (fleet for fleet in fleets if fleet.waiting),
+        key=lambda fleet: (bool(fleet.size), fleet.waiting[0].arrived_at),
+        default=None,
+    )
+
+
+def must_yield(fleet: Fleet, fleets: Collection[Fleet], now: float) -> bool:
+    """Tell whether `fleet` must give up a worker: another one waits and has none at all."""
+    if len(fleets) < 2:
+        return False
+    limit = now - YIELD_AFTER_S
+    return any(
+        other is not fleet and not other.size and other.waiting and other.waiting[0].arrived_at < limit
+        for other in fleets
+    )
+
+
+def coldest_idle(fleets: Iterable[Fleet]) -> Worker | None:
+    """Return the worker that has idled longest, over all fleets."""
+    return min((fleet.idle[0] for fleet in fleets if fleet.idle), key=lambda one: one.last_used_at, default=None)

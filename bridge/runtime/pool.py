@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,8 @@ from bridge.core.function import FunctionVersion
 from bridge.core.invocation import Invocation, InvocationResult, ResultKind
 from bridge.core.ports import Clock
 from bridge.runtime import results, syscalls
-from bridge.runtime.fleet import AHEAD_TAKE_BACK_S, MEAN_WEIGHT, Fleet
+from bridge.runtime.ahead import Ahead
+from bridge.runtime.fleet import MEAN_WEIGHT, Fleet, coldest_idle, most_urgent, must_yield, workers_default
 from bridge.runtime.logs import FunctionLogs, TimeText
 from bridge.runtime.process import Job, Worker
 from bridge.runtime.results import Report
@@ -34,25 +35,12 @@ LAST_WORDS_S: Final = 0.05
 EXIT_MAX_S: Final = 0.2
 """A worker whose socket has closed has this long to end by itself, so that its exit status is known."""
 REAP_S: Final = 5.0
-YIELD_AFTER_S: Final = 0.1
-"""A function without any worker waits this long before a busy one of another function is given up for it."""
-WORKER_ESTIMATE_BYTES: Final = 96 * limits.MIB
-WORKERS_PER_CORE: Final = 32
 STARTING_PER_CORE: Final = 2
 """Workers of one version that may be on their way at once, a core."""
 
 
 _OK: Final = ResultKind.OK
 _FUNCTION_ERROR: Final = ResultKind.FUNCTION_ERROR
-
-
-def workers_default() -> int:
-    """Return `workers_max` for this machine: 32 a core, while 96 MiB of free memory each are there; 4 at least."""
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        free = limits.GIB
-    return max(4, min((os.cpu_count() or 1) * WORKERS_PER_CORE, free // WORKER_ESTIMATE_BYTES))
 
 
 class WorkerPool:
@@ -113,8 +101,7 @@ class WorkerPool:
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch = Watch(clock=clock, busy=self._busy, fail=self._kill, reinitialise=self._initialise_again)
         self._reaper: asyncio.TimerHandle | None = None
-        self._taking_back: set[Worker] = set()
-        self._flushing: list[Worker] = []
+        self._ahead = Ahead(clock=clock, give_back=self._wait_again)
         self._callbacks: list[Callable[[], None]] = []
         self._is_closing = False
 
@@ -230,13 +217,13 @@ class WorkerPool:
     def _dispatch(self, fleet: Fleet, job: Job) -> None:
         may_go_ahead = job.invocation.ahead and not fleet.waiting
         if may_go_ahead and fleet.fills(self._cores) and (worker := fleet.least_loaded()) is not None:
-            self._send_ahead(worker, job)
+            self._ahead.send(worker, job)
         elif fleet.idle:
             self._run(fleet.idle.pop(), job)
         elif self._count < self._workers_max or self._give_up_idle():
             self._start(fleet, job)
         elif may_go_ahead and (worker := fleet.least_loaded()) is not None:
-            self._send_ahead(worker, job)
+            self._ahead.send(worker, job)
         elif len(fleet.waiting) >= WAITING_MAX:
             raise RuntimeUnavailable(f"{WAITING_MAX} invocations of {fleet.version.name} already wait for a worker")
         else:
@@ -246,37 +233,11 @@ class WorkerPool:
         """End the coldest idle worker of any function to make room."""
         if len(self._busy) >= self._count:
             return False
-        coldest = min((fleet.idle[0] for fleet in self._fleets.values() if fleet.idle), key=_last_used, default=None)
+        coldest = coldest_idle(self._fleets.values())
         if coldest is None:
             return False
         self._end(coldest)
         return True
-
-    def _send_ahead(self, worker: Worker, job: Job) -> None:
-        if not worker.outbox:
-            if not self._flushing:
-                self._loop.call_soon(self._flush_ahead)
-            self._flushing.append(worker)
-        worker.send_ahead(job)
-        if worker not in self._taking_back:
-            self._taking_back.add(worker)
-            self._loop.call_later(AHEAD_TAKE_BACK_S, self._take_back_late, worker)
-
-    def _flush_ahead(self) -> None:
-        for worker in self._flushing:
-            if not worker.is_lost:
-                worker.flush_ahead()
-        self._flushing.clear()
-
-    def _take_back_late(self, worker: Worker) -> None:
-        self._taking_back.discard(worker)
-        if len(worker.jobs) < 2 or worker.is_finished:
-            return
-        if self._clock.monotonic() - worker.jobs[0].started_at >= AHEAD_TAKE_BACK_S:
-            self._wait_again(worker, worker.take_back())
-        if len(worker.jobs) > 1:
-            self._taking_back.add(worker)
-            self._loop.call_later(AHEAD_TAKE_BACK_S, self._take_back_late, worker)
 
     def _wait_again(self, worker: Worker, jobs: list[Job]) -> None:
         fleet = worker.fleet
@@ -288,7 +249,7 @@ class WorkerPool:
         fleet = worker.fleet
         if worker.retiring or worker.is_lost or worker.failure is not None:
             self._end(worker)
-        elif fleet.waiting and not self._must_yield(fleet):
+        elif fleet.waiting and not must_yield(fleet, self._fleets.values(), self._clock.monotonic()):
             worker.send(fleet.waiting.popleft(), self._clock.monotonic())
             self._fill_ahead(fleet)
         else:
@@ -307,24 +268,14 @@ class WorkerPool:
             and fleet.waiting[0].invocation.ahead
             and (least := fleet.least_loaded()) is not None
         ):
-            self._send_ahead(least, fleet.waiting.popleft())
-
-    def _starved(self) -> Iterator[Fleet]:
-        return (fleet for fleet in self._fleets.values() if fleet.waiting and not fleet.size)
-
-    def _must_yield(self, fleet: Fleet) -> bool:
-        if len(self._fleets) < 2:
-            return False
-        limit = self._clock.monotonic() - YIELD_AFTER_S
-        return any(other is not fleet and other.waiting[0].arrived_at < limit for other in self._starved())
+            self._ahead.send(least, fleet.waiting.popleft())
 
     def _serve_waiting(self) -> None:
         """Start workers for what waits, the longest waiting first, starved functions before others."""
         while True:
-            waiting = [fleet for fleet in self._fleets.values() if fleet.waiting]
-            if not waiting:
+            fleet = most_urgent(self._fleets.values())
+            if fleet is None:
                 return
-            fleet = min(waiting, key=lambda one: (bool(one.size), one.waiting[0].arrived_at))
             if fleet.idle:
                 self._run(fleet.idle.pop(), fleet.waiting.popleft())
             elif self._count < self._workers_max or self._give_up_idle():
@@ -584,10 +535,6 @@ class WorkerPool:
         tail = worker.finish_log(job.invocation.request_id, report, extra)
         if not job.future.done():
             job.future.set_result(results.result(worker.version, report, kind, payload, tail, worker.stream))
-
-
-def _last_used(worker: Worker) -> float:
-    return worker.last_used_at
 
 
 def _refuse(job: Job, error: RuntimeUnavailable) -> None:
