@@ -36,6 +36,9 @@ class Subject:
     fill: Callable[[], Awaitable[None]]
     """No append finds room from now on."""
     empty: Callable[[], Awaitable[None]]
+    """There is room again."""
+    drop: Callable[[], Awaitable[None]]
+    """Retention takes what is old, with nothing unfinished in it."""
 
 
 @pytest.fixture(params=["disk", "memory"])
@@ -46,7 +49,15 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         async def fail_with(error: Exception | None) -> None:
             memory.fail_with = error
 
-        yield Subject(journal=memory, fill=lambda: fail_with(StoreFull("no space")), empty=lambda: fail_with(None))
+        async def drop_half() -> None:
+            memory.drop_before(memory.end // 2)
+
+        yield Subject(
+            journal=memory,
+            fill=lambda: fail_with(StoreFull("no space")),
+            empty=lambda: fail_with(None),
+            drop=drop_half,
+        )
         return
     disk, clock = SmallDisk(), ManualClock()
 
@@ -54,7 +65,7 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         disk.free = size
         await clock.advance(1.0)
 
-    journal = SegmentJournal(
+    on_disk = SegmentJournal(
         folder=tmp_path / "journal",
         clock=clock,
         segment_bytes=16_384,
@@ -62,9 +73,16 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         on_fatal=lambda error: None,
         disk=disk,
     )
-    await journal.open()
-    yield Subject(journal=journal, fill=lambda: set_free(0), empty=lambda: set_free(1 << 40))
-    await journal.close()
+    await on_disk.open()
+
+    async def drop_segments() -> None:
+        while len(on_disk.segments) > 1:
+            await on_disk.drop_oldest([])
+
+    yield Subject(
+        journal=on_disk, fill=lambda: set_free(0), empty=lambda: set_free(1 << 40), drop=drop_segments
+    )  # fmt: skip
+    await on_disk.close()
 
 
 @pytest.fixture
@@ -249,6 +267,40 @@ async def test_no_room_stores_nothing_and_passes_by_itself(subject: Subject) -> 
     second = await journal.append(record(9))
 
     assert await scanned(journal) == [first, second]
+
+
+async def test_what_retention_took_is_none_everywhere_and_the_rest_stays(subject: Subject) -> None:
+    journal = subject.journal
+    stored = [await journal.append(record(n, payload=b"x" * 900, delivery_id=f"d{n}")) for n in range(60)]
+    end = journal.end
+    await subject.drop()
+    kept = [each for each in stored if each.position >= journal.start]
+
+    assert 0 < len(kept) < 60
+    assert journal.end == end
+    assert [journal.read(each.position) for each in stored] == [each if each in kept else None for each in stored]
+    assert [journal.find(each.id) for each in stored] == [each if each in kept else None for each in stored]
+    assert await scanned(journal) == kept
+    assert await scanned(journal, after=stored[3].position) == kept
+    assert [position for position, _ in journal.positions("handle", after=-1, limit=99)] == [r.position for r in kept]
+    assert [each[2] for each in journal.deliveries(since=0)] == [each.id for each in kept]
+    assert (await journal.append(record(99))).position >= end
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+async def test_a_scan_leaves_out_what_retention_takes_meanwhile(subject: Subject, *, reverse: bool) -> None:
+    journal = subject.journal
+    stored = [await journal.append(record(n, payload=b"x" * 900)) for n in range(60)]
+    found: list[Record] = []
+    async for chunk in journal.scan(Selection(), chunk=5, reverse=reverse):
+        if not found:
+            await subject.drop()
+        found += chunk
+    kept = [each for each in stored if each.position >= journal.start]
+
+    assert found == sorted(found, key=lambda each: each.position, reverse=reverse)
+    assert {each.position for each in kept} <= {each.position for each in found}
+    assert len(found) < 60
 
 
 async def test_a_pin_can_be_set_moved_and_let_go(journal: Journal) -> None:

@@ -1,5 +1,6 @@
 """What every log of attempts promises (`ports.Outcomes`): the one on disk and the shipped fake alike."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -132,6 +133,31 @@ async def test_an_event_without_a_position_has_a_history_and_is_never_finished(o
 
     assert outcomes.for_events([event]) == {-1: [noted]}
     assert outcomes.finished(after=-1) == set()
+
+
+async def test_a_replay_has_attempts_of_its_own(outcomes: Outcomes) -> None:
+    first = attempt(1, 1, AttemptStatus.FAILED)
+    again = attempt(1, 1, AttemptStatus.REPLAYED_OK, replay="night", started_at=1500.0)
+    running = attempt(1, 1, AttemptStatus.STARTED, replay="day", started_at=1600.0)
+    for each in (running, again, first):
+        outcomes.append(each)
+    await outcomes.flush()
+
+    assert outcomes.for_events([record(1)]) == {1 << 32: [first, again, running]}
+    assert outcomes.finished(after=-1) == {1 << 32}
+
+
+async def test_attempts_are_found_from_another_thread_while_others_arrive(outcomes: Outcomes) -> None:
+    for n in range(20):
+        outcomes.append(attempt(n))
+    asking = asyncio.create_task(
+        asyncio.to_thread(lambda: [outcomes.for_events([record(n) for n in range(20)]) for _ in range(50)])
+    )
+    while not asking.done():
+        outcomes.append(attempt(99))
+        await asyncio.sleep(0)
+
+    assert all(found == {n << 32: [attempt(n)] for n in range(20)} for found in asking.result())
 
 
 async def test_flush_with_nothing_to_sync_returns(outcomes: Outcomes) -> None:
