@@ -14,6 +14,10 @@ from bridge.util import telemetry
 AHEAD_DEPTH_MAX: Final = 16
 """Frames on one worker, the running one included."""
 AHEAD_MEAN_MAX_S: Final = 0.002
+WAITING_MAX: Final = limits.ACCOUNT_CONCURRENCY_DEFAULT
+"""Invocations of one version that wait for a worker; further ones are refused."""
+STARTING_PER_CORE: Final = 2
+"""Workers of one version that may be on their way at once, a core."""
 MEAN_WEIGHT: Final = 0.1
 MEAN_START_S: Final = 0.01
 
@@ -61,6 +65,11 @@ class Fleet:
     def may_send_ahead(self) -> bool:
         """True when its invocations are short enough."""
         return self.mean_s < AHEAD_MEAN_MAX_S
+
+    def measure(self) -> None:
+        """Set the gauges of its workers."""
+        for state, count in (("busy", len(self.workers) - len(self.idle)), ("idle", len(self.idle))):
+            telemetry.WORKERS.labels(function=self.version.name, state=state).set(count)
 
     def fills(self, cores: int) -> bool:
         """True when its invocations are short and keep all cores busy: another worker would only add switches."""

@@ -9,14 +9,22 @@ from typing import Any, Final
 
 import structlog
 
-from bridge.core import limits
 from bridge.core.errors import RuntimeUnavailable
 from bridge.core.function import FunctionVersion
 from bridge.core.invocation import Invocation, InvocationResult, ResultKind
 from bridge.core.ports import Clock
-from bridge.runtime import results, syscalls
+from bridge.runtime import endings, results, syscalls
 from bridge.runtime.ahead import Ahead
-from bridge.runtime.fleet import MEAN_WEIGHT, Fleet, coldest_idle, most_urgent, must_yield, workers_default
+from bridge.runtime.fleet import (
+    MEAN_WEIGHT,
+    STARTING_PER_CORE,
+    WAITING_MAX,
+    Fleet,
+    coldest_idle,
+    most_urgent,
+    must_yield,
+    workers_default,
+)
 from bridge.runtime.logs import FunctionLogs, TimeText
 from bridge.runtime.process import Job, Worker
 from bridge.runtime.results import Report
@@ -27,36 +35,23 @@ from bridge.util import telemetry
 log = structlog.get_logger("bridge.runtime")
 
 IDLE_DEFAULT_S: Final = 300.0
-WAITING_MAX: Final = limits.ACCOUNT_CONCURRENCY_DEFAULT
-"""Invocations of one version that wait for a worker; further ones are refused."""
 GONE_MAX_S: Final = 0.9
 """A killed worker's invocation ends at the latest then, even if the kernel has not cleaned up yet."""
 LAST_WORDS_S: Final = 0.05
 EXIT_MAX_S: Final = 0.2
 """A worker whose socket has closed has this long to end by itself, so that its exit status is known."""
 REAP_S: Final = 5.0
-STARTING_PER_CORE: Final = 2
-"""Workers of one version that may be on their way at once, a core."""
-
-
-_OK: Final = ResultKind.OK
-_FUNCTION_ERROR: Final = ResultKind.FUNCTION_ERROR
 
 
 class WorkerPool:
     """Runs functions in worker processes forked from a zygote.
 
     Args:
-        run_folder: folder of ours (0700) for scratch spaces and the list of our processes.
         logs: where output goes.
         clock: wall time for logs, monotonic time for deadlines.
         workers_max: most workers over all functions; None: from cores and free memory.
         idle_s: seconds after which an idle worker ends.
-        sandbox: `auto` (everything the kernel allows) or `basic`.
-        packages: folder that comes last on sys.path (boto3).
-        deny_paths: files and folders that functions must not read (state folder, keys).
-        deny_ports: TCP ports that functions must not connect to (the api listener).
-        region: AWS_REGION of functions that name none.
+        run_folder, sandbox, packages, deny_paths, deny_ports, region: see `Confinement`.
     """
 
     def __init__(
@@ -77,19 +72,12 @@ class WorkerPool:
         self._clock = clock
         self._workers_max = workers_max or workers_default()
         self._idle_s = idle_s
+        confinement = Confinement(
+            run_folder=run_folder, sandbox=sandbox, packages=packages, deny_paths=deny_paths, deny_ports=deny_ports,
+            region=region,
+        )  # fmt: skip
         self._starter = Starter(
-            Confinement(
-                run_folder=run_folder,
-                sandbox=sandbox,
-                packages=packages,
-                deny_paths=deny_paths,
-                deny_ports=deny_ports,
-                region=region,
-            ),
-            logs=logs,
-            clock=clock,
-            on_report=self._reported,
-            on_end=self._zygote_ended,
+            confinement, logs=logs, clock=clock, on_report=self._reported, on_end=self._zygote_ended
         )
         self._time_text = TimeText()
         self._fleets: dict[tuple[str, str], Fleet] = {}
@@ -128,10 +116,7 @@ class WorkerPool:
 
     def sandbox_level(self) -> str:
         """Return the strongest level in force: `namespaces`, `landlock`, `seccomp` or `basic`."""
-        in_force = {fact.mechanism for fact in self._starter.facts if fact.in_force}
-        if {"mount namespace", "process namespace"} <= in_force:
-            return "namespaces"
-        return next((level for level in ("landlock", "seccomp") if level in in_force), "basic")
+        return self._starter.level
 
     async def close(self, deadline: float | None = None) -> None:
         """Let what runs finish until `deadline` (clock.monotonic), then end every worker; twice is fine."""
@@ -150,7 +135,7 @@ class WorkerPool:
         self._workers.clear()
         for fleet in self._fleets.values():
             while fleet.waiting:
-                _refuse(fleet.waiting.popleft(), RuntimeUnavailable("the worker pool is closing"))
+                endings.refuse(fleet.waiting.popleft(), RuntimeUnavailable("the worker pool is closing"))
         self._logs.flush()
 
     # --- ports.Runtime ----------------------------------------------------------------------------------------
@@ -314,15 +299,15 @@ class WorkerPool:
         try:
             await self._starter.launch(fleet, worker)
         except (RuntimeUnavailable, OSError) as error:
-            _refuse(job, RuntimeUnavailable(str(error)))
+            endings.refuse(job, RuntimeUnavailable(str(error)))
             self._finish(worker)
             return
         except asyncio.CancelledError:
-            _refuse(job, RuntimeUnavailable("the worker pool is closing"))
+            endings.refuse(job, RuntimeUnavailable("the worker pool is closing"))
             self._finish(worker)
             raise
         if worker.is_finished:  # it failed while we attached to it
-            _refuse(job, RuntimeUnavailable(f"no worker for {worker.version.name}: {worker.start_error}"))
+            endings.refuse(job, RuntimeUnavailable(f"no worker for {worker.version.name}: {worker.start_error}"))
             return
         fleet.starts.inc()
         worker.retiring = fleet.is_retired
@@ -397,7 +382,13 @@ class WorkerPool:
         unstarted = worker.take_back(is_dead=True) if worker.is_ready else []
         worker.drain_log()
         while worker.jobs:
-            self._fail(worker, worker.jobs.popleft())
+            endings.fail(
+                worker,
+                worker.jobs.popleft(),
+                now=self._clock.monotonic(),
+                time_text=self._time_text(self._clock.time()),
+                is_ours=self._is_closing or worker.is_orphan,
+            )
         self._uncount(worker)
         worker.close()
         if worker.is_gone or not worker.pid:
@@ -450,9 +441,7 @@ class WorkerPool:
         for fleet in self._fleets.values():
             for worker in [idle for idle in fleet.idle if idle.last_used_at <= limit]:
                 self._end(worker)
-            states = {"busy": len(fleet.workers) - len(fleet.idle), "idle": len(fleet.idle)}
-            for state, count in states.items():
-                telemetry.WORKERS.labels(function=fleet.version.name, state=state).set(count)
+            fleet.measure()
         pause = min(REAP_S, max(0.05, self._idle_s / 4))
         self._reaper = self._loop.call_later(pause, self._end_idle)
 
@@ -469,7 +458,7 @@ class WorkerPool:
         """The handler returned or raised."""
         fleet = worker.fleet
         version = worker.version
-        kind = _OK if ok else _FUNCTION_ERROR
+        kind = ResultKind.OK if ok else ResultKind.FUNCTION_ERROR
         report = Report(duration_ms, version.memory_mb, (worker.peak_kb + 1023) >> 10, worker.init_ms)
         worker.init_ms = None
         tail = worker.finish_log(job.invocation.request_id, report)
@@ -500,8 +489,8 @@ class WorkerPool:
         if worker.jobs:
             worker.is_ready = True
             job = worker.jobs.popleft()
-            report = self._report(worker, since=worker.began_at, status="error")
-            self._settle(worker, job, report, ResultKind.FUNCTION_ERROR, payload)
+            report = endings.report(worker, since=worker.began_at, now=self._clock.monotonic(), status="error")
+            endings.settle(worker, job, report, ResultKind.FUNCTION_ERROR, payload)
         self._end(worker)
         self._moved()
 
@@ -509,34 +498,3 @@ class WorkerPool:
         """It talks nonsense: it is replaced."""
         log.warning("worker_garbled", function=worker.version.name)
         self._kill(worker, results.KILLED)
-
-    def _fail(self, worker: Worker, job: Job) -> None:
-        """End a job whose worker has ended under it."""
-        if worker.start_error:
-            _refuse(job, RuntimeUnavailable(f"no worker for {worker.version.name}: {worker.start_error}"))
-            return
-        failure = worker.failure or results.exited(worker.ended_status or 0)
-        unknown = self._is_closing or worker.is_orphan
-        request_id = job.invocation.request_id
-        report = self._report(worker, since=job.started_at, status=failure.status)
-        extra = failure.log_line(request_id, time_text=self._time_text(self._clock.time()))
-        kind = ResultKind.UNKNOWN if unknown else ResultKind.FUNCTION_ERROR
-        self._settle(worker, job, report, kind, failure.payload(request_id), extra)
-
-    def _report(self, worker: Worker, *, since: float, status: str) -> Report:
-        """Return the report of an invocation that the worker could not time itself."""
-        duration_ms = max(0.0, self._clock.monotonic() - since) * 1000
-        return Report(duration_ms, worker.version.memory_mb, (worker.peak_kb + 1023) >> 10, worker.init_ms, status)
-
-    def _settle(
-        self, worker: Worker, job: Job, report: Report, kind: ResultKind, payload: bytes, extra: bytes = b""
-    ) -> None:
-        """Write the job's last log lines and give the caller its result."""
-        tail = worker.finish_log(job.invocation.request_id, report, extra)
-        if not job.future.done():
-            job.future.set_result(results.result(worker.version, report, kind, payload, tail, worker.stream))
-
-
-def _refuse(job: Job, error: RuntimeUnavailable) -> None:
-    if not job.future.done():
-        job.future.set_exception(error)

@@ -89,6 +89,14 @@ class Starter:
         """Process id of the keeper by worker id."""
         self.facts: list[Fact] = []
 
+    @property
+    def level(self) -> str:
+        """The strongest level in force: `namespaces`, `landlock`, `seccomp` or `basic`."""
+        in_force = {fact.mechanism for fact in self.facts if fact.in_force}
+        if {"mount namespace", "process namespace"} <= in_force:
+            return "namespaces"
+        return next((level for level in ("landlock", "seccomp") if level in in_force), "basic")
+
     async def open(self) -> None:
         """End leftovers of a former daemon, start the zygote, find out what confines workers.
 

@@ -327,7 +327,7 @@ async def test_timeout(runner):
 
     text = f"RequestId: {invocation.request_id} Error: Task timed out after 1.00 seconds"
     assert error == {"errorType": "Sandbox.Timedout", "errorMessage": text}
-    assert 1.0 <= time.monotonic() - began < 2.0
+    assert 1.0 <= time.monotonic() - began < 4.0  # a second, and what a busy machine adds
     assert f" {invocation.request_id} Task timed out after 1.00 seconds\n".encode() in result.log_tail
     assert b"\tStatus: timeout\t\n" in result.log_tail
 
