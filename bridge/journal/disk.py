@@ -1,6 +1,7 @@
 """The few system calls of the journal, in one object, so that tests can make a disk fail at any of them."""
 
 import errno
+import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ class Disk:
         """Create a file for reading and writing (0600); it must not exist."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
-    def write(self, fd: int, data: bytes, offset: int) -> None:
+    def write(self, fd: int, data: bytes | memoryview, offset: int) -> None:
         """Write all of `data` at `offset`."""
         written = os.pwrite(fd, data, offset)
         while written < len(data):
@@ -37,6 +38,14 @@ class Disk:
             if written < size:
                 self.write(fd, b"".join(some)[written:], offset + written)
             offset += size
+
+    def write_directly(self, fd: int) -> bool:
+        """Let writes (of whole pages, from aligned memory) bypass the page cache; False where that cannot be."""
+        try:
+            fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)
+        except OSError:
+            return False
+        return True
 
     def reserve(self, fd: int, offset: int, length: int) -> None:
         """Allocate blocks without writing them, so that syncs change less metadata."""

@@ -1,5 +1,6 @@
 """A thread beside the writer: zeroes the next segment's file in small steps, and writes sealed indexes."""
 
+import mmap
 import os
 import queue
 import threading
@@ -21,6 +22,9 @@ log = structlog.get_logger("bridge.journal")
 _STEP_BYTES: Final = 1024 * 1024
 _PAUSE_S: Final = 0.004
 """Between two steps: the writer's own syncs come first."""
+_PAGE_BYTES: Final = 4096
+_WANTED_FROM: Final = 8
+"""A next file is prepared when this part of a segment is used."""
 _FREE_MIN_SEGMENTS: Final = 4
 """With less free space than this many segments above the low-water mark nothing is reserved ahead."""
 
@@ -35,6 +39,7 @@ class Spare:
         self._disk = disk
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._ready = threading.Event()
+        self._wanted = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="journal-spare", daemon=True)
 
@@ -42,7 +47,6 @@ class Spare:
         """Start the thread; what a former run left half done goes."""
         self._path.unlink(missing_ok=True)
         self._thread.start()
-        self.want()
 
     def stop(self) -> None:
         """Write the indexes that were asked for, then end; blocks."""
@@ -51,9 +55,11 @@ class Spare:
         self._thread.join()
         self._path.unlink(missing_ok=True)
 
-    def want(self) -> None:
-        """Ask for a next file."""
-        self._jobs.put(self._zero)
+    def want(self, *, filled: int) -> None:
+        """Ask for a next file once so many bytes of a segment are used: a quiet daemon writes none."""
+        if not self._wanted and filled * _WANTED_FROM >= self._segment_bytes:
+            self._wanted = True
+            self._jobs.put(self._zero)
 
     def seal(self, segment: Segment) -> None:
         """Ask for the index of a segment that takes no more."""
@@ -61,10 +67,15 @@ class Spare:
 
     def take(self, path: Path) -> OpenFile:
         """Return a new file at `path` (the writer's call): the zeroed one if it is ready."""
+        self._wanted = False
         if self._ready.is_set():
-            self._path.rename(path)
-            self._ready.clear()  # only now: until it is cleared the thread leaves the name alone
-            return OpenFile(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            try:
+                self._path.rename(path)
+                return OpenFile(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+            except FileNotFoundError:
+                log.debug("journal_spare_vanished")
+            finally:
+                self._ready.clear()  # only now: until it is cleared the thread leaves the name alone
         return self.make(path)
 
     def make(self, path: Path) -> OpenFile:
@@ -124,11 +135,18 @@ class Spare:
         if not self._has_room():
             return False
         file = OpenFile(self._disk.create(self._path))
-        zeros = bytes(min(_STEP_BYTES, self._segment_bytes))
-        for offset in range(0, self._segment_bytes, _STEP_BYTES):
-            if self._stopping.is_set():
-                return False
-            self._disk.write(file.fd, zeros[: self._segment_bytes - offset], offset)
-            self._disk.sync(file.fd)
-            time.sleep(_PAUSE_S)
+        self._disk.reserve(file.fd, 0, self._segment_bytes)
+        # Past the page cache where that can be: flushing 64 MiB of it would hold up the writer's own syncs.
+        is_direct = self._disk.write_directly(file.fd)
+        with mmap.mmap(-1, _STEP_BYTES) as zeros, memoryview(zeros) as view:
+            for offset in range(0, self._segment_bytes, _STEP_BYTES):
+                if self._stopping.is_set():
+                    return False
+                size = min(_STEP_BYTES, -(-(self._segment_bytes - offset) // _PAGE_BYTES) * _PAGE_BYTES)
+                with view[:size] as step:
+                    self._disk.write(file.fd, step, offset)
+                if not is_direct:
+                    self._disk.sync(file.fd)
+                time.sleep(_PAUSE_S)
+        self._disk.sync(file.fd)
         return True

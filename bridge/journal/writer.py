@@ -130,6 +130,7 @@ class Writer:
             self._write(self._file.fd, part.pieces, part.begin)
         else:
             self._begin(part)
+        self._spare.want(filled=part.end)
         self._note_room()
 
     def _write(self, fd: int, pieces: Sequence[bytes], begin: int) -> None:
@@ -204,4 +205,3 @@ class Writer:
             file.close()
             raise self._break(f"the journal's folder could not be synced: {error}", error) from error
         self._number, self._file, part.file = part.number, file, file
-        self._spare.want()

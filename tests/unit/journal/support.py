@@ -40,7 +40,7 @@ class FaultyDisk(Disk):
             raise self.fail_create
         return super().create(path)
 
-    def write(self, fd: int, data: bytes, offset: int) -> None:
+    def write(self, fd: int, data: bytes | memoryview, offset: int) -> None:
         if self.fail_write is not None and self._concerns(fd):
             os.pwrite(fd, data[: self.partial], offset)
             raise self.fail_write
