@@ -100,6 +100,7 @@ class Parts:
             folder=self.folder.path / "p0" / "outcomes",
             clock=self._clock,
             retention_s=self._settings.journal.retention_days * 86_400,
+            on_fatal=self._fail,
         )
 
     async def _open_store(self) -> None:
