@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,18 @@ from bridge.testing.clock import ManualClock, settle
 from bridge.testing.journal import MemoryJournal, MemoryOutcomes
 from bridge.testing.runtime import ScriptedRuntime
 from bridge.testing.store import MemoryDeadLetters, MemoryMarks, MemoryParked
+
+
+class InlineExecutor(ThreadPoolExecutor):
+    """Runs at once what is meant for a thread: virtual time knows nothing of real threads."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 class Catalog:
@@ -54,6 +67,7 @@ class World:
         )
 
     async def start(self, **options: int) -> None:
+        asyncio.get_running_loop().set_default_executor(InlineExecutor(max_workers=1))
         self.service = FunctionService(catalog=self.catalog, runtime=self.runtime, clock=self.clock)
         self.delivery = AsyncDelivery(
             outcomes=self.outcomes,
