@@ -53,6 +53,8 @@ class Concurrency:
         self._reserved_total = 0
         self._unreserved_running = 0
         self._running: dict[str, int] = {}
+        self._known: set[str] = set()
+        """Functions whose gauge reads from here."""
 
     def configure(self, *, account: int, reserved_total: int) -> None:
         """Take new limits; what runs is not interrupted."""
@@ -75,7 +77,11 @@ class Concurrency:
 
     def begin(self, function: Function) -> bool:
         """Count one more; returns whether it draws on the unreserved pool, which `end` wants back."""
-        self._running[function.name] = self._running.get(function.name, 0) + 1
+        name = function.name
+        if name not in self._known:
+            self._known.add(name)
+            telemetry.RUNNING.labels(function=name).set_function(lambda: self.running(name))
+        self._running[name] = self._running.get(name, 0) + 1
         unreserved = function.reserved_concurrency is None
         self._unreserved_running += unreserved
         return unreserved
@@ -173,7 +179,6 @@ class FunctionService:
     def begin(self, target: Target) -> Slot:
         """Take a slot that `room` promised, in the same loop pass; `run` must follow."""
         self._promised += 1
-        telemetry.RUNNING.labels(function=target.function.name).inc()
         return Slot(target=target, unreserved=self.concurrency.begin(target.function))
 
     async def run(self, slot: Slot, invocation: Invocation) -> InvocationResult:
@@ -187,7 +192,6 @@ class FunctionService:
     def _end(self, slot: Slot) -> None:
         name = slot.target.function.name
         self.concurrency.end(name, unreserved=slot.unreserved)
-        telemetry.RUNNING.labels(function=name).dec()
         self._slot_freed()
 
     def _slot_freed(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import structlog
+from prometheus_client import Counter, Histogram
 
 from bridge.core.errors import DestinationError, FunctionNotFound, InvokeError, StoreError
 from bridge.core.function import EventInvokeConfig
@@ -76,6 +77,8 @@ class AsyncDelivery:
         self._destination = destination
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
+        self._meters: dict[tuple[str, ResultKind], tuple[Counter, Histogram, Histogram]] = {}
+        """Metrics by function and kind: looking one up by its labels costs more than counting."""
         self.unsettled = 0
         """Attempts that wait for the disk to take their outcome."""
 
@@ -123,12 +126,19 @@ class AsyncDelivery:
             return Settled()
         return await self._failed(entry, result, config=config, number=number, started_at=started_at, stored=stored)
 
-    @staticmethod
-    def _count(record: Record, result: InvocationResult, *, started_at: float) -> None:
-        name = record.lane
-        telemetry.INVOCATIONS.labels(function=name, status=result.kind.value).inc()
-        telemetry.INVOCATION_SECONDS.labels(function=name).observe(result.duration_ms / 1000)
-        telemetry.EVENT_AGE_SECONDS.labels(function=name).observe(max(0.0, started_at - record.received_at))
+    def _count(self, record: Record, result: InvocationResult, *, started_at: float) -> None:
+        meters = self._meters.get((record.lane, result.kind))
+        if meters is None:
+            name = record.lane
+            meters = self._meters[name, result.kind] = (
+                telemetry.INVOCATIONS.labels(function=name, status=result.kind.value),
+                telemetry.INVOCATION_SECONDS.labels(function=name),
+                telemetry.EVENT_AGE_SECONDS.labels(function=name),
+            )
+        invocations, seconds, age = meters
+        invocations.inc()
+        seconds.observe(result.duration_ms / 1000)
+        age.observe(max(0.0, started_at - record.received_at))
 
     async def _failed(
         self,

@@ -11,8 +11,10 @@ from bridge.runtime import environment
 from bridge.runtime.process import Job, Worker
 from bridge.util import telemetry
 
-AHEAD_DEPTH_MAX: Final = 16
-"""Frames on one worker, the running one included."""
+AHEAD_DEPTH_MAX: Final = 64
+"""Frames on one worker, the running one included; fewer unless it gets through them in `AHEAD_WORTH_S`."""
+AHEAD_WORTH_S: Final = 0.005
+"""A worker is sent what it handles in this time: one pass of a busy loop lasts as long."""
 AHEAD_MEAN_MAX_S: Final = 0.002
 WAITING_MAX: Final = limits.ACCOUNT_CONCURRENCY_DEFAULT
 """Invocations of one version that wait for a worker; further ones are refused."""
@@ -66,6 +68,11 @@ class Fleet:
         """True when its invocations are short enough."""
         return self.mean_s < AHEAD_MEAN_MAX_S
 
+    @property
+    def depth(self) -> int:
+        """How many frames a worker may have, the running one included."""
+        return max(2, min(AHEAD_DEPTH_MAX, int(AHEAD_WORTH_S / max(self.mean_s, 1e-6))))
+
     def measure(self) -> None:
         """Set the gauges of its workers."""
         for state, count in (("busy", len(self.workers) - len(self.idle)), ("idle", len(self.idle))):
@@ -79,27 +86,28 @@ class Fleet:
         """How many further frames its busy workers may be sent."""
         if not self.may_send_ahead:
             return 0
-        return sum(AHEAD_DEPTH_MAX - len(worker.jobs) for worker in self.workers if _takes_ahead(worker))
+        depth = self.depth
+        return sum(depth - len(worker.jobs) for worker in self.workers if _takes_ahead(worker, depth))
 
     def least_loaded(self) -> Worker | None:
         """Return the busy worker with the fewest frames, if one may take another."""
         if not self.may_send_ahead:
             return None
-        best = None
+        best, depth = None, self.depth
         for worker in self.workers:
-            if _takes_ahead(worker) and (best is None or len(worker.jobs) < len(best.jobs)):
+            if _takes_ahead(worker, depth) and (best is None or len(worker.jobs) < len(best.jobs)):
                 best = worker
         return best
 
 
-def _takes_ahead(worker: Worker) -> bool:
+def _takes_ahead(worker: Worker, depth: int) -> bool:
     return (
-        worker.is_ready
+        0 < len(worker.jobs) < depth  # first: most workers idle
+        and worker.is_ready
         and not worker.retiring
         and not worker.skipping
         and worker.failure is None
         and not worker.is_lost
-        and 0 < len(worker.jobs) < AHEAD_DEPTH_MAX
     )
 
 
