@@ -1,7 +1,6 @@
 """The few system calls of the journal, in one object, so that tests can make a disk fail at any of them."""
 
 import errno
-import fcntl
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,13 +38,13 @@ class Disk:
                 self.write(fd, b"".join(some)[written:], offset + written)
             offset += size
 
-    def write_directly(self, fd: int) -> bool:
-        """Let writes (of whole pages, from aligned memory) bypass the page cache; False where that cannot be."""
-        try:
-            fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_DIRECT)
-        except OSError:
-            return False
-        return True
+    def open_direct(self, path: Path) -> int:
+        """Open a file for writing whole pages, from aligned memory, past the page cache.
+
+        Raises:
+            OSError: the file system cannot.
+        """
+        return os.open(path, os.O_WRONLY | os.O_DIRECT | os.O_CLOEXEC)
 
     def reserve(self, fd: int, offset: int, length: int) -> None:
         """Allocate blocks without writing them, so that syncs change less metadata."""

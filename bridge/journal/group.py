@@ -25,6 +25,7 @@ class Part:
         "file",
         "functions",
         "header",
+        "limit",
         "number",
         "pieces",
         "records",
@@ -33,13 +34,15 @@ class Part:
         "waiting",
     )
 
-    def __init__(self, *, number: int, seed: int, begin: int, header: bytes | None = None) -> None:
+    def __init__(self, *, number: int, seed: int, begin: int, limit: int) -> None:
         self.number = number
         self.seed = seed
         self.begin = begin
         """Byte offset of the first frame: the synced end that its frames record."""
         self.end = begin
-        self.header = header
+        self.limit = limit
+        """A record that would end behind it belongs to a following part."""
+        self.header: bytes | None = None
         """The file header, when this part begins a new segment."""
         self.file: OpenFile | None = None
         """The new segment's file, once the writer made it."""
@@ -60,14 +63,17 @@ class Part:
 class Group:
     """What becomes durable with the next sync (a few, where it crosses segments)."""
 
-    __slots__ = ("archived", "archived_bytes", "parts", "size")
+    __slots__ = ("archived", "archived_bytes", "parts")
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
-        self.size = 0
-        """Bytes of all frames."""
         self.archived = 0
         self.archived_bytes = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of all frames."""
+        return sum(part.end - part.begin for part in self.parts)
 
 
 class Tail:
@@ -81,12 +87,13 @@ class Tail:
 
     def rewind(self, *, number: int, seed: int, end: int) -> None:
         """Go back to what is durable: a group failed, and what gathered behind it was placed in vain."""
-        self._number, self._seed, self._end = number, seed, end
         self.group = Group()
+        self._part = self._part_at(number, seed, end)
 
     def take(self) -> Group:
         """Return what gathered, and begin the next group behind it."""
         group, self.group = self.group, Group()
+        self._part = self._part_at(self._part.number, self._part.seed, self._part.end)
         return group
 
     def add(self, record: Record, waiting: Waiting) -> None:
@@ -95,40 +102,44 @@ class Tail:
         Raises:
             ValueError: the record cannot be written; nothing has changed.
         """
-        group = self.group
-        part = group.parts[-1] if group.parts else Part(number=self._number, seed=self._seed, begin=self._end)
-        received_ms = max(self._newest_ms, round(record.received_at * 1000))
+        part = self._part
+        received_ms = round(record.received_at * 1000)
+        if received_ms < self._newest_ms:  # noqa: PLR1730 - half the cost of max(), for each event
+            received_ms = self._newest_ms
         offset = part.end
         head, size, row = encode(record, part.seed, offset, part.begin, received_ms)
-        if offset + size > self._segment_bytes or offset - part.begin + size > _PART_MAX_BYTES:
-            following = self._following(part, size)
-            if following is not part:
-                part, offset = following, following.end
-                head, size, row = encode(record, part.seed, offset, part.begin, received_ms)
+        if offset + size > part.limit and (following := self._following(part, size)) is not part:
+            part, offset = following, following.end
+            head, size, row = encode(record, part.seed, offset, part.begin, received_ms)
         if not part.rows:
-            group.parts.append(part)
+            self._part = part
+            self.group.parts.append(part)
         part.pieces += (head, record.payload)
         part.rows.append(row)
         part.records.append(_placed(record, received_ms / 1000, part.number << 32 | offset))
         part.waiting.append(waiting)
         if record.invocation_type is InvocationType.EVENT:
             part.functions.add(record.function)
-        part.end = self._end = offset + size
-        self._number, self._seed, self._newest_ms = part.number, part.seed, received_ms
-        group.size += size
+        part.end = offset + size
+        self._newest_ms = received_ms
         if waiting is None:
-            group.archived += 1
-            group.archived_bytes += size
+            self.group.archived += 1
+            self.group.archived_bytes += size
+
+    def _part_at(self, number: int, seed: int, end: int) -> Part:
+        limit = min(self._segment_bytes, end + _PART_MAX_BYTES)
+        return Part(number=number, seed=seed, begin=end, limit=limit)
 
     def _following(self, part: Part, size: int) -> Part:
-        """Return the part for a record that this one may have no room for: behind it, or in a new segment."""
+        """Return the part for a record that this one has no room for: behind it, or in a new segment."""
         if part.end == FILE_HEADER_BYTES:
             return part  # a record larger than a segment has one to itself
         if part.end + size <= self._segment_bytes:
-            return Part(number=part.number, seed=part.seed, begin=part.end) if part.rows else part
+            return self._part_at(part.number, part.seed, part.end) if part.rows else part
         number, salt = part.number + 1, os.urandom(8)
-        header = file_header(number, salt=salt, newest_ms=self._newest_ms)
-        return Part(number=number, seed=place_seed(number, salt), begin=FILE_HEADER_BYTES, header=header)
+        begun = self._part_at(number, place_seed(number, salt), FILE_HEADER_BYTES)
+        begun.header = file_header(number, salt=salt, newest_ms=self._newest_ms)
+        return begun
 
 
 _new = object.__new__

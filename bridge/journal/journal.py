@@ -11,6 +11,7 @@ import structlog
 from bridge.core.errors import StoreError, StoreFull
 from bridge.core.ports import Clock, Selection
 from bridge.core.record import Record
+from bridge.journal.ahead import Ahead
 from bridge.journal.disk import Disk
 from bridge.journal.files import Files
 from bridge.journal.group import Group, Part, Tail
@@ -19,7 +20,6 @@ from bridge.journal.layout import Seal, index_path, write_mark
 from bridge.journal.reader import Reader
 from bridge.journal.recovery import recover_folder
 from bridge.journal.segment import Segment
-from bridge.journal.spare import Spare
 from bridge.journal.writer import Writer
 from bridge.util import telemetry
 from bridge.util.clocks import SystemClock
@@ -78,7 +78,7 @@ class SegmentJournal:
         self._clock = clock or SystemClock()
         self._disk = disk or Disk()
         self._files = Files()
-        self._spare = Spare(folder, segment_bytes=segment_bytes, low_water_bytes=low_water_bytes, disk=self._disk)
+        self._ahead = Ahead(folder, segment_bytes=segment_bytes, low_water_bytes=low_water_bytes, disk=self._disk)
         self._callbacks: list[Callable[[Sequence[Record]], None]] = []
         self._pins: dict[str, int] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -105,7 +105,7 @@ class SegmentJournal:
         """
         self._loop = asyncio.get_running_loop()
         segments = await asyncio.to_thread(
-            recover_folder, self._folder, files=self._files, disk=self._disk, spare=self._spare, holds=self.holds
+            recover_folder, self._folder, files=self._files, disk=self._disk, ahead=self._ahead, holds=self.holds
         )
         self._reader = Reader(segments, holds=self.holds)
         active = segments[-1]
@@ -129,13 +129,14 @@ class SegmentJournal:
             release_ballast=self._release_ballast,
             clock=self._clock,
             disk=self._disk,
-            spare=self._spare,
+            ahead=self._ahead,
             done=done,
         )
-        self._spare.start()
+        self._ahead.start()
+        self._ahead.follow(active.path, end=active.end, is_busy=False)
         for segment in segments[:-1]:
             if segment.is_live:  # it was full, and the daemon ended before its index was written
-                self._spare.seal(segment)
+                self._ahead.seal(segment)
         self._writer.start()
         self._idle.set()
         self._is_open = True
@@ -157,7 +158,7 @@ class SegmentJournal:
 
     def _stop(self, writer: Writer) -> None:
         writer.stop()
-        self._spare.stop()
+        self._ahead.stop()
         active = self._reader.segments[-1]
         if writer.broken is None:
             try:
@@ -234,7 +235,7 @@ class SegmentJournal:
             seal = Seal(number=part.number, seed=part.seed)
             fresh = Segment(self._folder, seal, files=self._files, live=(bytearray(), part.file))
             self._reader.segments = (*self._reader.segments, fresh)
-            self._spare.seal(full)
+            self._ahead.seal(full)
             self._measure()
         active = self._reader.segments[-1]
         newest_ms = round(part.records[-1].received_at * 1000)

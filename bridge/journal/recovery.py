@@ -6,6 +6,7 @@ from pathlib import Path
 import structlog
 
 from bridge.core.errors import StoreCorrupt, StoreError, StoreFull
+from bridge.journal.ahead import Ahead
 from bridge.journal.disk import NO_SPACE, Disk
 from bridge.journal.files import Files, OpenFile
 from bridge.journal.frames import place_seed
@@ -22,12 +23,11 @@ from bridge.journal.layout import (
     segment_path,
 )
 from bridge.journal.segment import Segment
-from bridge.journal.spare import Spare
 
 log = structlog.get_logger("bridge.journal")
 
 
-def recover_folder(folder: Path, *, files: Files, disk: Disk, spare: Spare, holds: Holds) -> tuple[Segment, ...]:
+def recover_folder(folder: Path, *, files: Files, disk: Disk, ahead: Ahead, holds: Holds) -> tuple[Segment, ...]:
     """Return the segments of a folder, oldest first, the active one last; blocks.
 
     Raises:
@@ -44,9 +44,9 @@ def recover_folder(folder: Path, *, files: Files, disk: Disk, spare: Spare, hold
         segments = [_sealed(folder, number, files=files) for number in numbers[:-1]]
         newest_ms = max((segment.newest_ms for segment in segments), default=0)
         if numbers:
-            active = _active(folder, numbers[-1], newest_ms=newest_ms, files=files, disk=disk, spare=spare)
+            active = _active(folder, numbers[-1], newest_ms=newest_ms, files=files, disk=disk, ahead=ahead)
         else:
-            active = _fresh(folder, 1, newest_ms=0, files=files, disk=disk, spare=spare)
+            active = _fresh(folder, 1, newest_ms=0, files=files, disk=disk, ahead=ahead)
         holds.open()
     except OSError as error:
         kind = StoreFull if error.errno in NO_SPACE else StoreError
@@ -70,29 +70,29 @@ def _sealed(folder: Path, number: int, *, files: Files) -> Segment:
     return Segment(folder, found.seal, files=files, live=(found.rows, files.open(path)))
 
 
-def _active(folder: Path, number: int, *, newest_ms: int, files: Files, disk: Disk, spare: Spare) -> Segment:
+def _active(folder: Path, number: int, *, newest_ms: int, files: Files, disk: Disk, ahead: Ahead) -> Segment:
     """Open the newest segment for appending: a torn tail is cut, and all that stays is synced first."""
     path = segment_path(folder, number)
     found = recover(path, number=number, floor=read_mark(folder, number))
     if not found.has_header:
         path.unlink()
-        return _fresh(folder, number, newest_ms=newest_ms, files=files, disk=disk, spare=spare)
+        return _fresh(folder, number, newest_ms=newest_ms, files=files, disk=disk, ahead=ahead)
     file = OpenFile(os.open(path, os.O_RDWR | os.O_CLOEXEC))
     if found.torn:
         # Cut, not skipped: an old tail must never look like the frames that will be written over it.
         log.warning("journal_tail_cut", segment=path.name, offset=found.seal.end)
         disk.truncate(file.fd, found.seal.end)
     index_path(path).unlink(missing_ok=True)
-    spare.reserve(file, found.seal.end)
+    ahead.reserve(file, found.seal.end)
     # What a killed daemon wrote and did not sync is a record now: durable before anybody sees it.
     disk.sync(file.fd)
     disk.sync_folder(folder)
     return Segment(folder, found.seal, files=files, live=(found.rows, file))
 
 
-def _fresh(folder: Path, number: int, *, newest_ms: int, files: Files, disk: Disk, spare: Spare) -> Segment:
+def _fresh(folder: Path, number: int, *, newest_ms: int, files: Files, disk: Disk, ahead: Ahead) -> Segment:
     salt = os.urandom(8)
-    file = spare.make(segment_path(folder, number))
+    file = ahead.make(segment_path(folder, number))
     disk.write(file.fd, file_header(number, salt=salt, newest_ms=newest_ms), 0)
     disk.sync(file.fd)
     disk.sync_folder(folder)

@@ -11,17 +11,18 @@ import structlog
 
 from bridge.core.errors import StoreError, StoreFull
 from bridge.core.ports import Clock
-from bridge.journal.disk import NO_SPACE, Disk
+from bridge.journal.ahead import PAGE_BYTES, Ahead
+from bridge.journal.disk import NO_SPACE, TRANSIENT, Disk
 from bridge.journal.files import OpenFile
 from bridge.journal.group import Group, Part
 from bridge.journal.layout import segment_path
-from bridge.journal.spare import Spare
 from bridge.util import telemetry
 from bridge.util.crash import crash_point
 
 log = structlog.get_logger("bridge.journal")
 
 _SPACE_CHECK_S: Final = 0.25
+_ZEROES: Final = bytes(PAGE_BYTES)
 
 Done = Callable[[Group, int, StoreError | None], None]
 """Called in the writer's thread: how many parts of the group are durable, and why the others are not."""
@@ -40,7 +41,7 @@ class Writer:
         release_ballast: Callable[[], None] | None,
         clock: Clock,
         disk: Disk,
-        spare: Spare,
+        ahead: Ahead,
         done: Done,
     ) -> None:
         self._folder = folder
@@ -50,7 +51,7 @@ class Writer:
         self._release_ballast = release_ballast
         self._clock = clock
         self._disk = disk
-        self._spare = spare
+        self._ahead = ahead
         self._done = done
         self._groups: queue.SimpleQueue[Group | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="journal-writer", daemon=True)
@@ -127,15 +128,16 @@ class Writer:
     def _commit(self, part: Part) -> None:
         """Make one part durable, in a segment of its own where it begins one."""
         if part.number == self._number and self._file is not None:
-            self._write(self._file.fd, part.pieces, part.begin)
+            self._ahead.enter(part.end)
+            self._write(self._file.fd, part.pieces, part.begin, part.end)
         else:
             self._begin(part)
-        self._spare.want(filled=part.end)
         self._note_room()
 
-    def _write(self, fd: int, pieces: Sequence[bytes], begin: int) -> None:
+    def _write(self, fd: int, pieces: Sequence[bytes], begin: int, end: int) -> None:
         try:
-            self._disk.write_parts(fd, pieces, begin)
+            # To the end of the page, in zeroes: a page that is written in part is first read from the disk.
+            self._disk.write_parts(fd, (*pieces, _ZEROES[: -end % PAGE_BYTES]), begin)
         except OSError as error:
             self._undo(fd, begin, error)
         crash_point("journal.written")
@@ -151,6 +153,7 @@ class Writer:
 
     def _undo(self, fd: int, begin: int, error: OSError) -> None:
         """Take a partial group back: the file ends where it was last synced."""
+        self._ahead.pause()
         try:
             self._disk.truncate(fd, begin)
         except OSError as second:
@@ -187,14 +190,16 @@ class Writer:
         if self._is_undone and self._file is not None:
             self._sync_cut(self._file.fd)
         try:
-            file = self._spare.take(path)
+            file = self._ahead.make(path)
         except OSError as error:
             path.unlink(missing_ok=True)
             if error.errno in NO_SPACE:
                 raise self._full(error) from error
+            if error.errno in TRANSIENT:
+                raise StoreFull(f"a new journal segment cannot be made now ({error.strerror})") from error
             raise self._break(f"a new journal segment could not be made: {error}", error) from error
         try:
-            self._write(file.fd, (part.header, *part.pieces), 0)
+            self._write(file.fd, (part.header, *part.pieces), 0, part.end)
             self._disk.sync_folder(self._folder)
         except StoreError as error:
             file.close()
@@ -205,3 +210,4 @@ class Writer:
             file.close()
             raise self._break(f"the journal's folder could not be synced: {error}", error) from error
         self._number, self._file, part.file = part.number, file, file
+        self._ahead.follow(path, end=part.end, is_busy=True)

@@ -26,6 +26,8 @@ class FaultyDisk(Disk):
         self.fail_truncate: OSError | None = None
         self.fail_create: OSError | None = None
         self.fail_folder: OSError | None = None
+        self.fail_direct: OSError | None = None
+        self.direct_opens = 0
         self.partial = 0
         """Bytes that a failing write still wrote."""
         self.free = 1 << 40
@@ -45,6 +47,12 @@ class FaultyDisk(Disk):
             os.pwrite(fd, data[: self.partial], offset)
             raise self.fail_write
         super().write(fd, data, offset)
+
+    def open_direct(self, path: Path) -> int:
+        self.direct_opens += 1
+        if self.fail_direct is not None:
+            raise self.fail_direct
+        return super().open_direct(path)
 
     def write_parts(self, fd: int, parts: Sequence[bytes], offset: int) -> None:
         if self.fail_write is not None and self._concerns(fd):
