@@ -27,7 +27,7 @@ async def crashed(folder, count, **options):
     async with opened(live, **options) as journal:
         stored = await append_all(journal, count)
         # What the journal's own threads rename while this copies is no part of what append returned for.
-        shutil.copytree(live, folder, ignore=shutil.ignore_patterns("*.new", "next.zero"))
+        shutil.copytree(live, folder, ignore=shutil.ignore_patterns("*.new"))
     return stored
 
 
