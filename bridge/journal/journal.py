@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,7 @@ _GATHER_MAX_BYTES: Final = 64 * 1024 * 1024
 _ARCHIVE_MAX: Final = 4096
 _ARCHIVE_MAX_BYTES: Final = 16 * 1024 * 1024
 _ARCHIVE_DELAY_S: Final = 0.05
+_CHUNKS_AT_ONCE: Final = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -307,8 +309,11 @@ class SegmentJournal:
     ) -> AsyncIterator[Sequence[Record]]:
         """Yield records of a selection in chunks, read off the loop. See ports.Journal."""
         chunks = self._reader.chunks(selection, after=after, chunk=chunk, reverse=reverse)
-        while (records := await asyncio.to_thread(next, chunks, None)) is not None:
-            yield records
+        at_once = 1  # the first one soon, the others with fewer changes of thread
+        while found := await asyncio.to_thread(list, islice(chunks, at_once)):
+            for records in found:
+                yield records
+            at_once = _CHUNKS_AT_ONCE
 
     # --- retention ----------------------------------------------------------------------------
 
