@@ -16,12 +16,13 @@ log = structlog.get_logger("bridge.journal")
 class Chunk(Sequence[Record]):
     """Records whose checksums hold, as columns."""
 
-    __slots__ = ("_base", "_frames", "_spans")
+    __slots__ = ("_base", "_read", "_spans")
 
-    def __init__(self, base: int, spans: list[Span], frames: list[memoryview]) -> None:
+    def __init__(self, base: int, spans: list[Span], read: list[tuple[memoryview, int]]) -> None:
         self._base = base
         self._spans = spans
-        self._frames = frames
+        self._read = read
+        """For each span the bytes that were read, and the offset at which they begin."""
 
     @property
     def positions(self) -> list[int]:
@@ -32,8 +33,9 @@ class Chunk(Sequence[Record]):
     def payloads(self) -> list[memoryview]:
         """Payloads, as views into what was read."""
         return [
-            frame[length - size :] for (_, length, size), frame in zip(self._spans, self._frames, strict=True)
-        ]  # fmt: skip
+            view[offset + length - size - begin : offset + length - begin]
+            for (offset, length, size), (view, begin) in zip(self._spans, self._read, strict=True)
+        ]
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -44,12 +46,12 @@ class Chunk(Sequence[Record]):
     def __getitem__(self, index: slice) -> Sequence[Record]: ...
     def __getitem__(self, index: int | slice) -> Record | Sequence[Record]:
         if isinstance(index, slice):
-            return Chunk(self._base, self._spans[index], self._frames[index])
-        return unpack(self._frames[index], position=self._base | self._spans[index][0])
+            return Chunk(self._base, self._spans[index], self._read[index])
+        return unpack(_frame(self._spans[index], self._read[index]), position=self._base | self._spans[index][0])
 
     def __iter__(self) -> Iterator[Record]:
-        for (offset, _, _), frame in zip(self._spans, self._frames, strict=True):
-            yield unpack(frame, position=self._base | offset)
+        for span, read in zip(self._spans, self._read, strict=True):
+            yield unpack(_frame(span, read), position=self._base | span[0])
 
 
 def read_chunk(
@@ -60,13 +62,20 @@ def read_chunk(
     Raises:
         FileNotFoundError: retention took the segment meanwhile.
     """
-    found = segment.frames(spans)
-    frames = [frame for frame in found if frame is not None]
-    if len(frames) < len(found):
-        damaged = [span for span, frame in zip(spans, found, strict=True) if frame is None]
-        log.error("records_unreadable", segment=segment.path.name, offset=damaged[0][0], records=len(damaged))
-        spans = [span for span, frame in zip(spans, found, strict=True) if frame is not None]
+    read, damaged = segment.load(spans)
+    if damaged:
+        log.error(
+            "records_unreadable", segment=segment.path.name, offset=spans[damaged[0]][0], records=len(damaged)
+        )  # fmt: skip
+        bad = frozenset(damaged)
+        spans = [span for number, span in enumerate(spans) if number not in bad]
+        read = [each for number, each in enumerate(read) if number not in bad]
     if selects is not None:
-        wanted = [selects(frame) for frame in frames]
-        spans, frames = list(compress(spans, wanted)), list(compress(frames, wanted))
-    return Chunk(segment.base, spans[::-1], frames[::-1]) if reverse else Chunk(segment.base, spans, frames)
+        wanted = [selects(_frame(span, each)) for span, each in zip(spans, read, strict=True)]
+        spans, read = list(compress(spans, wanted)), list(compress(read, wanted))
+    return Chunk(segment.base, spans[::-1], read[::-1]) if reverse else Chunk(segment.base, spans, read)
+
+
+def _frame(span: Span, read: tuple[memoryview, int]) -> memoryview:
+    view, begin = read
+    return view[span[0] - begin : span[0] - begin + span[1]]

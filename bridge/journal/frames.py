@@ -163,22 +163,21 @@ def check(data: bytes | memoryview, *, seed: int, offset: int) -> Head:
     return head
 
 
-def whole_frames(data: bytes, begin: int, spans: Sequence[Span], seed: int, found: list[memoryview | None]) -> None:
-    """Add the checked frames at `spans`, that lie in `data` (a segment's bytes from `begin` on); None where damaged.
+def damaged_frames(view: memoryview, begin: int, spans: Sequence[Span], seed: int) -> list[int]:
+    """Return which of `spans` are damaged, by their number; `view` is a segment's bytes from `begin` on.
 
     The scan's inner loop: `check`, without what a scan does not look at.
     """
-    view, unpack_lead, crc32, add = memoryview(data), _LEAD.unpack_from, zlib.crc32, found.append
-    available = len(data)
-    for offset, length, _ in spans:
+    damaged, unpack_lead, crc32, available = list[int](), _LEAD.unpack_from, zlib.crc32, len(view)
+    for number, (offset, length, _) in enumerate(spans):
         at = offset - begin
-        end = at + length
-        if end > available or length < HEADER_BYTES:
-            add(None)
+        if at + length > available or length < HEADER_BYTES:
+            damaged.append(number)
             continue
-        magic, crc, stored = unpack_lead(data, at)
-        is_whole = crc32(view[at + CHECKED_FROM : end], seed ^ offset) == crc and stored == length and magic == MAGIC
-        add(view[at:end] if is_whole else None)
+        magic, crc, stored = unpack_lead(view, at)
+        if crc32(view[at + CHECKED_FROM : at + length], seed ^ offset) != crc or stored != length or magic != MAGIC:
+            damaged.append(number)
+    return damaged
 
 
 def unpack(data: bytes | memoryview, *, position: int) -> Record:

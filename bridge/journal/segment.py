@@ -20,9 +20,9 @@ from bridge.journal.frames import (
     Row,
     Span,
     check,
+    damaged_frames,
     frame_length,
     unpack,
-    whole_frames,
 )
 from bridge.journal.layout import Seal, load_index, segment_path
 
@@ -195,12 +195,13 @@ class Segment:
             raise self._damage(offset) from error
         return unpack(data, position=self.base | offset)
 
-    def frames(self, spans: Sequence[Span]) -> list[memoryview | None]:
-        """Return the checked frames at `spans`, in rising order; None where one is damaged.
+    def load(self, spans: Sequence[Span]) -> tuple[list[tuple[memoryview, int]], list[int]]:
+        """Read the frames at `spans`, in rising order, neighbours with one call.
 
-        Neighbours are read with one call.
+        Returns:
+            for each span what was read and the byte offset at which that begins; the numbers of damaged spans.
         """
-        file, found, seed = self.file, list[memoryview | None](), self.seed
+        file, found, damaged = self.file, list[tuple[memoryview, int]](), list[int]()
         at = 0
         while at < len(spans):
             begin, end = spans[at][0], spans[at][0] + spans[at][1]
@@ -208,9 +209,11 @@ class Segment:
             while last < len(spans) and spans[last][0] - end <= _GAP_MAX_BYTES and end - begin < _READ_MAX_BYTES:
                 end = spans[last][0] + spans[last][1]
                 last += 1
-            whole_frames(os.pread(file.fd, end - begin, begin), begin, spans[at:last], seed, found)
+            view = memoryview(os.pread(file.fd, end - begin, begin))
+            damaged += [at + number for number in damaged_frames(view, begin, spans[at:last], self.seed)]
+            found += [(view, begin)] * (last - at)
             at = last
-        return found
+        return found, damaged
 
     def _damage(self, offset: int) -> StoreCorrupt:
         return StoreCorrupt(f"{self.path.name} is damaged at byte {offset}; run `bridge doctor`")
