@@ -193,6 +193,7 @@ class Parts:
             retention_s=settings.journal.retention_days * 86_400,
             retention_bytes=int(settings.journal.retention_gb * limits.GIB),
             unfinished=self.dispatcher.unfinished,
+            release_ballast=self.ballast.release,  # pruning makes room, and needs some first
         )
         self.configure(settings)
         await self.dispatcher.open([function.name for function in self.catalog.functions()])

@@ -29,7 +29,7 @@ class Retention:
         retention_s: float,
         retention_bytes: int,
         unfinished: Callable[[int, int], Sequence[int]],
-        release_ballast: Callable[[], None] | None = None,
+        release_ballast: Callable[[], object] | None = None,
     ) -> None:
         self._journal = journal
         self._clock = clock
