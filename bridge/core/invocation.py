@@ -102,10 +102,6 @@ class AttemptStatus(StrEnum):
     REPLAYED_FAILED = "replayed_failed"
 
 
-FINAL_STATUSES: Final = frozenset({AttemptStatus.OK, AttemptStatus.DEAD})
-"""Statuses after which the event of a lane is never run again by itself."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
     """One row of an event's history, as `bridge events show` prints it."""

@@ -24,7 +24,6 @@ EPHEMERAL_STORAGE_DEFAULT_MB: Final = 512
 EPHEMERAL_STORAGE_MIN_MB: Final = 512
 EPHEMERAL_STORAGE_MAX_MB: Final = 10_240
 ENVIRONMENT_MAX_BYTES: Final = 4 * KIB
-FUNCTION_NAME_MAX_CHARS: Final = 64
 HANDLER_MAX_CHARS: Final = 128
 INIT_MAX_S: Final = 10
 """Init phase outside an invocation; past it, init runs again inside the first one (semantics 6.2)."""
@@ -63,7 +62,6 @@ JSON_DEPTH_MAX: Final = 200
 DEDUPLICATION_IDS_MAX: Final = 1_000_000
 DEDUPLICATION_WINDOW_DEFAULT_S: Final = 300
 SIGNATURE_WINDOW_S: Final = 300
-ROUTES_MAX: Final = 10_000
 
 # --- journal and lanes ---
 SEGMENT_DEFAULT_BYTES: Final = 64 * MIB

@@ -436,15 +436,3 @@ class Destination(Protocol):
             DestinationError, StoreError: not taken.
         """
         ...
-
-
-class Supervised(Protocol):
-    """A component with a life: opened in order, drained in reverse."""
-
-    async def open(self) -> None:
-        """Acquire resources; raises before anything is half-open."""
-        ...
-
-    async def close(self) -> None:
-        """Release; twice is fine."""
-        ...

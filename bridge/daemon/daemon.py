@@ -180,6 +180,9 @@ class Daemon:
             request_s=listen.request_s,
             keepalive_s=listen.keepalive_s,
             connections_max=connections_max,
+            header_max_bytes=limits.HEADER_MAX_BYTES,
+            headers_max=limits.HEADERS_MAX,
+            path_max_bytes=limits.PATH_MAX_BYTES,
         )
 
     def _start_tasks(self) -> None:

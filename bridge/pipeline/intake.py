@@ -1,6 +1,7 @@
 """The way in for push sources: de-duplicate, check the lane's room, store durably, wake the lane."""
 
 import asyncio
+from collections.abc import Sequence
 
 from bridge.core import limits
 from bridge.core.errors import StoreError
@@ -30,6 +31,7 @@ class JournalIntake:
         self._pending: dict[bytes, asyncio.Future[str]] = {}
         """Deliveries whose first request is being stored: a second one waits and shares its answer."""
         self._window_s = float(limits.DEDUPLICATION_WINDOW_DEFAULT_S)
+        journal.on_commit(self._remember)
 
     async def open(self, *, window_s: float) -> None:
         """Rebuild the de-duplication index from what the journal holds of the last `window_s` seconds."""
@@ -38,6 +40,13 @@ class JournalIntake:
         rows = await asyncio.to_thread(lambda: list(self._journal.deliveries(since=since)))
         for source, delivery_id, request_id, received_at in rows:
             self._deliveries.add(DeliveryIndex.key(source, delivery_id), request_id, received_at=received_at)
+
+    def _remember(self, records: Sequence[Record]) -> None:
+        """Note the deliveries of a commit group: what is stored is known, whether or not its sender still waits."""
+        for record in records:
+            if record.delivery_id:
+                key = DeliveryIndex.key(record.source, record.delivery_id)
+                self._deliveries.add(key, record.id, received_at=record.received_at)
 
     def set_window(self, window_s: float) -> None:
         """Remember deliveries for at least that long from now on."""
@@ -62,7 +71,6 @@ class JournalIntake:
             pending.cancel()
             raise
         else:
-            self._deliveries.add(key, stored.id, received_at=stored.received_at)
             pending.set_result(stored.id)
         finally:
             del self._pending[key]

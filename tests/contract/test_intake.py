@@ -206,3 +206,17 @@ async def test_after_the_window_a_delivery_is_new_and_sources_do_not_share_ids(w
     assert (await world.submit("d")).id == first.id
     await world.clock.advance(2)
     assert not (await world.submit("d")).duplicate
+
+
+async def test_what_is_stored_after_its_sender_left_is_known_to_the_next(world: World) -> None:
+    first = asyncio.create_task(world.submit("d"))
+    while not world.journal.appends:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the record is with the journal now
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    while not world.waiting:
+        await asyncio.sleep(0.001)
+
+    assert (await world.submit("d")).duplicate
+    assert world.waiting == 1
