@@ -32,6 +32,11 @@ class Condition(StrEnum):
     ZERO_RESERVED_CONCURRENCY = "ZeroReservedConcurrency"
     FUNCTION_NOT_FOUND = "FunctionNotFound"
     """Ours: the function or qualifier was removed while the event waited."""
+    RETRY_ATTEMPTS_EXHAUSTED = "RetryAttemptsExhausted"
+    """Of event source mappings, which have words of their own (semantics 3.10)."""
+    RECORD_AGE_EXCEEDED = "RecordAgeExceeded"
+    RECORD_TOO_LARGE = "RecordTooLarge"
+    """Ours: a single record makes an event above 6 MB."""
 
 
 THROTTLE_RESERVED: Final = "ReservedFunctionConcurrentInvocationLimitExceeded"
@@ -152,3 +157,8 @@ class DeadLetter:
     """`dead` (waiting for a person) or `redriving` (parked again)."""
     redrives: int = 0
     history: tuple[Attempt, ...] = field(default=())
+    mapping: str = ""
+    """Name of the event source mapping whose records these are; empty for asynchronous events. Then `payload` is the
+    event with all discarded records, `id` one made for it, `source` the mapping's name."""
+    outcome: bytes = b""
+    """AWS's record of the failure (semantics 3.10, without `payload`); empty for asynchronous events."""

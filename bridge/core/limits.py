@@ -74,6 +74,34 @@ PARKED_INLINE_MAX_BYTES: Final = 64 * KIB
 BALLAST_DEFAULT_BYTES: Final = 64 * MIB
 LOW_WATER_DEFAULT_BYTES: Final = 256 * MIB
 
+# --- event source mappings (semantics 3.1) ---
+BATCH_SIZE_DEFAULT: Final = 100
+BATCH_SIZE_MAX: Final = 10_000
+BATCHING_WINDOW_MAX_S: Final = 300
+BATCHING_WINDOW_KAFKA_DEFAULT_S: Final = 0.5
+PARALLELIZATION_MAX: Final = 10
+RECORD_AGE_MIN_S: Final = 60
+RECORD_AGE_MAX_S: Final = 604_800
+RETRY_ATTEMPTS_MAX: Final = 10_000
+TUMBLING_WINDOW_MAX_S: Final = 900
+WINDOW_STATE_MAX_BYTES: Final = 1 * MIB
+FILTERS_MAX: Final = 10
+STREAM_SHARDS_DEFAULT: Final = 4
+STREAM_SHARDS_MAX: Final = 256
+STREAM_BACKOFF_MIN_S: Final = 0.5
+STREAM_BACKOFF_MAX_S: Final = 60.0
+"""Between tries of a batch, doubling, with full jitter (AWS documents none)."""
+STREAM_BUFFER_RECORDS_MAX: Final = 20_000
+STREAM_BUFFER_MAX_BYTES: Final = 16 * MIB
+"""Read and not yet finished, per shard; above either the shard is paused. A single batch may always be gathered."""
+COMMIT_S: Final = 0.2
+COMMIT_RECORDS: Final = 1000
+"""Marks are committed at least so often (seconds, records finished)."""
+MARK_NOTE_MAX_BYTES: Final = 3 * KIB
+"""Kafka keeps commit metadata up to 4 KiB (offset.metadata.max.bytes)."""
+REVOKE_MAX_S: Final = 5.0
+"""How long a rebalance waits for running batches."""
+
 # --- life of the daemon ---
 DRAIN_GRACE_DEFAULT_S: Final = 25.0
 TASK_RESTART_DELAYS_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)

@@ -1,0 +1,178 @@
+"""Event source mappings as frozen values: which source feeds which function, in what batches, under which rules."""
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+from urllib.parse import urlsplit
+
+from bridge.core import limits
+
+_NAMESPACE: Final = uuid.UUID("6f7c1a52-9d3e-5b1a-8f0e-2b9f1c5d7e40")
+"""Of the UUIDs that mappings of the file get from their names: the same on every machine."""
+
+
+class StartingPosition(StrEnum):
+    """Where a shard without a mark begins (API_CreateEventSourceMapping)."""
+
+    TRIM_HORIZON = "TRIM_HORIZON"
+    LATEST = "LATEST"
+    AT_TIMESTAMP = "AT_TIMESTAMP"
+
+
+class FunctionResponseType(StrEnum):
+    """What the function's answer may say about single records."""
+
+    REPORT_BATCH_ITEM_FAILURES = "ReportBatchItemFailures"
+
+
+class MappingState(StrEnum):
+    """States of a mapping (semantics 3.2); FAILED is ours: its task was given up and somebody must look."""
+
+    CREATING = "Creating"
+    ENABLING = "Enabling"
+    ENABLED = "Enabled"
+    DISABLING = "Disabling"
+    DISABLED = "Disabled"
+    UPDATING = "Updating"
+    DELETING = "Deleting"
+    FAILED = "Failed"
+
+
+NO_RECORDS: Final = "No records processed"
+PROCESSED: Final = "OK"
+CALL_FAILED: Final = "PROBLEM: Function call failed"
+"""Values of LastProcessingResult (semantics 3.2)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventSourceMapping:
+    """One mapping; AWS's parameters under AWS's names in snake_case, `AWS_NAMES` holds the exceptions."""
+
+    name: str
+    source: str
+    """As written: `kafka://CONNECTION/topic`, `kafka://host:port/topic`, `local://stream?as=kafka`, or the name of a
+    push source, which is then read as an ordered stream."""
+    function: str
+    """Target: `name[:qualifier]`."""
+    enabled: bool = True
+    batch_size: int = limits.BATCH_SIZE_DEFAULT
+    """1..10000 records."""
+    maximum_batching_window_s: float = 0.0
+    """0..300 seconds; Kafka's default is 0.5."""
+    parallelization_factor: int = 1
+    """1..10 batches at once of one shard, order kept per key."""
+    starting_position: StartingPosition = StartingPosition.TRIM_HORIZON
+    starting_position_timestamp: float | None = None
+    """Epoch seconds; with AT_TIMESTAMP only."""
+    maximum_record_age_s: int = -1
+    """-1 (no limit of ours) or 60..604800 seconds."""
+    maximum_retry_attempts: int = -1
+    """-1 (for ever) or 0..10000; N retries are N+1 invocations."""
+    bisect_batch_on_function_error: bool = False
+    tumbling_window_s: int = 0
+    """0 (none)..900 seconds."""
+    function_response_types: tuple[FunctionResponseType, ...] = ()
+    filters: tuple[str, ...] = ()
+    """Patterns, ORed; empty: everything passes."""
+    on_failure: str = "spill"
+    """`spill`, or `kafka://CONNECTION/topic`."""
+    maximum_concurrency: int | None = None
+    """Invocations of this mapping at once; None: no limit of its own."""
+    archive: bool = False
+    """Copies records to the journal before they settle."""
+    shards: int = limits.STREAM_SHARDS_DEFAULT
+    """Of a push source or local stream read as a stream: 1..256."""
+    key: str = ""
+    """Of a push source read as a stream: `header:NAME` or `body:FIELD[.FIELD…]`; empty: each record its own."""
+    consumer_group_id: str = ""
+    """Kafka; empty: `bridge-NAME`."""
+    group_instance_id: str = ""
+    """Kafka's static membership; empty: none."""
+    isolation_level: str = "read_uncommitted"
+    """Kafka: `read_uncommitted` or `read_committed`."""
+    event_source_arn: str = ""
+    """Kafka: the cluster's ARN makes the events MSK's; empty: self-managed. Other sources have their own ARN."""
+    allow_remote: bool = False
+    """Joining a consumer group with live members from elsewhere is meant (the lock against accidents)."""
+
+    @property
+    def uuid(self) -> str:
+        """The mapping's UUID, the same for the same name."""
+        return str(uuid.uuid5(_NAMESPACE, self.name))
+
+    @property
+    def group(self) -> str:
+        """The consumer group in force."""
+        return self.consumer_group_id or f"bridge-{self.name}"
+
+    @property
+    def reports_item_failures(self) -> bool:
+        """Whether the function's answer is looked at (semantics 3.7)."""
+        return FunctionResponseType.REPORT_BATCH_ITEM_FAILURES in self.function_response_types
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceAddress:
+    """A mapping's `source`, taken apart."""
+
+    kind: str
+    """`kafka`, `local`, or `push` (the name of a push source)."""
+    connection: str = ""
+    """Name of a `[connections.X]`, or `host:port[,host:port…]`."""
+    name: str = ""
+    """Topic, stream, or push source."""
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether the connection is written as host:port instead of by name."""
+        return ":" in self.connection
+
+
+def parse_source(source: str) -> SourceAddress:
+    """Take a mapping's `source` apart.
+
+    Raises:
+        ValueError: neither a known URL nor a push source's name; the text says what is wrong.
+    """
+    if "://" not in source:
+        return SourceAddress(kind="push", name=source)
+    parts = urlsplit(source)
+    options = dict(pair.partition("=")[::2] for pair in parts.query.split("&") if pair)
+    if parts.fragment:
+        raise ValueError("a source has no #fragment")
+    if parts.scheme == "kafka":
+        topic = parts.path.removeprefix("/")
+        if not parts.netloc or not topic or "/" in topic or options:
+            raise ValueError("must be kafka://CONNECTION/topic or kafka://host:port/topic")
+        return SourceAddress(kind="kafka", connection=parts.netloc, name=topic)
+    if parts.scheme == "local":
+        if not parts.netloc or parts.path or set(options) - {"as"}:
+            raise ValueError("must be local://STREAM?as=kafka")
+        return SourceAddress(kind="local", name=parts.netloc, options=options)
+    raise ValueError(f"{parts.scheme}: is no source; known are kafka://, local://, or the name of a push source")
+
+
+AWS_NAMES: Final[Mapping[str, str]] = {
+    "source": "EventSourceArn",
+    "function": "FunctionName",
+    "maximum_batching_window_s": "MaximumBatchingWindowInSeconds",
+    "maximum_record_age_s": "MaximumRecordAgeInSeconds",
+    "tumbling_window_s": "TumblingWindowInSeconds",
+}
+"""Where a setting's name is not AWS's own in snake_case."""
+
+
+def aws_name(setting: str) -> str:
+    """Return AWS's name of a setting: `batch_size` gives `BatchSize`."""
+    return AWS_NAMES.get(setting) or "".join(word.capitalize() for word in setting.split("_"))
+
+
+def setting_name(name: str) -> str:
+    """Return the setting of one of AWS's names: the inverse of `aws_name`."""
+    for setting, known in AWS_NAMES.items():
+        if known == name:
+            return setting
+    return "".join("_" + letter.lower() if letter.isupper() else letter for letter in name).removeprefix("_")

@@ -1,0 +1,202 @@
+"""The seams of pull sources: what the delivery engine asks of a stream. A docstring is the contract its suite tests."""
+
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from bridge.core.mapping import EventSourceMapping, StartingPosition
+from bridge.core.stream import Chunk, Mark, Poll, Position, RecordFormat, Shard, StreamRange
+
+
+class ShardEvents(Protocol):
+    """Told by a source which shards it has. Awaited inside a rebalance: at most REVOKE_MAX_S each."""
+
+    async def assigned(self, marks: Mapping[Shard, Mark]) -> None:
+        """These shards are ours from now on; each is read behind its mark, which carries the epoch for commits.
+
+        Called before the first record of a shard is handed out. A shard may come back that was revoked before.
+        """
+        ...
+
+    async def revoking(self, shards: AbstractSet[Shard], *, deadline_s: float) -> None:
+        """These shards go: finish or hand back, and commit what is done, within `deadline_s` seconds.
+
+        `Source.commit` may be awaited inside it. After it returns nothing of them is committed any more.
+        """
+        ...
+
+    def lost(self, shards: AbstractSet[Shard]) -> None:
+        """These shards are gone already: results for them release nothing. Unknown ones are ignored."""
+        ...
+
+
+class Source(Protocol):
+    """An ordered stream with shards: hands out records, is told how far it may forget.
+
+    It never filters, batches, retries or drops. One task reads; `commit` may be called from another.
+    """
+
+    async def open(self, events: ShardEvents) -> None:
+        """Connect and begin. Shards are told through `events`, here or later.
+
+        Raises:
+            SourceError: it cannot be had (the engine tries again with back-off); the text says what to do.
+        """
+        ...
+
+    async def read(self, *, records_max: int, bytes_max: int, wait_s: float, paused: AbstractSet[Shard]) -> Poll:
+        """Return the next records: at once when there are some, else after at most `wait_s` seconds, perhaps none.
+
+        At most `records_max` of them, of about `bytes_max` bytes (one record may be larger).
+        Records of a shard come in rising order, each once, unless the shard is assigned anew. Of `paused` shards
+        none are returned and none are skipped, yet they are polled as far as liveness needs it. Cancel-safe: a
+        cancelled read loses nothing. `Poll.chunks` holds whole chunks of shards that are assigned now.
+
+        Raises:
+            SourceError: the engine closes the source and opens a new one with back-off.
+        """
+        ...
+
+    async def commit(self, marks: Mapping[Shard, Mark]) -> None:
+        """Store how far each shard is finished, with its note and state; durable when it returns.
+
+        Marks of an old epoch, or of shards that are not ours, are ignored. Twice is fine. A position may repeat
+        with another note; it never moves back (an earlier one than stored is ignored).
+
+        Raises:
+            SourceError: not stored; it is called again with the same or later marks.
+        """
+        ...
+
+    def behind(self, marks: Mapping[Shard, Position]) -> Mapping[Shard, int | None]:
+        """Return how many records lie behind each position, None where it is not known; cheap, no I/O."""
+        ...
+
+    async def close(self) -> None:
+        """Leave and release everything; shards are revoked first, in time. Twice is fine."""
+        ...
+
+
+class PartialAnswer(StrEnum):
+    """What a partial answer (ReportBatchItemFailures) does, by source (semantics 3.7)."""
+
+    FROM_LOWEST = "from lowest"
+    """The lowest named record and everything after it is retried (Kinesis, DynamoDB, push sources as streams)."""
+    LISTED = "listed"
+    """Just the named records are retried (Kafka)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowPart:
+    """What a tumbling window adds to an event (semantics 3.11)."""
+
+    start: float
+    """Epoch seconds."""
+    end: float
+    state: bytes
+    """JSON object as the function returned it; `{}` at the window's beginning."""
+    is_final: bool
+    is_terminated_early: bool
+
+
+class EventShape(Protocol):
+    """How a stream's records become the event of an invocation: pure, made per mapping."""
+
+    format: RecordFormat
+    mixes_shards: bool
+    """Whether one event may hold records of several shards (Kafka)."""
+    partial_answer: PartialAnswer
+    overhead_bytes: int
+    """What an event weighs beside its fragments (at most), separators between records not counted (1 byte each)."""
+    shard_overhead_bytes: int
+    """What each further shard adds (at most)."""
+
+    def event(self, parts: Sequence[tuple[Shard, Sequence[bytes]]], window: WindowPart | None = None) -> bytes:
+        """Return the event: parts hold the fragments of each shard, each shard once."""
+        ...
+
+    def identifier(self, chunk: Chunk, index: int) -> object:
+        """Return what names a record in a partial answer: hashable (text, or shard and position)."""
+        ...
+
+    def read_identifier(self, item: object) -> object | None:
+        """Return the same of a parsed `itemIdentifier`; None when it cannot be one."""
+        ...
+
+    def batch_info(
+        self, shard: Shard, positions: Sequence[Position], times_ms: Sequence[int], *, payload_bytes: int
+    ) -> Mapping[str, Any]:
+        """Return what names the failed records in an on-failure record (semantics 3.10): `{"KafkaBatchInfo": {…}}`."""
+        ...
+
+
+class EventSource(Protocol):
+    """One stream as a mapping names it: makes its readers. Holds no connection itself."""
+
+    shape: EventShape
+    is_remote: bool
+    """Whether reading it touches anything beyond this daemon (the lock against accidents asks)."""
+
+    def consumer(self) -> Source:
+        """Return a new live reader: it takes shards and commits marks. One at a time."""
+        ...
+
+    def reader(self, range_: StreamRange) -> Source:
+        """Return a reader of a part of the stream, up to its end as seen when opened.
+
+        Live marks and groups are untouched; `commit` does nothing; each shard is in `Poll.ended` when its part is
+        read. The marks it assigns stand before the first record of the part.
+        """
+        ...
+
+    async def reset(self, start: StartingPosition, *, timestamp: float | None = None) -> Mapping[Shard, Mark]:
+        """Move the stored marks of all shards while no consumer of ours is open; returns them.
+
+        Raises:
+            SourceError: not done, e.g. while others consume with the same group; the text says what to do.
+        """
+        ...
+
+    async def others(self) -> Sequence[str]:
+        """Return who else consumes with our marks right now: live members of the consumer group that are not ours.
+
+        As text for a person; empty when nobody does or nobody can. Raises SourceError when it cannot be asked.
+        """
+        ...
+
+
+class SourceMaker(Protocol):
+    """Finds the stream that a mapping names."""
+
+    def event_source(self, mapping: EventSourceMapping) -> EventSource:
+        """Return it; raises ConfigError when there is none."""
+        ...
+
+
+class StreamMarks(Protocol):
+    """Where marks of streams are kept that cannot keep them themselves (journal and local streams)."""
+
+    async def load(self, mapping: str) -> Mapping[Shard, Mark]:
+        """Return the stored mark of every shard of a mapping (by name)."""
+        ...
+
+    async def commit(self, mapping: str, marks: Mapping[Shard, Mark]) -> None:
+        """Store, in one transaction: never backwards, and only where the stored epoch is not newer."""
+        ...
+
+    async def claim(self, mapping: str, shards: AbstractSet[Shard]) -> Mapping[Shard, Mark]:
+        """Raise the epoch of these shards by one and return their marks with it; without a mark: BEFORE_ALL.
+
+        Commits of older owners are ignored from now on.
+        """
+        ...
+
+    async def replace(self, mapping: str, marks: Mapping[Shard, Mark]) -> None:
+        """Store as they are, backwards too, notes and states gone (reset)."""
+        ...
+
+    async def forget(self, mapping: str) -> None:
+        """Remove a mapping's marks; twice is fine."""
+        ...
