@@ -111,7 +111,7 @@ bench: $(VENV)/.stamp-test
 
 lock: $(VENV)/.stamp-test
 	$(LOCK) pyproject.toml -o requirements/run.txt
-	$(LOCK) requirements/build.in -o requirements/build.txt
+	$(LOCK) requirements/build.in -c requirements/run.txt -o requirements/build.txt
 	$(LOCK) pyproject.toml requirements/test.in -c requirements/run.txt -c requirements/build.txt -o requirements/test.txt
 	$(LOCK) requirements/functions.in -c requirements/test.txt -o requirements/functions.txt
 

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -328,6 +329,14 @@ def test_it_runs_on_the_asyncio_loop_too(world):
     world.start(environment={"BRIDGE_LOOP": "asyncio"})
     world.post_many(20)
     wait_for(lambda: len(world.numbers()) == 20, 10)
+
+
+def test_a_daemon_without_a_kafka_source_loads_no_kafka_client(world):
+    mapped = Path(f"/proc/{world.start().pid}/maps").read_text()
+
+    assert "/orjson/" in mapped
+    assert "/aiokafka/" not in mapped
+    assert "/cramjam/" not in mapped
 
 
 def test_health_ready_and_metrics_need_no_token_but_a_local_host(world):
