@@ -9,6 +9,7 @@ BridgeError
 │   ├── PayloadTooLarge        413 RequestEntityTooLargeException
 │   ├── PayloadInvalid         400 InvalidRequestContentException
 │   └── RuntimeUnavailable     5xx: the function's worker could not be had
+├── MappingNotFound        404 ResourceNotFoundException
 ├── LaneFull               a function's lane is at its limit: 503 with Retry-After
 ├── DestinationError       a destination did not take a record; nothing is settled
 └── StoreError             the disk or a database
@@ -78,6 +79,10 @@ class RuntimeUnavailable(InvokeError):
 
     code = "ServiceException"
     status = 500
+
+
+class MappingNotFound(BridgeError):
+    """No event source mapping of that name."""
 
 
 class LaneFull(BridgeError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-from bridge.core.mapping import EventSourceMapping, StartingPosition
+from bridge.core.mapping import EventSourceMapping, MappingState, StartingPosition
 from bridge.core.stream import Chunk, Mark, Poll, Position, RecordFormat, Shard, StreamRange
 
 
@@ -199,4 +199,74 @@ class StreamMarks(Protocol):
 
     async def forget(self, mapping: str) -> None:
         """Remove a mapping's marks; twice is fine."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardStatus:
+    """One shard of a running mapping, as `bridge mappings show` prints it."""
+
+    shard: Shard
+    position: Position
+    """The mark: everything up to here is finished."""
+    behind: int | None
+    """Records behind the mark, None where it is not known."""
+    buffered: int
+    """Read and not yet finished."""
+    oldest_at: float | None
+    """Arrival of the oldest unfinished record that was read, epoch seconds."""
+    running: int
+    attempts: int = 0
+    """Of the batch that is blocked; 0 when none is."""
+    due_at: float | None = None
+    """When it is tried again, epoch seconds."""
+    reason: str = ""
+    """Why it waits, in one line; empty when it does not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappingStatus:
+    """A mapping as `bridge` shows it."""
+
+    mapping: EventSourceMapping
+    state: MappingState
+    reason: str
+    """StateTransitionReason: why it is in that state, or what keeps it from reading."""
+    result: str
+    """LastProcessingResult (semantics 3.2)."""
+    modified_at: float
+    running: int = 0
+    """Invocations that run now."""
+    shards: tuple[ShardStatus, ...] = ()
+    """Empty while it does not read."""
+
+
+class Mappings(Protocol):
+    """What the api may ask of the event source mappings."""
+
+    def status(self) -> Sequence[MappingStatus]:
+        """Return every mapping, by name."""
+        ...
+
+    async def pause(self, name: str) -> MappingStatus:
+        """Disable it: what runs is finished, marks are kept; it stays so over restarts. Twice is fine.
+
+        Raises:
+            MappingNotFound: there is none of that name.
+        """
+        ...
+
+    async def resume(self, name: str) -> MappingStatus:
+        """Enable it: it goes on from its marks, whatever its starting position. Raises MappingNotFound."""
+        ...
+
+    async def reset(
+        self, name: str, start: StartingPosition, *, timestamp: float | None = None
+    ) -> Mapping[Shard, Mark]:
+        """Move its marks, stopping it for that time; returns them.
+
+        Raises:
+            MappingNotFound: there is none of that name.
+            SourceError: the marks were not moved.
+        """
         ...
