@@ -10,6 +10,7 @@ BridgeError
 │   ├── PayloadInvalid         400 InvalidRequestContentException
 │   └── RuntimeUnavailable     5xx: the function's worker could not be had
 ├── MappingNotFound        404 ResourceNotFoundException
+├── StreamNotFound         404: no mapping reads such an embedded stream
 ├── LaneFull               a function's lane is at its limit: 503 with Retry-After
 ├── DestinationError       a destination did not take a record; nothing is settled
 └── StoreError             the disk or a database
@@ -85,8 +86,12 @@ class MappingNotFound(BridgeError):
     """No event source mapping of that name."""
 
 
+class StreamNotFound(BridgeError):
+    """No mapping reads an embedded stream of that name."""
+
+
 class LaneFull(BridgeError):
-    """The function's lane is at its limit (events or bytes): only its routes push back."""
+    """The function's lane, or the slowest mapping of the source, is at its limit: only its routes push back."""
 
 
 class DestinationError(BridgeError):

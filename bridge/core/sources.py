@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from bridge.core.mapping import EventSourceMapping, MappingState, StartingPosition
-from bridge.core.stream import Chunk, Mark, Poll, Position, RecordFormat, Shard, StreamRange
+from bridge.core.stream import Chunk, Mark, Poll, Position, PutRecord, RecordFormat, Shard, StreamRange
 
 
 class ShardEvents(Protocol):
@@ -176,14 +176,25 @@ class SourceMaker(Protocol):
 
 
 class StreamMarks(Protocol):
-    """Where marks of streams are kept that cannot keep them themselves (journal and local streams)."""
+    """Where marks of streams are kept that cannot keep them themselves (journal and local streams).
+
+    Every call is durable when it returns; a raise (StoreError) means that nothing changed.
+    """
 
     async def load(self, mapping: str) -> Mapping[Shard, Mark]:
         """Return the stored mark of every shard of a mapping (by name)."""
         ...
 
+    async def layout(self, mapping: str) -> str:
+        """Return what `replace` was told of how its records are spread over shards; empty when nothing is stored."""
+        ...
+
     async def commit(self, mapping: str, marks: Mapping[Shard, Mark]) -> None:
-        """Store, in one transaction: never backwards, and only where the stored epoch is not newer."""
+        """Store, in one transaction: never backwards, and only where the stored epoch is not newer.
+
+        A shard that has no stored mark (never claimed, or forgotten since) is ignored. Twice is fine; a position
+        may repeat with another note and state.
+        """
         ...
 
     async def claim(self, mapping: str, shards: AbstractSet[Shard]) -> Mapping[Shard, Mark]:
@@ -193,12 +204,69 @@ class StreamMarks(Protocol):
         """
         ...
 
-    async def replace(self, mapping: str, marks: Mapping[Shard, Mark]) -> None:
-        """Store as they are, backwards too, notes and states gone (reset)."""
+    async def replace(self, mapping: str, marks: Mapping[Shard, Mark], *, layout: str = "") -> None:
+        """Make these positions all that is stored of the mapping, backwards too; notes and states are gone (reset).
+
+        Epochs are above all that were stored: commits of older owners are ignored from now on. `layout` is kept
+        beside them.
+        """
         ...
 
     async def forget(self, mapping: str) -> None:
         """Remove a mapping's marks; twice is fine."""
+        ...
+
+
+class MappingStates(Protocol):
+    """Which mappings somebody has paused, over restarts. Durable when a call returns."""
+
+    async def paused(self) -> frozenset[str]:
+        """Return the names of those that are paused, whether or not such mappings still exist."""
+        ...
+
+    async def pause(self, name: str) -> None:
+        """Keep it paused; twice is fine."""
+        ...
+
+    async def resume(self, name: str) -> None:
+        """Let it run; one that is not paused is fine."""
+        ...
+
+
+class StreamBacklogs(Protocol):
+    """What the mappings of push sources and local streams have not finished: what intake and retention ask."""
+
+    def reserve(self, source: str, size: int) -> None:
+        """Make room for a record of `size` payload bytes before it is stored; cheap, no I/O.
+
+        A source that no mapping reads always has room. Each reservation ends by the record's commit (the
+        backlogs hear of it from the journal) or by `unreserve`.
+
+        Raises:
+            LaneFull: its slowest mapping has not finished as much as a lane may hold.
+        """
+        ...
+
+    def unreserve(self, source: str, size: int) -> None:
+        """Give back what `reserve` took: the record was not stored."""
+        ...
+
+    async def unfinished(self, low: int, high: int) -> Sequence[int]:
+        """Return the journal positions in [low, high) that some mapping has not finished, in order."""
+        ...
+
+
+class LocalStreams(Protocol):
+    """Writes into the embedded streams that mappings read as `local://NAME`."""
+
+    async def put(self, stream: str, records: Sequence[PutRecord]) -> Sequence[Position]:
+        """Store records in this order and return their positions; durable when it returns.
+
+        Raises:
+            StreamNotFound: no mapping reads such a stream; nothing was stored.
+            LaneFull: its slowest mapping is too far behind; those before the record that found no room may be stored.
+            StoreFull, StoreError: as Journal.append; likewise.
+        """
         ...
 
 

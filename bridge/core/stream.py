@@ -97,6 +97,20 @@ class StreamRange:
     """Empty: all."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PutRecord:
+    """One record for an embedded stream."""
+
+    value: bytes | None
+    """None: a tombstone."""
+    key: bytes | None = None
+    """Records of one key share a shard; None: each its own."""
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+    """In order, duplicates allowed."""
+    timestamp_ms: int | None = None
+    """Epoch milliseconds; None: now."""
+
+
 def shard_index(shard: Shard) -> int:
     """Return the number at the end of a shard's name, 0 when there is none: `orders-3` gives 3."""
     digits = shard[len(shard.rstrip("0123456789")) :]

@@ -43,6 +43,13 @@ CREATE TABLE jobs (
     created_at REAL NOT NULL, ended_at REAL, reason TEXT NOT NULL
 ) STRICT, WITHOUT ROWID"""
 
+_STREAM_MARKS: Final = """
+CREATE TABLE stream_marks (
+    mapping TEXT NOT NULL, shard TEXT NOT NULL, position TEXT NOT NULL, epoch INTEGER NOT NULL,
+    layout TEXT NOT NULL, note BLOB NOT NULL, state BLOB NOT NULL, PRIMARY KEY (mapping, shard)
+) STRICT"""
+# Positions are decimal text: sequence numbers of streams exceed SQLite's 64 bits.
+
 MIGRATIONS: Final[tuple[Migration, ...]] = (
     (
         _PARKED,
@@ -58,6 +65,10 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         "CREATE INDEX dead_letters_hold ON dead_letters (hold) WHERE hold <> ''",
         _JOBS,
         "CREATE TABLE marks (lane TEXT PRIMARY KEY, position INTEGER NOT NULL) STRICT, WITHOUT ROWID",
+    ),
+    (
+        _STREAM_MARKS,
+        "CREATE TABLE paused_mappings (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",
     ),
 )
 """Only ever appended to: `user_version` counts how many were applied."""

@@ -14,6 +14,7 @@ from bridge.store.jobs import SqliteJobs, SqliteMarks
 from bridge.store.parked import SqliteParked
 from bridge.store.schema import MIGRATIONS, held_names
 from bridge.store.sqlite import Database
+from bridge.store.stream_marks import SqliteMappingStates, SqliteStreamMarks
 
 DATABASE: Final = "state.db"
 HOLD: Final = "hold"
@@ -28,6 +29,8 @@ class State:
     dead_letters: SqliteDeadLetters
     jobs: SqliteJobs
     marks: SqliteMarks
+    stream_marks: SqliteStreamMarks
+    mapping_states: SqliteMappingStates
 
     async def close(self) -> None:
         """Finish what was asked for, then close; twice is fine."""
@@ -70,4 +73,6 @@ async def open_state(
         dead_letters=SqliteDeadLetters(database, hold),
         jobs=SqliteJobs(database),
         marks=SqliteMarks(database),
+        stream_marks=SqliteStreamMarks(database),
+        mapping_states=SqliteMappingStates(database),
     )
