@@ -22,7 +22,7 @@ MINORS := 11 13
 # Some environments forbid byte code, which makes every start of the daemon and of a worker slower.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check integration asyncio pythons crash-quick crash bench lock image clean
+.PHONY: help run test check kafka integration asyncio pythons crash-quick crash bench lock image clean
 
 help:
 	@sed -n 's/^# One command each: /&/p' Makefile
@@ -82,9 +82,15 @@ check: $(VENV)/.stamp-test
 	$(BIN)/lint-imports
 	$(BIN)/pytest -n 2 tests/unit tests/contract tests/test_layout.py
 
-integration: $(VENV)/.stamp-test
+# Apache Kafka; without it noida-db stands in, except in CI.
+kafka: $(VENV)/.stamp-test
+	@requirements/apt.sh kcat:kcat
+	@requirements/kafka.sh $(VENV)/share/kafka || [ "$${CI:-}" != true ]
+	@$(BIN)/python -m tests.brokers.kafka
+
+integration: kafka
 	@requirements/apt.sh bubblewrap:bwrap tini:tini
-	$(BIN)/pytest -n 2 tests --ignore tests/unit --ignore tests/contract --ignore tests/crash --ignore tests/test_layout.py
+	$(BIN)/pytest -n 2 -rs tests --ignore tests/unit --ignore tests/contract --ignore tests/crash --ignore tests/test_layout.py
 
 asyncio: $(VENV)/.stamp-test
 	BRIDGE_LOOP=asyncio $(BIN)/pytest -n 2 tests/unit tests/contract

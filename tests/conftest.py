@@ -17,6 +17,8 @@ from blockbuster import BlockBuster
 from tests import harness
 from tests.harness import DaemonProcess, wait_for
 
+pytest_plugins = ("tests.brokers.fixtures",)
+
 LOOP = os.environ.get("BRIDGE_LOOP", "uvloop")
 
 # Descriptors that belong to the interpreter, the loop or the machine rather than to a test.

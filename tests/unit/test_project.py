@@ -81,3 +81,14 @@ def test_shell_scripts_parse() -> None:
     for script in (ROOT / "requirements").glob("*.sh"):
         assert subprocess.run(["sh", "-n", script], check=False).returncode == 0
         assert script.stat().st_mode & 0o111
+
+
+def test_kafka_is_pinned_by_hash() -> None:
+    jars = (ROOT / "requirements" / "kafka.sha256").read_text().splitlines()
+    version = re.search(
+        r"<artifactId>kafka_2\.13</artifactId>\s*<version>([\d.]+)<", (ROOT / "requirements" / "kafka.xml").read_text()
+    )
+
+    assert version is not None
+    assert [jar for jar in jars if not re.fullmatch(r"[0-9a-f]{64}  [\w.-]+\.jar", jar)] == []
+    assert f"kafka_2.13-{version[1]}.jar" in {jar.split()[1] for jar in jars}
