@@ -4,11 +4,14 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from bridge.cli.client import TIMEOUT_S, Client
 from bridge.cli.failures import Misused, NoDaemon
+
+if TYPE_CHECKING:
+    from bridge.cli.client import Client
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,13 +55,15 @@ def state_folder(options: Options) -> Path:
         raise Misused(first, more=more) from error
 
 
-def connect(options: Options, *, timeout_s: float = TIMEOUT_S) -> Client:
-    """Return a client for the daemon.
+def connect(options: Options, *, timeout_s: float | None = None) -> "Client":
+    """Return a client for the daemon; `timeout_s` is the client's own when not given.
 
     Raises:
         NoDaemon: none is to be found.
         Misused: a URL without a token, or a state folder that may not be read.
     """
+    from bridge.cli.client import TIMEOUT_S, Client  # `bridge run` needs none, and starts without it
+
     state = state_folder(options)
     known = _read_known(state, required=options.url is None)
     url = options.url or str(known.get("url", ""))
@@ -69,7 +74,12 @@ def connect(options: Options, *, timeout_s: float = TIMEOUT_S) -> Client:
             f"a token is needed for {url}: --token or BRIDGE_TOKEN (the state folder's own goes to its daemon only)"
         )
     certificate = known.get("certificate") if is_own else None
-    return Client(url, token, certificate=str(certificate) if certificate else None, timeout_s=timeout_s)
+    return Client(
+        url,
+        token,
+        certificate=str(certificate) if certificate else None,
+        timeout_s=TIMEOUT_S if timeout_s is None else timeout_s,
+    )
 
 
 def _read_known(state: Path, *, required: bool) -> dict[str, object]:

@@ -50,6 +50,11 @@ def load_settings(context: click.Context, file: str | None) -> "Loaded":
 def run_command(context: click.Context, file: str | None, watch: bool) -> int:  # noqa: FBT001 - click's signature
     """Run the daemon with FILE, or bridge.toml of this folder, until SIGTERM or Ctrl-C."""
     loaded = load_settings(context, file)
+    from bridge.runtime import launch
+
+    api_port = loaded.settings.listen.api.port
+    # It and the imports below take about as long.
+    launch.ahead(denied_ports=(api_port,) if api_port and loaded.settings.runtime.sandbox != "basic" else ())
     from bridge import daemon
     from bridge.cli import banner
     from bridge.core.errors import BridgeError, ConfigError, StoreBusy, StoreTooNew
@@ -65,6 +70,8 @@ def run_command(context: click.Context, file: str | None, watch: bool) -> int:  
         raise Misused(str(error)) from error
     except BridgeError as error:
         raise Failed(str(error)) from error
+    finally:
+        launch.drop()
 
 
 def _is_read(loaded: "Loaded", *, watch: bool) -> bool:

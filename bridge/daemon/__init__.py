@@ -1,5 +1,9 @@
 """A daemon, from settings to its end: `run` for the command line, `Daemon` for whoever embeds it."""
 
-from bridge.daemon.daemon import Daemon, Ready, ReadyRoute, run
+from bridge.util.slim import import_structlog
+
+import_structlog()
+
+from bridge.daemon.daemon import Daemon, Ready, ReadyRoute, run  # noqa: E402 - structlog comes first
 
 __all__ = ["Daemon", "Ready", "ReadyRoute", "run"]

@@ -8,7 +8,6 @@ import signal
 import socket
 import struct
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, Final
 import structlog
 
 from bridge.core.errors import RuntimeUnavailable
+from bridge.runtime import launch
 
 log = structlog.get_logger("bridge.runtime")
 
@@ -26,7 +26,6 @@ PROCESS_LINES_MAX: Final = 4096
 _CREDENTIALS: Final = struct.Struct("=iii")
 """struct ucred: process, user, group."""
 _CREDENTIALS_SPACE: Final = socket.CMSG_SPACE(_CREDENTIALS.size)
-_FOLDER: Final = Path(__file__).parent
 
 
 class Zygote:
@@ -51,29 +50,17 @@ class Zygote:
         return self._process.pid
 
     async def open(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """Start the process and return its hello. Call it on the main thread: PDEATHSIG follows threads.
+        """Start the process, or take the one that waits, and return its hello.
+
+        Call it on the main thread: PDEATHSIG follows threads.
 
         Raises:
             RuntimeUnavailable: it did not start.
         """
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         loop = asyncio.get_running_loop()
-        with theirs:
-            # Plain subprocess: uvloop's own refuses most options and waits for children with its SIGCHLD handler.
-            interpreter = getattr(sys, "_base_executable", sys.executable) or sys.executable
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - a few milliseconds, once
-                [interpreter, "-I", "-S", str(_FOLDER / "zygote.py"), str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                env={"LANG": "en_US.UTF-8", "LC_CTYPE": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"},
-                start_new_session=True,
-                cwd="/",
-            )
-        ours.setblocking(False)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._control = ours
+        self._process, self._control = launch.take()
         self._hello = loop.create_future()
-        loop.add_reader(ours.fileno(), self._read)
+        loop.add_reader(self._control.fileno(), self._read)
         self._send(settings)
         try:
             async with asyncio.timeout(HELLO_MAX_S):

@@ -1,6 +1,7 @@
 """The process that workers are forked from: small, single-threaded, standard library only; child side.
 
-Started by path with ``python -I -S zygote.py FD``, so that nothing of the daemon is importable in it.
+Started by path with ``python -I -S zygote.py FD [PORT ...]`` (see launch.py), so that nothing of the daemon is
+importable in it.
 Requests arrive as JSON datagrams on a seqpacket socket, with the worker's descriptors attached; when the
 socket closes, the daemon is gone and everything here ends.
 """
@@ -44,8 +45,12 @@ SPARE_AFTER_MS: Final = 5
 class Zygote:
     """Forks workers on request and reports their ends."""
 
-    def __init__(self, control: socket.socket, settings: dict[str, Any], *, refusal: str) -> None:
+    def __init__(
+        self, control: socket.socket, settings: dict[str, Any], *, refusal: str, ports_ruleset: int | None
+    ) -> None:
         self._control = control
+        self._ports_ruleset = ports_ruleset
+        """What was made ahead for the denied ports."""
         self._refusal = refusal
         """Why there is no user namespace, where one is needed."""
         self._settings = settings
@@ -132,6 +137,7 @@ class Zygote:
                 writable=[scratch],
                 files=not self._mounts,
                 denied_ports=self._settings["denied_ports"],
+                ports_ruleset=self._ports_ruleset,
             )
             if not done:
                 raise OSError("nothing left to deny: mounts do it")
@@ -303,15 +309,33 @@ def _enter_user_namespace(control: socket.socket) -> str:
     return ""
 
 
+def _ports_ruleset(ports: list[int]) -> int | None:
+    """Make what takes longest while the daemon is still being imported; None: later, if at all."""
+    if not ports or not landlock.knows_ports():
+        return None
+    try:
+        return landlock.allow_other_ports(ports)
+    except OSError:
+        return None  # the attempt that counts says why
+
+
 def main() -> None:
     """Read the settings, confine, serve, end."""
     control = socket.socket(fileno=int(sys.argv[1]))
     control.set_inheritable(False)
-    settings = json.loads(control.recv(1 << 20))
+    ports = [int(port) for port in sys.argv[2:]]
+    ruleset = _ports_ruleset(ports)
+    data = control.recv(1 << 20)
+    if not data:
+        return  # the daemon ended before it had a use for us
+    settings = json.loads(data)
+    if ruleset is not None and (settings["denied_ports"] != ports or settings["sandbox"] == "basic"):
+        os.close(ruleset)
+        ruleset = None
     refusal = ""
     if settings["sandbox"] == "auto" and os.geteuid() != 0:
         refusal = _enter_user_namespace(control)
-    zygote = Zygote(control, settings, refusal=refusal)
+    zygote = Zygote(control, settings, refusal=refusal, ports_ruleset=ruleset)
     # The names of this script are no business of functions; the objects live on through `zygote`.
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [""]

@@ -40,6 +40,8 @@ def error_line(text: str, **more: str) -> bytes:
 class Shortcut(ABC):
     """What our own server offers beside `receive` and `send`, whose owner it is, to applications in a hurry."""
 
+    __slots__ = ()
+
     @abstractmethod
     def whole_body(self) -> bytes | None:
         """Return the body if all of it has arrived, else None: then `receive`."""

@@ -3,18 +3,38 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from http import HTTPStatus
+from typing import Any, Final, Protocol
 
 import structlog
-from uvicorn._types import ASGI3Application, ASGISendEvent
-from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
-from uvicorn.server import ServerState
 
 from bridge.util import telemetry
-from bridge.util.asgi import BODYLESS, ConnectionAbandoned, Headers, Shortcut, error_line, header_block
+from bridge.util.asgi import (
+    BODYLESS,
+    Application,
+    ConnectionAbandoned,
+    Headers,
+    Message,
+    Scope,
+    Shortcut,
+    error_line,
+    header_block,
+)
 
 log = structlog.get_logger("bridge.http")
+
+
+def _status_line(status: int) -> bytes:
+    try:
+        phrase = HTTPStatus(status).phrase
+    except ValueError:
+        phrase = ""
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode("ascii")
+
+
+STATUS_LINE: Final = {status: _status_line(status) for status in range(100, 600)}
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""RFC 9110, 15.2.1"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,15 +54,29 @@ class ListenerLimits:
     path_max_bytes: int = 4096
 
 
+class Served(Protocol):
+    """What the listener needs of a connection."""
+
+    transport: asyncio.Transport
+
+    def check(self, now: float) -> None:
+        """Enforce the deadlines that have passed by `now` (the loop's time)."""
+
+    def shutdown(self) -> None:
+        """Close when idle, else after the answers under way."""
+
+
 @dataclass(slots=True, kw_only=True)
 class Hub:
     """What the connections of one listener share."""
 
     name: str
     limits: ListenerLimits
-    config: Config
+    app: Application
     loop: asyncio.AbstractEventLoop
-    state: ServerState = field(default_factory=ServerState)
+    connections: set[Served] = field(default_factory=set)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    """Requests under way."""
     date: bytes = b""
     """The Date header line of this second."""
     draining: bool = False
@@ -58,36 +92,126 @@ class Hub:
         counter.inc()
 
 
-class Exchange(RequestResponseCycle, Shortcut):
-    """One request and its answer: uvicorn's cycle, with a head that leaves together with a body known beforehand."""
+class Flow:
+    """Whether a connection's transport may be read from and written to."""
+
+    __slots__ = ("_transport", "_writable", "read_paused", "write_paused")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._writable = asyncio.Event()
+        self.read_paused = False
+        self.write_paused = False
+
+    async def drain(self) -> None:
+        """Wait until the client has read enough."""
+        if self.write_paused:
+            await self._writable.wait()
+
+    def pause_reading(self) -> None:
+        """Read no more; twice is fine."""
+        if not self.read_paused:
+            self.read_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again; twice is fine."""
+        if self.read_paused:
+            self.read_paused = False
+            self._transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        """The transport holds more than it should."""
+        self.write_paused = True
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """The transport takes more, or nobody is left to write to."""
+        self.write_paused = False
+        self._writable.set()
+
+
+class Exchange(Shortcut):
+    """One request and its answer; a head leaves together with a body known beforehand.
+
+    Args:
+        scope: the ASGI scope.
+        transport: where the answer goes.
+        flow: of that transport.
+        hub: what the listener's connections share.
+        keep_alive: the connection outlives the answer.
+        expects_continue: the client waits for a 100 before it sends the body.
+        linger: called in the place of closing when the request's rest was not read.
+        on_response: called when the answer is complete.
+    """
+
+    __slots__ = (
+        "_bodyless",
+        "_chunked",
+        "_event",
+        "_expects_continue",
+        "_has_news",
+        "_head",
+        "_hub",
+        "_length_left",
+        "_linger",
+        "_on_response",
+        "body",
+        "disconnected",
+        "flow",
+        "keep_alive",
+        "more_body",
+        "response_complete",
+        "response_started",
+        "scope",
+        "transport",
+    )
 
     def __init__(
-        self, connection: HttpToolsProtocol, *, hub: Hub, keep_alive: bool, linger: Callable[[], None]
+        self,
+        scope: Scope,
+        *,
+        transport: asyncio.Transport,
+        flow: Flow,
+        hub: Hub,
+        keep_alive: bool,
+        expects_continue: bool,
+        linger: Callable[[], None],
+        on_response: Callable[[], None],
     ) -> None:
-        super().__init__(
-            scope=connection.scope,
-            transport=connection.transport,
-            flow=connection.flow,
-            logger=connection.logger,
-            access_logger=connection.access_logger,
-            access_log=False,
-            default_headers=[],
-            message_event=asyncio.Event(),
-            expect_100_continue=connection.expect_100_continue,
-            keep_alive=keep_alive,
-            on_response=connection.on_response_complete,
-        )
+        self.scope = scope
+        self.transport = transport
+        self.flow = flow
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        self.body = bytearray()
+        self.more_body = True
+        self.response_started = False
+        self.response_complete = False
+        self._expects_continue = expects_continue
         self._hub = hub
         self._linger = linger
+        self._on_response = on_response
+        self._has_news = False
+        """Something that `receive` has not told yet."""
+        self._event: asyncio.Event | None = None
         self._head = b""
         self._bodyless = False
+        self._chunked: bool | None = None
+        self._length_left = 0
+
+    def news(self) -> None:
+        """Let `receive` return: more body, its end, or nobody left to answer."""
+        self._has_news = True
+        if self._event is not None:
+            self._event.set()
 
     def disconnect(self) -> None:
         """Let the application see that there is nobody to answer."""
         self.disconnected = True
-        self.message_event.set()
+        self.news()
 
-    async def run_asgi(self, app: ASGI3Application) -> None:
+    async def run(self, app: Application) -> None:
         """Run the application to its end; whatever it does, the client gets one answer or none, never half of two."""
         try:
             await app(self.scope, self.receive, self.send)
@@ -104,6 +228,29 @@ class Exchange(RequestResponseCycle, Shortcut):
                 log.error("request_unanswered", listener=self._hub.name)
                 self._fail()
 
+    async def receive(self) -> Message:
+        """Return the next ASGI message (spec 2.3)."""
+        if self._expects_continue and not self.transport.is_closing():
+            self._expects_continue = False
+            self.transport.write(_CONTINUE)
+        if not self.disconnected and not self.response_complete:
+            self.flow.resume_reading()
+            if not self._has_news:
+                if self._event is None:
+                    self._event = asyncio.Event()
+                await self._event.wait()
+            self._forget_news()
+        if self.disconnected or self.response_complete:
+            return {"type": "http.disconnect"}
+        body = bytes(self.body)
+        self.body.clear()
+        return {"type": "http.request", "body": body, "more_body": self.more_body}
+
+    def _forget_news(self) -> None:
+        self._has_news = False
+        if self._event is not None:
+            self._event.clear()
+
     def _fail(self) -> None:
         if self.disconnected:
             return
@@ -118,7 +265,7 @@ class Exchange(RequestResponseCycle, Shortcut):
             return None
         body = bytes(self.body)
         self.body.clear()
-        self.message_event.clear()
+        self._forget_news()
         return body
 
     def answer(self, status: int, block: bytes, body: bytes, *, close: bool) -> None:
@@ -137,7 +284,7 @@ class Exchange(RequestResponseCycle, Shortcut):
         self._hub.count(status)
         self._complete()
 
-    async def send(self, message: ASGISendEvent) -> None:
+    async def send(self, message: Message) -> None:
         """Take an ASGI message (spec 2.3)."""
         if self.flow.write_paused and not self.disconnected:
             await self.flow.drain()
@@ -145,7 +292,7 @@ class Exchange(RequestResponseCycle, Shortcut):
             return
         if message["type"] == "http.response.start" and not self.response_started:
             self.response_started = True
-            self.waiting_for_100_continue = False
+            self._expects_continue = False
             self._start(message["status"], message.get("headers", ()))
         elif message["type"] == "http.response.body" and self.response_started and not self.response_complete:
             self._write(message.get("body", b""), more=message.get("more_body", False))
@@ -158,8 +305,8 @@ class Exchange(RequestResponseCycle, Shortcut):
         lines = []
         for name, value in headers:
             if name == b"content-length":
-                self.expected_content_length = int(value)
-                self.chunked_encoding = False
+                self._length_left = int(value)
+                self._chunked = False
             elif name == b"connection":
                 self.keep_alive = self.keep_alive and b"close" not in value.lower()
                 continue
@@ -167,13 +314,13 @@ class Exchange(RequestResponseCycle, Shortcut):
         block = header_block(lines)
         self._bodyless = status in BODYLESS or self.scope["method"] == "HEAD"
         tail = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        if self.chunked_encoding is None:
-            self.chunked_encoding = True
+        if self._chunked is None:
+            self._chunked = True
             if not self._bodyless:
                 tail = b"transfer-encoding: chunked\r\n" + tail
         head = b"".join((STATUS_LINE[status], self._hub.date, block, tail))
         self._hub.count(status)
-        if self.chunked_encoding and not self._bodyless:
+        if self._chunked and not self._bodyless:
             self.transport.write(head)  # a stream: its first piece may be long in coming
         else:
             self._head = head
@@ -182,12 +329,12 @@ class Exchange(RequestResponseCycle, Shortcut):
         head, self._head = self._head, b""
         if self._bodyless:
             body = b""
-            self.expected_content_length = 0
-        elif self.chunked_encoding:
+            self._length_left = 0
+        elif self._chunked:
             body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + (b"" if more else b"0\r\n\r\n")
         else:
-            self.expected_content_length -= len(body)
-            if self.expected_content_length < 0 or (self.expected_content_length and not more):
+            self._length_left -= len(body)
+            if self._length_left < 0 or (self._length_left and not more):
                 raise RuntimeError("the answer's length is not its Content-Length")
         if head or body:
             self.transport.write(head + body)
@@ -197,9 +344,9 @@ class Exchange(RequestResponseCycle, Shortcut):
 
     def _complete(self) -> None:
         self.response_complete = True
-        self.message_event.set()
+        self.news()
         if self.more_body:
             self._linger()
         elif not self.keep_alive:
             self.transport.close()
-        self.on_response()
+        self._on_response()

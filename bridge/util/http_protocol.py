@@ -1,32 +1,32 @@
-"""One HTTP/1.1 connection: uvicorn's httptools protocol with limits, deadlines and refusals in one JSON line.
+"""One HTTP/1.1 connection over httptools, with limits, deadlines and refusals in one JSON line.
 
-What uvicorn leaves open and this adds: a deadline for the head and for the whole request, limits on head, target
-and pipelining, the Host rule, trailers that stay out of the headers, offers to upgrade that are declined without
-losing the body, an answer that survives an unread body (lingering close), and a way to give no answer at all.
+A deadline for the head and for the whole request, limits on head, target and pipelining, the Host rule, trailers
+that stay out of the headers, offers to upgrade that are declined without losing the body, an answer that survives an
+unread body (lingering close), and a way to give no answer at all.
 There are no timers per connection or request: the listener calls `check` on every open connection a few times a second.
 """
 
 import asyncio
 import re
+import sys
 from collections import deque
 from http import HTTPStatus
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, NoReturn
 from urllib.parse import unquote
 
 import httptools
-from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from bridge.util import telemetry
-from bridge.util.asgi import error_line
-from bridge.util.http_exchange import Exchange, Hub
+from bridge.util.asgi import Scope, error_line
+from bridge.util.http_exchange import STATUS_LINE, Exchange, Flow, Hub
 
 HEAD_MAX_BYTES: Final = 65_536
 """Request target and all headers together."""
 QUIET_MAX_BYTES: Final = 2 * HEAD_MAX_BYTES
 """What may arrive without completing a head or carrying body (chunk extensions, trailers)."""
 _HEAD_TOO_LARGE: Final = f"the request's head is larger than {HEAD_MAX_BYTES} bytes"
+BODY_BUFFERED_BYTES: Final = 65_536
+"""No more is read from the client while the application has this much of a body to take."""
 PIPELINED_MAX: Final = 16
 """Requests of one connection that may wait behind the one being answered."""
 REFUSED_OPEN_MAX: Final = 64
@@ -39,21 +39,30 @@ IDLE, HEAD, BODY, COMPLETE, DISCARD, LINGER = range(6)
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?\Z")
 _UPGRADE_HEADERS = frozenset({b"upgrade", b"http2-settings"})
+_ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 
 
 class _Stop(Exception):
     """Leaves the parser from within one of its callbacks; the refusal waits in the connection."""
 
 
-class Connection(HttpToolsProtocol):
+class Connection(asyncio.Protocol):
     """See the module. `check(now)` is to be called several times per shortest deadline."""
 
-    cycle: Exchange
+    transport: asyncio.Transport
+    flow: Flow
 
     def __init__(self, hub: Hub) -> None:
-        super().__init__(config=hub.config, server_state=hub.state, app_state={}, _loop=hub.loop)
         self.hub = hub
-        self.access_log = False
+        self.loop = hub.loop
+        self._parser = _parser(self)
+        self._server: tuple[str, int] | None = None
+        self._client: tuple[str, int] | None = None
+        self._scheme = "http"
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._expects_continue = False
+        self._pipeline: deque[Exchange] = deque()
         self._limits = hub.limits
         self._phase = IDLE
         self._since = hub.loop.time()
@@ -65,6 +74,8 @@ class Connection(HttpToolsProtocol):
         """At least what the head being read has taken."""
         self._reading: Exchange | None = None
         self._active: Exchange | None = None
+        self._ready: Exchange | None = None
+        """The active one, until what arrived with it has been parsed too."""
         self._stopped: tuple[int, str] | None = None
         self._pending: tuple[int, str] | None = None
         self._declining = False
@@ -75,10 +86,15 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the connection in, or say that there are too many."""
-        super().connection_made(transport)
+        self.transport = transport
+        self.flow = Flow(transport)
+        self._server = _address(transport, "sockname")
+        self._client = _address(transport, "peername")
+        self._scheme = "http" if transport.get_extra_info("sslcontext") is None else "https"
+        self.hub.connections.add(self)
         self.hub.empty.clear()
         telemetry.HTTP_CONNECTIONS.labels(listener=self.hub.name).inc()
-        over = len(self.connections) - self._limits.connections_max
+        over = len(self.hub.connections) - self._limits.connections_max
         if over > REFUSED_OPEN_MAX or self.hub.draining:
             transport.abort()
         elif over > 0:
@@ -88,24 +104,34 @@ class Connection(HttpToolsProtocol):
         """Count the connection out; whoever still works for it sees a disconnect."""
         telemetry.HTTP_CONNECTIONS.labels(listener=self.hub.name).dec()
         self._phase = DISCARD
-        self.pipeline.clear()
+        self.hub.connections.discard(self)
+        self._pipeline.clear()
         for exchange in (self._active, self._reading):
             if exchange is not None and not exchange.response_complete:
                 exchange.disconnect()
-        super().connection_lost(exc)
-        del self.cycle  # it refers to us
-        if not self.connections:
+        self.flow.resume_writing()  # who waits for it sees that nobody reads
+        if exc is None:
+            self.transport.close()
+        self._active = self._reading = self._ready = None  # they refer to us
+        self._parser = None
+        if not self.hub.connections:
             self.hub.empty.set()
 
     def data_received(self, data: bytes) -> None:
         """Parse, and refuse what cannot be parsed or is too large."""
         if self._phase >= DISCARD:
             return
+        self._parse(data)
+        ready, self._ready = self._ready, None
+        if ready is not None:
+            self._start(ready, eagerly=True)
+
+    def _parse(self, data: bytes) -> None:
         progress = self._progress
         self._chunk_bytes = len(data)
         self._fed_bytes += len(data)
         try:
-            self.parser.feed_data(data)
+            self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as offer:
             self._decline_upgrade(data[offer.args[0] :])
             return
@@ -119,25 +145,25 @@ class Connection(HttpToolsProtocol):
         if self._quiet_bytes > QUIET_MAX_BYTES:
             self._refuse(431, _HEAD_TOO_LARGE)
 
-    def eof_received(self) -> bool:  # type: ignore[override]
+    def eof_received(self) -> bool:
         """Answer a client that has closed its sending half after a whole request, then close; else close now.
 
         A stream is not kept open so: whoever follows one and leaves is let go at once.
         """
         exchange = self._active
-        if self._phase != COMPLETE or exchange is None or exchange.response_started or self.scheme == "https":
+        if self._phase != COMPLETE or exchange is None or exchange.response_started or self._scheme == "https":
             return False
         exchange.keep_alive = False
         return True
 
     def pause_writing(self) -> None:
         """Remember since when the client has not read."""
-        super().pause_writing()
+        self.flow.pause_writing()
         self._blocked_at = self.loop.time()
 
     def resume_writing(self) -> None:
         """The client reads again."""
-        super().resume_writing()
+        self.flow.resume_writing()
         self._blocked_at = None
 
     def check(self, now: float) -> None:
@@ -177,55 +203,76 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Start the request's deadlines."""
-        super().on_message_begin()
+        self._url = b""
+        self._headers = []
+        self._expects_continue = False
         self._progress += 1
         self._quiet_bytes = self._chunk_bytes if self._phase == IDLE else 0
         self._phase = HEAD
         self._since = self.loop.time()
         self._fed_bytes = self._chunk_bytes
-        if len(self.pipeline) >= PIPELINED_MAX:
+        if len(self._pipeline) >= PIPELINED_MAX:
             self._stop(503, f"more than {PIPELINED_MAX} pipelined requests; send fewer at a time")
 
     def on_url(self, url: bytes) -> None:
         """Collect the request target."""
-        self.url += url
-        if len(self.url) > self._limits.header_max_bytes:
+        self._url += url
+        if len(self._url) > self._limits.header_max_bytes:
             self._stop(414, f"the request target is longer than {self._limits.header_max_bytes} bytes")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header; trailers are dropped (a signature's header must not come after the body)."""
         if self._phase == HEAD:
-            self.headers.append((name.lower(), value))
+            self._headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         """Check the head and hand the request to the application, or queue it behind the one being answered."""
         self._progress += 1
-        version = self.parser.get_http_version()
-        method = self.parser.get_method().decode("ascii")
+        version = self._parser.get_http_version()
+        method = self._parser.get_method().decode("ascii")
         if version not in ("1.1", "1.0"):
             self._stop(505, "HTTP/1.1 is spoken here")
         if method == "CONNECT":
             self._stop(501, "CONNECT is not offered")
         self._check_headers(version)
-        if self.parser.should_upgrade():
+        if self._parser.should_upgrade():
             self._declining = True
             return
-        scope = cast("dict[str, Any]", self.scope)
-        scope["method"] = method
-        if version != "1.1":
-            scope["http_version"] = version
-        path, scope["query_string"] = self._split_target()
-        scope["raw_path"] = path
-        text = path.decode("ascii")
-        scope["path"] = unquote(text) if "%" in text else text
+        scope = self._scope(method, version)
         self._phase = BODY
-        keep_alive = version != "1.0" and self.parser.should_keep_alive() and not self.hub.draining
-        exchange = self.cycle = self._reading = Exchange(self, hub=self.hub, keep_alive=keep_alive, linger=self.linger)
-        if self._active is None and not self.pipeline:
-            self._start_asgi_task(exchange, self.app)
+        exchange = self._reading = Exchange(
+            scope,
+            transport=self.transport,
+            flow=self.flow,
+            hub=self.hub,
+            keep_alive=version != "1.0" and self._parser.should_keep_alive() and not self.hub.draining,
+            expects_continue=self._expects_continue,
+            linger=self.linger,
+            on_response=self.on_response_complete,
+        )
+        if self._active is None and not self._pipeline:
+            self._active = self._ready = exchange
         else:
             self.flow.pause_reading()
-            self.pipeline.appendleft((exchange, self.app))
+            self._pipeline.append(exchange)
+
+    def _scope(self, method: str, version: str) -> Scope:
+        path, query = self._split_target()
+        text = path.decode("ascii")
+        return {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self._server,
+            "client": self._client,
+            "scheme": self._scheme,
+            "root_path": "",
+            "headers": self._headers,
+            "method": method,
+            "path": unquote(text) if "%" in text else text,
+            "raw_path": path,
+            "query_string": query,
+        }
 
     def on_body(self, body: bytes) -> None:
         """Hand a piece of the body over."""
@@ -234,9 +281,9 @@ class Connection(HttpToolsProtocol):
         if exchange is None or exchange.response_complete:
             return
         exchange.body += body
-        if len(exchange.body) > HIGH_WATER_LIMIT:
+        if len(exchange.body) > BODY_BUFFERED_BYTES:
             self.flow.pause_reading()
-        exchange.message_event.set()
+        exchange.news()
 
     def on_message_complete(self) -> None:
         """The request is whole: from here on no deadline of ours ends it."""
@@ -247,18 +294,18 @@ class Connection(HttpToolsProtocol):
         exchange, self._reading = self._reading, None
         if exchange is not None:
             exchange.more_body = False
-            exchange.message_event.set()
+            exchange.news()
 
     def _check_headers(self, version: str) -> None:
         limits = self._limits
-        headers = self.headers
+        headers = self._headers
         if len(headers) > limits.headers_max:
             self._stop(431, f"more than {limits.headers_max} headers")
         if self._fed_bytes > limits.header_max_bytes:  # else none can be too large
             sizes = [len(name) + len(value) for name, value in headers]
             if max(sizes, default=0) > limits.header_max_bytes:
                 self._stop(431, f"a header is larger than {limits.header_max_bytes} bytes")
-            if sum(sizes) + len(self.url) > HEAD_MAX_BYTES:
+            if sum(sizes) + len(self._url) > HEAD_MAX_BYTES:
                 self._stop(431, _HEAD_TOO_LARGE)
         hosts = 0
         for name, value in headers:
@@ -267,7 +314,7 @@ class Connection(HttpToolsProtocol):
                 if _HOST.match(value) is None:
                     self._stop(400, "the Host header is not a host")
             elif name == b"expect" and value.lower() == b"100-continue":
-                self.expect_100_continue = True
+                self._expects_continue = True
         if hosts > 1:
             self._stop(400, "more than one Host header")
         if not hosts and version == "1.1":
@@ -275,7 +322,7 @@ class Connection(HttpToolsProtocol):
 
     def _split_target(self) -> tuple[bytes, bytes]:
         try:
-            url = httptools.parse_url(self.url)
+            url = httptools.parse_url(self._url)
         except httptools.HttpParserInvalidURLError:
             self._stop(400, "the request target is not a URL")
         path: bytes = url.path or b"/"
@@ -287,23 +334,31 @@ class Connection(HttpToolsProtocol):
 
     def _decline_upgrade(self, rest: bytes) -> None:
         """Read a request that offers to upgrade (h2c, WebSocket) as if it had not: its body must not be lost."""
-        lines = [self.parser.get_method(), b" ", self.url, b" HTTP/1.1\r\n"]
-        for name, value in self.headers:
+        lines = [self._parser.get_method(), b" ", self._url, b" HTTP/1.1\r\n"]
+        for name, value in self._headers:
             if name == b"connection":
                 tokens = [token.strip() for token in value.split(b",")]
                 value = b", ".join(t for t in tokens if t.lower() not in (b"upgrade", b"http2-settings"))  # noqa: PLW2901
             if name not in _UPGRADE_HEADERS:
                 lines += (name, b": ", value, b"\r\n")
         self._declining = False
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.data_received(b"".join([*lines, b"\r\n", rest]))
+        self._parser = _parser(self)
+        self._parse(b"".join([*lines, b"\r\n", rest]))
 
     # --- answers -----------------------------------------------------------------------------------------------------
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
-        self._active = cast("Exchange", cycle)
-        super()._start_asgi_task(cycle, app)
+    def _start(self, exchange: Exchange, *, eagerly: bool = False) -> None:
+        """Run the application; `eagerly` saves a pass of the loop, where Python can (3.12)."""
+        hub = self.hub
+        self._active = exchange
+        if eagerly and sys.version_info >= (3, 12):
+            task = asyncio.Task(exchange.run(hub.app), loop=self.loop, eager_start=True)
+            if task.done():
+                return
+        else:
+            task = self.loop.create_task(exchange.run(hub.app))
+        hub.tasks.add(task)
+        task.add_done_callback(hub.tasks.discard)
 
     def on_response_complete(self) -> None:
         """Start the next pipelined request, or wait for one."""
@@ -311,10 +366,9 @@ class Connection(HttpToolsProtocol):
         self._served = True
         if self.transport.is_closing() or self._phase == LINGER:
             return
-        if self.pipeline:
-            exchange, app = self.pipeline.pop()
+        if self._pipeline:
             self._since = self.loop.time()
-            self._start_asgi_task(exchange, app)
+            self._start(self._pipeline.popleft())
             return
         if self._pending is not None:
             self._write_refusal(*self._pending)
@@ -336,9 +390,9 @@ class Connection(HttpToolsProtocol):
                 self.transport.abort()
                 return
             exchange.disconnect()
-            self._active = None
+            self._active = self._ready = None
         elif exchange is not None:
-            self.pipeline = deque(entry for entry in self.pipeline if entry[0] is not exchange)
+            self._pipeline = deque(entry for entry in self._pipeline if entry is not exchange)
         self._phase = DISCARD
         if self._active is None:
             self._write_refusal(status, text)
@@ -360,6 +414,19 @@ class Connection(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
+
+
+def _parser(connection: Connection) -> Any:
+    parser = httptools.HttpRequestParser(connection)
+    # Pipelined requests go on while the first one's answer says `connection: close`.
+    parser.set_dangerous_leniencies(lenient_data_after_close=True)
+    return parser
+
+
+def _address(transport: asyncio.Transport, name: str) -> tuple[str, int] | None:
+    """Return host and port of one end; None for one that has gone, or has none."""
+    found = transport.get_extra_info(name)
+    return (str(found[0]), int(found[1])) if isinstance(found, tuple) and len(found) >= 2 else None
 
 
 def _parse_refusal(error: httptools.HttpParserError) -> tuple[int, str]:

@@ -4,10 +4,8 @@ import asyncio
 import errno
 import ssl
 from email.utils import formatdate
-from typing import Any, cast
 
 import structlog
-from uvicorn.config import Config
 
 from bridge.util.asgi import Application
 from bridge.util.http_exchange import Hub, ListenerLimits
@@ -63,20 +61,8 @@ class Listener:
             OSError: the address cannot be bound, or certificate or key cannot be read; one line says which.
         """
         loop = asyncio.get_running_loop()
-        config = Config(
-            cast("Any", self._app),
-            loop="none",
-            http=Connection,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-        )
-        config.load()
         context = self._tls_context()
-        hub = Hub(name=self.name, limits=self._limits, config=config, loop=loop)
+        hub = Hub(name=self.name, limits=self._limits, app=self._app, loop=loop)
         hub.empty.set()
         try:
             self._server = await loop.create_server(
@@ -105,7 +91,7 @@ class Listener:
     @property
     def connections(self) -> int:
         """How many connections are open."""
-        return len(self._hub.state.connections) if self._hub is not None else 0
+        return len(self._hub.connections) if self._hub is not None else 0
 
     async def close(self, deadline_s: float = 5.0) -> None:
         """Stop accepting, let requests under way end, cut what is left after `deadline_s`. Twice is fine.
@@ -117,19 +103,19 @@ class Listener:
             return
         hub.draining = True
         self._server.close()
-        for connection in list(hub.state.connections):
+        for connection in list(hub.connections):
             connection.shutdown()
         try:
             async with asyncio.timeout(deadline_s):
                 await hub.empty.wait()
         except TimeoutError:
-            log.warning("listener_cut", listener=self.name, connections=len(hub.state.connections))
-        tasks = list(hub.state.tasks)
+            log.warning("listener_cut", listener=self.name, connections=len(hub.connections))
+        tasks = list(hub.tasks)
         for task in tasks:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks, timeout=CANCEL_S)
-        for connection in list(hub.state.connections):
+        for connection in list(hub.connections):
             connection.transport.abort()
         await asyncio.sleep(0)
         if self._sweeper is not None:
@@ -154,5 +140,5 @@ class Listener:
         self._sweeper = hub.loop.call_later(interval, self._sweep, hub, interval)
         hub.date = b"date: %b\r\n" % formatdate(usegmt=True).encode("ascii")
         now = hub.loop.time()
-        for connection in list(hub.state.connections):
-            cast("Connection", connection).check(now)
+        for connection in list(hub.connections):
+            connection.check(now)

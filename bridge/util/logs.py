@@ -33,7 +33,7 @@ _ITEMS_MAX: Final = 100
 _SECRET_NAME: Final = re.compile(
     r"authorization|cookie|passw|secret|signature|token\Z|api_?key|private_?key|credential", re.IGNORECASE
 )
-_QUIET: Final = ("asyncio", "watchfiles", "uvicorn.access", "uvicorn.error", "uvicorn")
+_QUIET: Final = ("asyncio", "watchfiles")
 _FIRST: Final = ("timestamp", "level", "event", "logger")
 
 _lock: Final = threading.Lock()

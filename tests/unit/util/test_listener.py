@@ -143,7 +143,7 @@ def post(path="/", body=b"hello", *headers):
 
 def later(listener, seconds):
     """Let every connection look at its deadlines as if `seconds` had passed."""
-    for connection in list(listener._hub.state.connections):
+    for connection in list(listener._hub.connections):
         connection.check(asyncio.get_running_loop().time() + seconds)
 
 
