@@ -94,6 +94,8 @@ STREAM_BACKOFF_MAX_S: Final = 60.0
 STREAM_BUFFER_RECORDS_MAX: Final = 20_000
 STREAM_BUFFER_MAX_BYTES: Final = 16 * MIB
 """Read and not yet finished, per shard; above either the shard is paused. A single batch may always be gathered."""
+STREAM_BUFFERS_MAX_BYTES: Final = 64 * MIB
+"""…and over all shards of a mapping, each its part (at least 1 MiB)."""
 COMMIT_S: Final = 0.2
 COMMIT_RECORDS: Final = 1000
 """Marks are committed at least so often (seconds, records finished)."""

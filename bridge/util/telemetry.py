@@ -9,6 +9,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 __all__ = [
     "ARCHIVE_DROPPED",
+    "BATCHES",
     "CLOCK_STEP_SECONDS",
     "DEAD_LETTERS",
     "DUPLICATES",
@@ -24,7 +25,9 @@ __all__ = [
     "JOURNAL_COMMITS",
     "JOURNAL_COMMIT_SECONDS",
     "LANE_WAITING",
+    "MAPPING_BEHIND",
     "PARKED",
+    "RECORDS",
     "REGISTRY",
     "RELOADS",
     "REPLAYED",
@@ -97,6 +100,11 @@ JOURNAL_COMMIT_SECONDS = _histogram(
 ARCHIVE_DROPPED = _counter("bridge_archive_dropped_events_total", "Archived events dropped to keep within retention.")
 STORE_FULL = _gauge("bridge_store_full_state", "1 while the store refuses new events for want of room.")
 CLOCK_STEP_SECONDS = _gauge("bridge_clock_step_seconds", "Size of the last step seen in the wall clock.")
+
+# --- event source mappings ------------------------------------------------------------------------------------------
+BATCHES = _counter("bridge_batches_total", "Batches that were tried, by how it ended.", "mapping", "status")
+RECORDS = _counter("bridge_records_total", "Records of streams that ended, by outcome.", "mapping", "outcome")
+MAPPING_BEHIND = _gauge("bridge_mapping_behind_records", "Records behind a mapping's marks.", "mapping")
 
 # --- replays --------------------------------------------------------------------------------------------------------
 REPLAYED = _counter("bridge_replayed_events_total", "Replayed events that settled, by status.", "replay", "status")

@@ -1,0 +1,139 @@
+"""What is given up: AWS's record of the failure, and the dead letter that keeps the records themselves."""
+
+import datetime as dt
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+import structlog
+
+from bridge.core.errors import DestinationError, StoreError
+from bridge.core.invocation import Condition, DeadLetter, ResultKind
+from bridge.core.mapping import EventSourceMapping
+from bridge.core.ports import Clock, Destination
+from bridge.core.sources import EventShape, WindowPart
+from bridge.core.stream import Position
+from bridge.pipeline.streams.block import Discard
+from bridge.util import telemetry
+
+log = structlog.get_logger("bridge.mappings")
+
+_TRIES_MAX = 5
+"""With the failure destination, before the local dead letters take it."""
+_WAIT_MIN_S = 0.5
+_WAIT_MAX_S = 10.0
+
+
+class Failures:
+    """Sends discarded records to the mapping's failure destination; to the local dead letters where that fails."""
+
+    def __init__(
+        self,
+        *,
+        mapping: EventSourceMapping,
+        shape: EventShape,
+        destination: Destination,
+        spill: Destination,
+        clock: Clock,
+        queue: str = "default",
+    ) -> None:
+        self._mapping = mapping
+        self._shape = shape
+        self._destination = destination
+        self._spill = spill
+        self._clock = clock
+        self._queue = queue
+
+    async def discard(self, discard: Discard, *, function_arn: str, window: WindowPart | None) -> None:
+        """Return once the records are durable elsewhere: the destination, else the local dead letters, for ever."""
+        letter = self._letter(discard, function_arn=function_arn, window=window)
+        wait_s = _WAIT_MIN_S
+        tries = 0
+        while True:
+            destination = self._destination if tries < _TRIES_MAX else self._spill
+            try:
+                await destination.send(letter)
+            except (DestinationError, StoreError) as error:
+                tries += 1
+                log.warning("batch_unsettled", mapping=self._mapping.name, dead_letter=letter.id, error=str(error))
+                await self._clock.sleep(wait_s)
+                wait_s = min(wait_s * 2, _WAIT_MAX_S)
+            else:
+                break
+        telemetry.DEAD_LETTERS.labels(function=self._mapping.function, condition=discard.condition.value).inc()
+        log.warning(
+            "batch_dead_lettered",
+            mapping=self._mapping.name,
+            dead_letter=letter.id,
+            condition=discard.condition.value,
+            records=len(discard.batch),
+            error_type=letter.error_type,
+        )
+
+    def _letter(self, discard: Discard, *, function_arn: str, window: WindowPart | None) -> DeadLetter:
+        batch, condition = discard.batch, discard.condition
+        last = batch.tries.last
+        part = batch.parts[0] if batch.parts else None
+        payload = self._shape.event(
+            [(part.lane.shard.name, [one for piece in part.pieces for one in piece.fragments()])] if part else [],
+            window,
+        )
+        positions: list[Position] = [chunk.positions[index] for chunk, index in batch.records()]
+        times_ms = [chunk.times_ms[index] for chunk, index in batch.records()]
+        now = self._clock.time()
+        is_known = last is not None and condition is not Condition.RECORD_AGE_EXCEEDED
+        error = last if last is not None and last.kind is not ResultKind.OK else None
+        return DeadLetter(
+            id=str(uuid.uuid4()),
+            queue=self._queue,
+            function=self._mapping.function,
+            source=self._mapping.name,
+            received_at=(min((time for time in times_ms if time >= 0), default=0) / 1000) or now,
+            dead_at=now,
+            condition=condition,
+            attempts=batch.tries.invocations,
+            payload=payload,
+            error_type=error.error_type if error else "",
+            error_message=error.error_message if error else "",
+            response=last.payload if last is not None else b"",
+            history=batch.tries.history,
+            mapping=self._mapping.name,
+            outcome=orjson.dumps(
+                {
+                    "requestContext": {
+                        "requestId": batch.tries.history[-1].request_id if batch.tries.history else str(uuid.uuid4()),
+                        "functionArn": function_arn,
+                        "condition": condition.value,
+                        "approximateInvokeCount": max(1, batch.tries.invocations),
+                    },
+                    **(_response(last) if is_known and last is not None else {}),
+                    "version": "1.0",
+                    "timestamp": _timestamp(now),
+                    **self._batch_info(part, positions, times_ms, payload_bytes=len(payload)),
+                }
+            ),
+        )
+
+    def _batch_info(
+        self, part: Any, positions: Sequence[Position], times_ms: Sequence[int], *, payload_bytes: int
+    ) -> dict[str, Any]:
+        if part is None or not positions:
+            return {}
+        return dict(self._shape.batch_info(part.lane.shard.name, positions, times_ms, payload_bytes=payload_bytes))
+
+
+def _response(last: Any) -> dict[str, Any]:
+    is_error = last.kind is ResultKind.FUNCTION_ERROR
+    return {
+        "responseContext": {
+            "statusCode": 200,
+            "executedVersion": last.version,
+            "functionError": "Unhandled" if is_error else None,
+        }
+    }
+
+
+def _timestamp(time: float) -> str:
+    moment = dt.datetime.fromtimestamp(time, dt.UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"

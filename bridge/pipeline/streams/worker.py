@@ -1,0 +1,460 @@
+"""Runs one mapping: reads its source, hands batches to its function, commits how far each shard is finished."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
+from typing import Any, Final
+
+import structlog
+
+from bridge.core import limits
+from bridge.core.errors import FunctionNotFound, SourceError
+from bridge.core.mapping import CALL_FAILED, NO_RECORDS, PROCESSED
+from bridge.core.sources import ShardStatus, Source
+from bridge.core.stream import Mark, Poll, Position, Shard
+from bridge.pipeline.streams.batch import Batch, Tries
+from bridge.pipeline.streams.commits import Commits, first_of
+from bridge.pipeline.streams.delivery import BatchDelivery
+from bridge.pipeline.streams.forming import Forming
+from bridge.pipeline.streams.lane import Lane, ShardWork
+from bridge.pipeline.streams.settings import Work
+from bridge.pipeline.streams.settling import settle
+from bridge.util import telemetry
+
+log = structlog.get_logger("bridge.mappings")
+
+_READ_S: Final = 1.0
+_READ_PAUSED_S: Final = 0.1
+"""A read while shards are paused: how soon they are looked at again once there is room."""
+_READ_RECORDS_MAX: Final = 10_000
+_READ_MAX_BYTES: Final = 8 * limits.MIB
+_SWEEP_S: Final = 1.0
+_REOPEN_MIN_S: Final = 1.0
+_REOPEN_MAX_S: Final = 60.0
+_NO_FUNCTION_S: Final = 5.0
+
+
+class MappingWorker:
+    """`ShardEvents`, and the loop around a source. One task calls `run`; all else happens on the same loop."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+        self._mapping = work.mapping
+        self._clock = work.clock
+        self._forming = Forming(work)
+        self._commits = Commits(
+            name=work.mapping.name, clock=work.clock, shards=self._shards.values, tries=self._tries_now
+        )
+        self._delivery = BatchDelivery(work, before_retry=self._commits.try_now)
+        self._shards: dict[Shard, ShardWork] = {}
+        self._waiting: dict[Lane, None] = {}
+        """Lanes that may have work, in the order of their turns."""
+        self._running: set[Batch] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._pumping = False
+        self._alarm: tuple[float, asyncio.Task[None]] | None = None
+        self._changed = asyncio.Event()
+        self._is_stopping = False
+        self._error: Exception | None = None
+        self.trouble = ""
+        """What keeps it from reading or delivering, in one line; empty when nothing does."""
+        self.result = NO_RECORDS
+        """LastProcessingResult."""
+        self.wants_slot = False
+        """Whether a batch waits for nothing but a slot."""
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Read until asked to stop, or, of a bounded source, until everything is finished.
+
+        A source that fails is closed and opened anew, with back-off, for ever: `trouble` says so.
+        """
+        failures = 0
+        self._error = None
+        while not self._is_stopping:
+            source = self._work.make_source()
+            helpers: list[asyncio.Task[None]] = []
+            try:
+                await source.open(self)
+                self._commits.source = source
+                self.trouble = ""
+                helpers = [asyncio.create_task(self._commits.run()), asyncio.create_task(self._sweep_often())]
+                failures = await self._read(source, failures)
+            except SourceError as error:
+                self.trouble = str(error)
+                log.warning("source_failed", mapping=self._mapping.name, error=str(error))
+            else:
+                return
+            finally:
+                for helper in helpers:
+                    helper.cancel()
+                await asyncio.gather(*helpers, return_exceptions=True)
+                await self._leave(source)
+            failures += 1
+            await self._clock.sleep(min(_REOPEN_MAX_S, _REOPEN_MIN_S * 2 ** min(failures - 1, 16)))
+
+    async def _leave(self, source: Source) -> None:
+        try:
+            await source.close()
+        except SourceError as error:
+            log.warning("source_failed", mapping=self._mapping.name, error=str(error))
+        finally:
+            self._commits.source = None
+            self.lost(set(self._shards))
+
+    async def drain(self, *, deadline_s: float) -> bool:
+        """Begin nothing more, let what runs end, commit; True when all ended within `deadline_s` seconds."""
+        self._is_stopping = True
+        self._changed.set()
+        is_whole = await self._wait(lambda: not self._running, deadline_s=deadline_s)
+        await self._commits.try_now()
+        return is_whole
+
+    async def stop(self) -> None:
+        """End at once: what still runs is killed and comes again from the mark."""
+        self._is_stopping = True
+        self._set_alarm(None)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- reading ------------------------------------------------------------------------------
+
+    async def _read(self, source: Source, failures: int) -> int:
+        records_max = min(_READ_RECORDS_MAX, max(1000, 2 * self._mapping.batch_size))
+        while not self._is_stopping:
+            if self._error is not None:
+                raise self._error
+            if self._work.is_bounded and self._has_ended():
+                await self._commits.now()
+                return 0
+            paused = {shard.name for shard in self._shards.values() if self._is_full(shard)}
+            poll = await source.read(
+                records_max=records_max,
+                bytes_max=_READ_MAX_BYTES,
+                wait_s=_READ_PAUSED_S if paused or self._work.is_bounded else _READ_S,
+                paused=paused,
+            )
+            await self._take_in(poll)
+            failures = 0
+        # The source is kept alive until what runs has ended: its close hands the shards back.
+        await self._wait(lambda: not self._running, deadline_s=None)
+        return failures
+
+    def _has_ended(self) -> bool:
+        return (
+            bool(self._shards)
+            and not self._running
+            and all(shard.has_ended and not shard.track.open_records for shard in self._shards.values())
+            and all(not lane.has_work for shard in self._shards.values() for lane in shard.lanes)
+        )
+
+    def _is_full(self, shard: ShardWork) -> bool:
+        work, track = self._work, shard.track
+        if track.open_records >= max(work.buffer_records_max, 2 * self._mapping.batch_size):
+            return True
+        share = max(limits.MIB, limits.STREAM_BUFFERS_MAX_BYTES // len(self._shards))
+        return track.open_bytes >= min(work.buffer_bytes_max, share)
+
+    async def _take_in(self, poll: Poll) -> None:
+        for chunk in poll.chunks:
+            if not len(chunk):
+                continue
+            if self._work.archive is not None:
+                await self._work.archive(chunk)
+            shard = self._shards.get(chunk.shard)
+            if shard is None:
+                continue  # taken away meanwhile
+            filtered = shard.take_in(chunk, self._work.keeps)
+            self._forming.arrived(shard)
+            telemetry.RECORDS.labels(mapping=self._mapping.name, outcome="filtered").inc(filtered)
+            self._commits.changed(shard)
+            self._waiting.update(dict.fromkeys(lane for lane in shard.lanes if lane.has_work))
+        for name, through in poll.through.items():
+            if (shard := self._shards.get(name)) is not None:
+                shard.passed(through)
+                self._commits.changed(shard)
+                self._waiting.update(dict.fromkeys(lane for lane in shard.lanes if lane.has_work))
+        for name in poll.ended:
+            if (shard := self._shards.get(name)) is not None:
+                shard.has_ended = True
+                self._waiting.update(dict.fromkeys(shard.lanes))
+        self.kick()
+
+    # --- ShardEvents --------------------------------------------------------------------------
+
+    async def assigned(self, marks: Mapping[Shard, Mark]) -> None:
+        """Take shards on; batches of theirs that still run from before are adopted (architecture, rule 6)."""
+        now = self._clock.monotonic()
+        mapping = self._mapping
+        for name, mark in marks.items():
+            self._forget({name})
+            shard = ShardWork(
+                name, mark, lanes=mapping.parallelization_factor, window_s=mapping.tumbling_window_s, now=now
+            )
+            self._forming.restored(shard)
+            for batch in self._running:
+                for part in batch.parts:
+                    lane = part.lane
+                    if lane.shard.name != name or lane.number >= len(shard.lanes):
+                        continue
+                    positions = (p.track.chunk.positions[index] for p in part.pieces for index in p.indexes)
+                    is_known = shard.window is None  # its state belongs to the mark: it is run again from there
+                    held = frozenset(p for p in positions if p > mark.position) if is_known else frozenset[int]()
+                    shard.lanes[lane.number].adopt(batch, held)
+            self._shards[name] = shard
+        log.info("shards_assigned", mapping=mapping.name, shards=sorted(marks))
+        self.kick()
+
+    async def revoking(self, shards: AbstractSet[Shard], *, deadline_s: float) -> None:
+        """Let what runs of these shards end, commit what is done, and let them go."""
+        leaving = [self._shards[name] for name in shards if name in self._shards]
+        for shard in leaving:
+            shard.is_leaving = True
+
+        def is_idle() -> bool:
+            return all(lane.busy is None for shard in leaving for lane in shard.lanes)
+
+        await self._wait(is_idle, deadline_s=deadline_s)
+        await self._commits.try_now()
+        self._forget(shards)
+        log.info("shards_revoked", mapping=self._mapping.name, shards=sorted(shards))
+
+    def lost(self, shards: AbstractSet[Shard]) -> None:
+        """These shards are gone: nothing of them is committed any more."""
+        self._forget(shards)
+
+    def _forget(self, shards: Iterable[Shard]) -> None:
+        for name in set(shards):
+            shard = self._shards.pop(name, None)
+            if shard is not None:
+                shard.is_attached = False
+                for lane in shard.lanes:
+                    self._waiting.pop(lane, None)
+
+    # --- starting work ------------------------------------------------------------------------
+
+    def kick(self) -> None:
+        """Look for work to start, once in this loop pass."""
+        if not self._pumping:
+            self._pumping = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        self.wants_slot = False
+        concurrency = self._mapping.maximum_concurrency
+        while not self._is_stopping and self._waiting and (concurrency is None or len(self._running) < concurrency):
+            now = self._clock.monotonic()
+            lane, due = self._next_lane(now)
+            if lane is None:
+                self._set_alarm(due)
+                return
+            if not self._begin(lane, now):
+                return
+
+    def _next_lane(self, now: float) -> tuple[Lane | None, float | None]:
+        """Return the lane whose turn it is, or when the first one will have work."""
+        earliest: float | None = None
+        idle: list[Lane] = []
+        found: Lane | None = None
+        for lane in self._waiting:
+            due = None if lane.busy is not None or lane.shard.is_leaving else self._forming.due(lane, now=now)
+            if due is None:
+                idle.append(lane)
+            elif due <= now:
+                found = lane
+                break
+            else:
+                earliest = due if earliest is None else min(earliest, due)
+        for lane in idle:
+            del self._waiting[lane]
+        return found, earliest
+
+    def _begin(self, lane: Lane, now: float) -> bool:
+        """Start a batch of that lane; False when nothing can start now."""
+        slots, mapping = self._work.slots, self._mapping
+        try:
+            target = slots.resolve(mapping.function)
+        except FunctionNotFound as error:
+            self.trouble = f"FUNCTION_CONFIG_NOT_VALID: {error}"
+            self._set_alarm(now + _NO_FUNCTION_S)
+            return False
+        if slots.room(target) <= 0:
+            self.wants_slot = True
+            return False
+        del self._waiting[lane]
+        others = [other for other in self._waiting if not other.shard.is_leaving]
+        batch = self._forming.form(lane, others, now=now)
+        if batch is None:
+            return True
+        for part in batch.parts:
+            part.lane.busy = batch
+        self._waiting[lane] = None
+        self._start(batch, target, slots)
+        return True
+
+    def _start(self, batch: Batch, target: Any, slots: Any) -> None:
+        discards, rest = self._forming.sort_out(batch, now=self._clock.time())
+        self._running.add(batch)
+        slot = slots.begin(target) if rest is not None and not discards else None
+        task = asyncio.create_task(self._handle(batch, target, slot, discards=discards, rest=rest))
+        self._tasks.add(task)
+        task.add_done_callback(self._handled)
+
+    def _handled(self, task: "asyncio.Task[None]") -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # A bug of ours: reading ends with it, the supervisor restarts the mapping and says so.
+            self._error = error if isinstance(error, Exception) else RuntimeError(repr(error))
+            self._changed.set()
+
+    async def _handle(self, batch: Batch, target: Any, slot: Any, *, discards: list[Any], rest: Batch | None) -> None:
+        """One try of a batch, or the discard of what is too old in it, and what follows."""
+        try:
+            if slot is None:
+                step = await self._delivery.give_up(batch, discards, rest, target=target)
+            else:
+                step = await self._delivery.attempt(batch, target, slot)
+                self.trouble = ""
+            await self._delivery.settle_discards(step, target=target, is_ours=lambda part: self._is_ours(part, batch))
+            handled, discarded = settle(
+                batch, step, now=self._clock.monotonic(), wall=self._clock.time(), home=self._home
+            )
+            self._count(handled, discarded)
+            self.result = PROCESSED if step.is_ok else CALL_FAILED
+        finally:
+            self._running.discard(batch)
+            for part in batch.parts:
+                home = self._home(part.lane, batch)
+                if home is not None and home.busy is batch:  # a cancel: it comes again from the mark
+                    home.busy = None
+                self._look_at(part.lane.shard.name)
+            self._changed.set()
+            self.kick()
+
+    def _look_at(self, name: Shard) -> None:
+        shard = self._shards.get(name)
+        if shard is not None:
+            self._waiting.update(dict.fromkeys(lane for lane in shard.lanes if lane.busy is None and lane.has_work))
+            if shard.window is not None:
+                self._waiting.update(dict.fromkeys(shard.lanes))
+
+    def _home(self, lane: Lane, batch: Batch) -> Lane | None:
+        """Return the lane that a batch's outcome counts for: its own, or the one that adopted it; else None."""
+        if lane.shard.is_attached:
+            return lane
+        shard = self._shards.get(lane.shard.name)
+        if shard is None or lane.number >= len(shard.lanes):
+            return None
+        adopter = shard.lanes[lane.number]
+        return adopter if adopter.busy is batch else None
+
+    def _is_ours(self, batch: Batch, whole: Batch) -> bool:
+        return any(self._home(part.lane, whole) is not None for part in batch.parts) or not batch.parts
+
+    def _count(self, handled: int, discarded: int) -> None:
+        name = self._mapping.name
+        if handled:
+            telemetry.RECORDS.labels(mapping=name, outcome="handled").inc(handled)
+            self._work.on_delivered(handled, True)
+        if discarded:
+            telemetry.RECORDS.labels(mapping=name, outcome="discarded").inc(discarded)
+            self._work.on_delivered(discarded, False)
+        self._commits.finished(handled + discarded)
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def _set_alarm(self, due: float | None) -> None:
+        """Look again at that monotonic time, unless an earlier look is planned."""
+        if self._alarm is not None:
+            at, task = self._alarm
+            if due is not None and not task.done() and at <= due:
+                return
+            task.cancel()
+            self._alarm = None
+        if due is not None:
+            self._alarm = due, asyncio.create_task(self._ring(due))
+
+    async def _ring(self, due: float) -> None:
+        await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
+        self._alarm = None
+        self.kick()
+
+    async def _sweep_often(self) -> None:
+        """Give up what became too old while it waited for a slot or a retry; end windows that the clock has passed."""
+        while True:
+            await self._clock.sleep(_SWEEP_S)
+            wall = self._clock.time()
+            for shard in list(self._shards.values()):
+                for lane in shard.lanes:
+                    if lane.busy is None and not shard.is_leaving and not self._is_stopping:
+                        self._sweep(lane, wall)
+            self.kick()
+
+    def _sweep(self, lane: Lane, wall: float) -> None:
+        batch = self._forming.expired(lane, now=wall)
+        if batch is not None:
+            try:
+                target = self._work.slots.resolve(self._mapping.function)
+            except FunctionNotFound:
+                target = None
+            lane.busy = batch
+            self._start(batch, target, self._work.slots)
+        elif lane.shard.window is not None:
+            self._waiting[lane] = None
+
+    async def _wait(self, predicate: Callable[[], bool], *, deadline_s: float | None) -> bool:
+        """Wait until `predicate()` holds, at most `deadline_s` seconds; returns whether it does."""
+        timer = None if deadline_s is None else asyncio.create_task(self._clock.sleep(deadline_s))
+        try:
+            while not predicate() and (timer is None or not timer.done()):
+                self._changed.clear()
+                await first_of(self._changed.wait(), timer)
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return predicate()
+
+    def _tries_now(self, batch: Batch) -> Tries:
+        """Return the tries of a batch as the mark's note keeps them: a retry counts from before it runs."""
+        tries = batch.tries
+        if batch in self._running and (tries.attempts or tries.setbacks):
+            tries = tries.copy()
+            tries.attempts += 1
+        return tries
+
+    # --- status -------------------------------------------------------------------------------
+
+    @property
+    def running(self) -> int:
+        """Invocations that run now."""
+        return len(self._running)
+
+    def shards(self) -> tuple[ShardStatus, ...]:
+        """Return every shard as `bridge` shows it."""
+        marks: dict[Shard, Position] = {name: shard.track.mark for name, shard in self._shards.items()}
+        source = self._commits.source
+        behind = source.behind(marks) if source is not None else {}
+        return tuple(self._status(shard, behind.get(name)) for name, shard in sorted(self._shards.items()))
+
+    def _status(self, shard: ShardWork, behind: int | None) -> ShardStatus:
+        blocked = [batch for lane in shard.lanes for batch in ([lane.busy] if lane.busy else [*lane.pending][:1])]
+        tries = max((batch.tries for batch in blocked), key=lambda each: each.invocations, default=Tries())
+        oldest_ms = shard.track.oldest_ms()
+        running = sum(lane.busy is not None for lane in shard.lanes)
+        reason = tries.reason if tries.setbacks else ""
+        if not reason and not running and self.wants_slot and any(lane.has_work for lane in shard.lanes):
+            reason = "waits for a free slot of the function"
+        return ShardStatus(
+            shard=shard.name,
+            position=shard.track.mark,
+            behind=behind,
+            buffered=shard.track.open_records,
+            oldest_at=None if oldest_ms is None else oldest_ms / 1000,
+            running=running,
+            attempts=tries.attempts,
+            due_at=tries.due_at or None if tries.setbacks else None,
+            reason=reason,
+        )
