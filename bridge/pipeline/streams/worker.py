@@ -41,12 +41,12 @@ class MappingWorker:
         self._work = work
         self._mapping = work.mapping
         self._clock = work.clock
+        self._shards: dict[Shard, ShardWork] = {}
         self._forming = Forming(work)
         self._commits = Commits(
             name=work.mapping.name, clock=work.clock, shards=self._shards.values, tries=self._tries_now
         )
         self._delivery = BatchDelivery(work, before_retry=self._commits.try_now)
-        self._shards: dict[Shard, ShardWork] = {}
         self._waiting: dict[Lane, None] = {}
         """Lanes that may have work, in the order of their turns."""
         self._running: set[Batch] = set()
