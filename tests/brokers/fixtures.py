@@ -18,6 +18,7 @@ from tests.brokers.guard import ENDPOINTS, use
 from tests.brokers.kafka import Endpoints, KafkaBroker
 from tests.brokers.noida import StandIn
 
+TIMEOUT_S = 90
 NONE_HERE = f"no Apache Kafka on this machine: {installation.HOW_TO_GET_IT}"
 
 
@@ -46,10 +47,12 @@ def leave_out(reason: str) -> NoReturn:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs Kafka, so that `-m kafka` chooses it."""
+    """Mark what needs Kafka, so that `-m kafka` chooses it, and give it time to wait for the start."""
     for item in items:
         if {"kafka_shared", "kafka_broker"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("kafka")
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

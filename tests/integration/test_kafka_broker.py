@@ -12,7 +12,7 @@ from tests.brokers.clients import create_topic, kcat, tls_context
 from tests.brokers.kafka import PASSWORD, USER
 from tests.harness import wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = pytest.mark.integration
 
 CODECS = [None, "gzip", "snappy", "lz4", "zstd"]
 
