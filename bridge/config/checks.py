@@ -10,11 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from bridge.config import streams
 from bridge.config.expand import Expanded
 from bridge.config.files import Unreadable, beside, read_small, reason
 from bridge.config.mistakes import Loc, near, plain
 from bridge.config.settings import API_DEFAULT, PUBLIC_DEFAULT
 from bridge.config.sources import METHODS, default_methods
+from bridge.config.tree import table, tables
 from bridge.config.values import SECRET_HINT, Address, parse_address
 from bridge.core import limits
 from bridge.core.function import split_target
@@ -37,6 +39,8 @@ def mistakes(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
     yield from _concurrency(data)
     yield from _listeners(data)
     yield from _tls_files(data, folder)
+    yield from _client_tls_files(data, folder)
+    yield from streams.mistakes(data)
     yield from _folders(data, folder)
 
 
@@ -49,14 +53,14 @@ def warnings(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
             continue  # told as a mistake
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
             yield loc, f"the file can be read by others (mode {stat.S_IMODE(mode):04o}); chmod 600 it"
-    for name, function in _tables(data, "functions"):
-        for variable, value in _table(function, "environment").items():
+    for name, function in tables(data, "functions"):
+        for variable, value in table(function, "environment").items():
             if isinstance(value, str) and not isinstance(value, Expanded) and looks_secret(variable):
                 yield ("functions", name, "environment", variable), f"a secret in plain text? {SECRET_HINT}"
 
 
 def _functions(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
-    for name, function in _tables(data, "functions"):
+    for name, function in tables(data, "functions"):
         code, handler = function.get("code"), function.get("handler")
         if not isinstance(code, str) or not code:
             continue
@@ -75,16 +79,17 @@ def _can_hold(path: Path, handler: str) -> bool:
 
 
 def _targets(data: Mapping[str, Any]) -> Iterator[Finding]:
-    functions = [name for name, _ in _tables(data, "functions", broken=True)]
-    for name, source in _tables(data, "sources"):
-        target = source.get("function")
-        if isinstance(target, str) and (wanted := split_target(target)[0]) not in functions:
-            yield ("sources", name, "function"), f"no function {plain(wanted)} here{near(wanted, functions)}"
+    functions = [name for name, _ in tables(data, "functions", broken=True)]
+    for group in ("sources", "mappings"):
+        for name, asking in tables(data, group):
+            target = asking.get("function")
+            if isinstance(target, str) and (wanted := split_target(target)[0]) not in functions:
+                yield (group, name, "function"), f"no function {plain(wanted)} here{near(wanted, functions)}"
 
 
 def _routes(data: Mapping[str, Any]) -> Iterator[Finding]:
     owners: dict[tuple[str, str], str] = {}
-    for name, source in _tables(data, "sources"):
+    for name, source in tables(data, "sources"):
         path, methods = source.get("path"), source.get("methods")
         if not isinstance(path, str):
             continue
@@ -98,9 +103,9 @@ def _routes(data: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _concurrency(data: Mapping[str, Any]) -> Iterator[Finding]:
-    account = _table(data, "invocation").get("account_concurrency", limits.ACCOUNT_CONCURRENCY_DEFAULT)
+    account = table(data, "invocation").get("account_concurrency", limits.ACCOUNT_CONCURRENCY_DEFAULT)
     total = 0
-    for name, function in _tables(data, "functions"):
+    for name, function in tables(data, "functions"):
         reserved = function.get("reserved_concurrency")
         if isinstance(reserved, int) and isinstance(account, int) and reserved > 0:
             total += reserved
@@ -111,7 +116,7 @@ def _concurrency(data: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _listeners(data: Mapping[str, Any]) -> Iterator[Finding]:
-    listen = _table(data, "listen")
+    listen = table(data, "listen")
     addresses: dict[str, Address] = {}
     for key, default in (("public", PUBLIC_DEFAULT), ("api", API_DEFAULT)):
         written = listen.get(key, str(default))
@@ -127,30 +132,52 @@ def _listeners(data: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _tls_files(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
-    tls = _table(_table(data, "listen"), "tls")
-    cert, key = tls.get("cert"), tls.get("key")
-    if not isinstance(cert, str) or not isinstance(key, str):
-        return
-    sound = True
-    for name, written in (("cert", cert), ("key", key)):
+    tls = table(table(data, "listen"), "tls")
+    if isinstance(tls.get("cert"), str) and isinstance(tls.get("key"), str):
+        yield from _pem_files(("listen", "tls"), tls, folder)
+
+
+def _client_tls_files(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
+    for name, connection in tables(data, "connections"):
+        tls = table(connection, "tls")
+        loc = ("connections", name, "tls")
+        for key, other in (("cert", "key"), ("key", "cert")):
+            if other in tls and key not in tls:
+                yield (*loc, key), f"missing: a client's certificate is cert and key; {other} is there"
+        yield from _pem_files(loc, tls, folder)
+
+
+def _pem_files(loc: Loc, tls: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
+    """Yield what keeps the files of a table with `ca`, `cert` and `key` from being used."""
+    files = {name: tls[name] for name in ("ca", "cert", "key") if isinstance(tls.get(name), str)}
+    broken: set[str] = set()
+    for name, written in files.items():
         try:
             read_small(folder / written, max_bytes=limits.MIB)
         except Unreadable as error:
-            sound = False
-            yield ("listen", "tls", name), str(error)
-    if sound:
-        import ssl
+            broken.add(name)
+            yield (*loc, name), str(error)
+    sound = files.keys() - broken
+    if not sound:
+        return
+    import ssl
 
+    if "ca" in sound:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(folder / files["ca"])
+        except (OSError, ValueError):
+            yield (*loc, "ca"), "holds no certificate in PEM"
+    if {"cert", "key"} <= sound:
         try:
             # The empty passphrase keeps OpenSSL from asking for one on the terminal.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(folder / cert, folder / key, password=lambda: b"")
+            context.load_cert_chain(folder / files["cert"], folder / files["key"], password=lambda: b"")
         except (OSError, ValueError):
-            yield ("listen", "tls"), "certificate and key are not a pair in PEM, or the key has a passphrase"
+            yield loc, "certificate and key are not a pair in PEM, or the key has a passphrase"
 
 
 def _folders(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
-    packages = _table(data, "runtime").get("packages")
+    packages = table(data, "runtime").get("packages")
     if isinstance(packages, str) and packages and (fault := _folder_fault(beside(folder, packages))):
         yield ("runtime", "packages"), fault
     state = data.get("state")
@@ -176,26 +203,10 @@ def _folder_fault(path: Path) -> str:
         return "not a path"
 
 
-# --- looking into a tree that may hold anything ---
-
-
-def _table(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = data.get(key)
-    return found if isinstance(found, dict) else {}
-
-
-def _tables(data: Mapping[str, Any], key: str, *, broken: bool = False) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the named tables of a section; with `broken`, also the names of what should be tables."""
-    for name, table in _table(data, key).items():
-        if isinstance(table, dict):
-            yield name, table
-        elif broken:
-            yield name, {}
-
-
 def _file_references(value: Any, loc: Loc = ()) -> Iterator[tuple[Loc, str]]:
-    """Yield every `{ file = "path" }`, and the private key of TLS."""
-    if loc == ("listen", "tls", "key") and isinstance(value, str):
+    """Yield every `{ file = "path" }`, and the private keys of TLS."""
+    is_key = loc == ("listen", "tls", "key") or (loc[:1] == ("connections",) and loc[2:] == ("tls", "key"))
+    if is_key and isinstance(value, str):
         yield loc, value
     elif isinstance(value, list):
         for index, item in enumerate(value):

@@ -9,6 +9,7 @@ from pydantic import Tag
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from bridge.config.mappings import unknown_key
 from bridge.config.mistakes import Loc, listing, near
 from bridge.config.section import Section
 from bridge.config.settings import Settings
@@ -17,7 +18,8 @@ from bridge.config.sources import SCHEMES
 _MISSING: Final = {
     "verify": 'missing; name a scheme, such as { scheme = "github", secrets = [{ env = "NAME" }] }, '
     'or write verify = "none" to let anyone post',
-    "type": 'missing; write type = "webhook"',
+    "sources.type": 'missing; write type = "webhook"',
+    "connections.type": 'missing; write type = "kafka"',
 }
 _KINDS: Final = (
     (bool, "a boolean"), (int, "a whole number"), (float, "a number with a point"), (str, "a string"),
@@ -45,8 +47,11 @@ def explain(error: ErrorDetails, data: Mapping[str, Any]) -> tuple[Loc, str]:
         return loc, str(context["text"])
     if kind == "missing":
         key = str(loc[-1]) if loc else ""
-        return loc, _MISSING.get(key) or f"missing: {_description(error['loc'])}"
+        known = _MISSING.get(key) or _MISSING.get(f"{loc[0]}.{key}" if loc else "")
+        return loc, known or f"missing: {_description(error['loc'])}"
     if kind == "extra_forbidden":
+        if loc[0] == "mappings" and len(loc) == 3 and (said := unknown_key(str(loc[-1]))):
+            return loc, said
         return loc, "unknown key" + near(loc[-1], _keys_at(error["loc"][:-1]))
     if error["loc"] and error["loc"][-1] == "[key]":
         return loc, _NAME_RULE

@@ -40,4 +40,4 @@ def subsection(description: str) -> Any:
 
 
 Name: TypeAlias = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
-"""Names of functions and sources (API_CreateFunction, FunctionName)."""
+"""Names of functions, connections, sources and mappings (API_CreateFunction, FunctionName)."""

@@ -206,7 +206,8 @@ def _checked_path(path: str) -> str:
     return path
 
 
-def _checked_target(target: str) -> str:
+def checked_target(target: str) -> str:
+    """Return a function's `name[:qualifier]` as it is, or refuse it."""
     name, qualifier = split_target(target)
     if not NAME_PATTERN.match(name):
         refuse("must be name or name:qualifier; a name is 1..64 of a-z A-Z 0-9 _ -")
@@ -230,8 +231,9 @@ class WebhookSettings(Section):
         min_length=1,
         max_length=len(METHODS),
     )
-    function: Annotated[str, AfterValidator(_checked_target)] = Field(
-        description="name or name:$LATEST of the function that gets the events."
+    function: Annotated[str, AfterValidator(checked_target)] | None = Field(
+        default=None,
+        description="name or name:$LATEST of the function that gets the events; left out where only mappings read it.",
     )
     invocation_type: Annotated[InvocationType, Field(strict=False)] = Field(
         default=InvocationType.EVENT,

@@ -86,6 +86,11 @@ RETRY_ATTEMPTS_MAX: Final = 10_000
 TUMBLING_WINDOW_MAX_S: Final = 900
 WINDOW_STATE_MAX_BYTES: Final = 1 * MIB
 FILTERS_MAX: Final = 10
+MAPPING_CONCURRENCY_MAX: Final = 1000
+"""AWS has 2..1000, for SQS alone; here every mapping has it, and 1 means one invocation at a time."""
+CONSUMER_GROUP_MAX_CHARS: Final = 200
+TOPIC_MAX_CHARS: Final = 249
+BOOTSTRAP_SERVERS_MAX: Final = 100
 STREAM_SHARDS_DEFAULT: Final = 4
 STREAM_SHARDS_MAX: Final = 256
 STREAM_BACKOFF_MIN_S: Final = 0.5

@@ -217,7 +217,7 @@ def _route(name: str, source: WebhookSettings, settings: Settings, clock: Clock)
     return Route(
         name=name,
         path=source.path,
-        function=source.function,
+        function=source.function or "",
         verifier=make_verifier(scheme.scheme, secrets=scheme.reveal(), clock=clock, **scheme.options()),
         methods=tuple(source.methods or ()),
         invocation_type=source.invocation_type,
@@ -241,3 +241,6 @@ def register_secrets(settings: Settings) -> None:
     for source in settings.sources.values():
         for value in source.scheme.reveal():
             log_setup.register_secret(value)
+    for connection in settings.connections.values():
+        if connection.sasl is not None and connection.sasl.password is not None:
+            log_setup.register_secret(connection.sasl.password.reveal())

@@ -124,7 +124,7 @@ class Daemon:
                 ReadyRoute(
                     path=source.path,
                     methods=tuple(source.methods or ()),
-                    function=source.function,
+                    function=source.function or "",
                     invocation_type=source.invocation_type,
                     scheme=source.scheme.scheme,
                 )

@@ -1,5 +1,6 @@
 """A folder with a working configuration to spoil, and a way to ask for the mistakes of any text."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -53,3 +54,32 @@ def mistakes(load_text: Load) -> Mistakes:
         return list(caught.value.mistakes)
 
     return read
+
+
+@pytest.fixture
+def pair(folder: Path) -> None:
+    """Write cert.pem and key.pem, a pair."""
+    import datetime as dt
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "bridge")])
+    now = dt.datetime.now(dt.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + dt.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    descriptor = os.open(folder / "key.pem", os.O_WRONLY | os.O_CREAT, 0o600)
+    os.write(descriptor, pem)
+    os.close(descriptor)

@@ -1,6 +1,5 @@
 """What a file without mistakes becomes: typed, frozen settings with paths, variables and overrides resolved."""
 
-import os
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -132,15 +131,13 @@ class TestListeners:
 
         assert listen.public.port == listen.api.port == 0
 
-    def test_certificate_and_key(self, folder, load_text):
-        write_certificate(folder)
+    def test_certificate_and_key(self, folder, load_text, pair):
         loaded = load_text('[listen]\ntls = { cert = "cert.pem", key = "key.pem" }\npublic = "0.0.0.0:1"\n' + FUNCTION)
 
         assert loaded.settings.listen.tls == TlsFiles(cert=folder / "cert.pem", key=folder / "key.pem")
         assert loaded.warnings == ()
 
-    def test_key_that_others_can_read(self, folder, load_text):
-        write_certificate(folder)
+    def test_key_that_others_can_read(self, folder, load_text, pair):
         (folder / "key.pem").chmod(0o640)
         loaded = load_text('[listen]\ntls = { cert = "cert.pem", key = "key.pem" }\n' + FUNCTION)
 
@@ -222,31 +219,3 @@ class TestStateFolder:
     def test_named_file_that_is_missing(self, folder):
         with pytest.raises(ConfigErrors, match="no such file"):
             state_folder(Path("gone.toml"), {})
-
-
-def write_certificate(folder: Path) -> None:
-    """Write cert.pem and key.pem, a pair."""
-    import datetime as dt
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "bridge")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + dt.timedelta(days=1))
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "cert.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    descriptor = os.open(folder / "key.pem", os.O_WRONLY | os.O_CREAT, 0o600)
-    os.write(descriptor, pem)
-    os.close(descriptor)

@@ -140,8 +140,6 @@ class TestKeys:
             # unknown keys, sections of what is not built yet
             ("retension = 1", "1: retension: unknown key"),
             ("[journal]\nretension_days = 1", "2: journal.retension_days: unknown key; did you mean retention_days?"),
-            ("[connections.main]\ntype = 'kafka'", "1: connections: unknown key"),
-            ("[mappings.orders]\nbatch_size = 1", "1: mappings: unknown key"),
             (FUNCTION + "tiemout_s = 3", "4: functions.f.tiemout_s: unknown key; did you mean timeout_s?"),
             (FUNCTION + "arn = 'arn:x'", "4: functions.f.arn: unknown key"),
             (
