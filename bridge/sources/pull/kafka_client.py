@@ -1,0 +1,179 @@
+"""How a connection becomes aiokafka's arguments: addresses, TLS, SASL; and aiokafka's log, kept from flooding ours."""
+
+import asyncio
+import importlib
+import inspect
+import logging
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from bridge.core.connection import KafkaConnection, KafkaSasl, KafkaTls, SaslMechanism
+from bridge.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from aiokafka.abc import AbstractTokenProvider
+
+TOKEN_MAX_S: Final = 10.0
+"""How long an OAUTHBEARER token may take to be had."""
+REQUEST_TIMEOUT_MS: Final = 20_000
+RETRY_BACKOFF_MS: Final = 250
+LIBRARY_LOG_REPEAT_S: Final = 30.0
+"""aiokafka says the same thing at every retry: each of its messages is passed on at most so often."""
+LIBRARY_MESSAGES_MAX: Final = 256
+
+_TokenSource = Callable[[], Awaitable[str]]
+
+
+def client_arguments(connection: KafkaConnection) -> dict[str, Any]:
+    """Return the arguments that every client of aiokafka takes for this connection.
+
+    Reads the certificate files anew at each call, so that a renewed one is used by the next client.
+
+    Raises:
+        ConfigError: a file cannot be read, a token's function cannot be found, or an extra is not installed.
+    """
+    tame_library_log()
+    sasl, tls = connection.sasl, connection.tls
+    if sasl is not None and sasl.mechanism is SaslMechanism.AWS_MSK_IAM and tls is None:
+        tls = KafkaTls()  # MSK offers IAM over TLS only
+    arguments: dict[str, Any] = {
+        "bootstrap_servers": list(connection.bootstrap_servers),
+        "client_id": connection.client_id,
+        "request_timeout_ms": REQUEST_TIMEOUT_MS,
+        "retry_backoff_ms": RETRY_BACKOFF_MS,
+        "security_protocol": ("SASL_" if sasl else "") + ("SSL" if tls else "PLAINTEXT"),
+    }
+    if tls is not None:
+        arguments["ssl_context"] = _ssl_context(tls)
+    if sasl is not None:
+        arguments |= _sasl_arguments(sasl)
+    return arguments
+
+
+def cluster_name(connection: KafkaConnection) -> str:
+    """Return what a person knows the cluster by: the connection's name, or its addresses."""
+    return connection.name or ",".join(connection.bootstrap_servers)
+
+
+# --- TLS ------------------------------------------------------------------------------------------------------------
+def _ssl_context(tls: KafkaTls) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=tls.ca or None)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"tls.ca {tls.ca}: {error}") from error
+    if tls.cert:
+        try:
+            context.load_cert_chain(tls.cert, tls.key or None)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"tls.cert {tls.cert} with tls.key {tls.key}: {error}") from error
+    return context
+
+
+# --- SASL -----------------------------------------------------------------------------------------------------------
+def _sasl_arguments(sasl: KafkaSasl) -> dict[str, Any]:
+    match sasl.mechanism:
+        case SaslMechanism.OAUTHBEARER:
+            return {
+                "sasl_mechanism": "OAUTHBEARER",
+                "sasl_oauth_token_provider": _token_provider(_token_function(sasl.token)),
+            }
+        case SaslMechanism.AWS_MSK_IAM:
+            return {
+                "sasl_mechanism": "OAUTHBEARER",
+                "sasl_oauth_token_provider": _token_provider(_iam_token(sasl.region)),
+            }
+        case _:
+            return {
+                "sasl_mechanism": sasl.mechanism.value,
+                "sasl_plain_username": sasl.username,
+                "sasl_plain_password": sasl.password,
+            }
+
+
+def _token_function(name: str) -> _TokenSource:
+    module_name, _, function_name = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), function_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"sasl.token {name}: {error}") from error
+    if not callable(function):
+        raise ConfigError(f"sasl.token {name}: is not a function")
+
+    async def token() -> str:
+        if inspect.iscoroutinefunction(function):
+            result = await function()
+        else:
+            result = await asyncio.to_thread(function)
+            if inspect.isawaitable(result):
+                result = await result
+        if not isinstance(result, str) or not result:
+            raise TypeError(f"sasl.token {name} returned no text but {type(result).__name__}")
+        return result
+
+    return token
+
+
+def _iam_token(region: str) -> _TokenSource:
+    try:
+        signer = importlib.import_module("aws_msk_iam_sasl_signer")
+    except ImportError as error:
+        raise ConfigError("sasl.mechanism AWS_MSK_IAM needs an extra: pip install 'bridge[msk]'") from error
+
+    async def token() -> str:
+        signed, _expires_ms = await asyncio.to_thread(signer.MSKAuthTokenProvider.generate_auth_token, region)
+        return str(signed)
+
+    return token
+
+
+def _token_provider(source: _TokenSource) -> "AbstractTokenProvider":
+    """Return what aiokafka asks at each connection; it insists on its own base class."""
+    from aiokafka.abc import AbstractTokenProvider
+
+    class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
+        async def token(self) -> str:
+            async with asyncio.timeout(TOKEN_MAX_S):
+                return await source()
+
+    return TokenProvider()
+
+
+# --- the library's log ----------------------------------------------------------------------------------------------
+class LibraryLog(logging.Handler):
+    """Passes aiokafka's log on: one kind of message at most every `LIBRARY_LOG_REPEAT_S`, its chatter at debug.
+
+    While a broker is away it would write some ten errors a second, all of them true and none of them new.
+    """
+
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(logging.DEBUG)
+        self._monotonic = monotonic
+        self._last: dict[str, float] = {}
+        self._left_out: dict[str, int] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Pass one record on, or count it as left out."""
+        kind, now = f"{record.name}:{record.msg}", self._monotonic()
+        if now - self._last.get(kind, float("-inf")) < LIBRARY_LOG_REPEAT_S:
+            self._left_out[kind] = self._left_out.get(kind, 0) + 1
+            return
+        if len(self._last) >= LIBRARY_MESSAGES_MAX:
+            self._last.clear()
+        self._last[kind] = now
+        left_out = self._left_out.pop(kind, 0)
+        log = structlog.get_logger(record.name)
+        write = log.warning if record.levelno >= logging.WARNING else log.debug
+        write(record.getMessage(), **({"left_out": left_out} if left_out else {}))
+
+
+def tame_library_log() -> None:
+    """Give aiokafka's loggers our handler; twice is fine."""
+    logger = logging.getLogger("aiokafka")
+    if not any(isinstance(handler, LibraryLog) for handler in logger.handlers):
+        logger.addHandler(LibraryLog())
+        logger.propagate = False
+        logger.setLevel(logging.INFO)

@@ -1,0 +1,225 @@
+"""aiokafka's consumer with what its public methods lack: metadata of commits, positions at once, an end in time."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
+
+from bridge.core.connection import KafkaConnection
+from bridge.core.errors import SourceError
+from bridge.core.mapping import StartingPosition
+from bridge.sources.pull.kafka_client import client_arguments, cluster_name
+
+START_MAX_S: Final = 15.0
+"""How long connecting may take before it counts as failed."""
+REQUEST_MAX_S: Final = 10.0
+"""How long one question to the brokers may take, retries included."""
+SHUT_MAX_S: Final = 5.0
+"""How long leaving the group may take before connections are just closed."""
+FETCH_MAX_BYTES: Final = 16 * 1024 * 1024
+"""Of one answer of a broker. A record larger than this still comes, alone (KIP-74)."""
+FETCH_PARTITION_MAX_BYTES: Final = 1024 * 1024
+NOWHERE: Final = TopicPartition("", -1)
+"""No partition: polling it takes no records, yet counts as polling. An empty argument list would mean all."""
+
+
+class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka is untyped
+    """The one place that looks into aiokafka: its consumer knows more than its public methods tell."""
+
+    def next_offset(self, partition: TopicPartition) -> int | None:
+        """Return the offset that is fetched next: past holes too; None while it is not known."""
+        state = self._state(partition)
+        return state.position if state is not None and state.has_valid_position else None
+
+    def end_offset(self, partition: TopicPartition) -> int | None:
+        """Return the partition's end as the last fetch saw it, that of finished transactions if only they count."""
+        state = self._state(partition)
+        if state is None:
+            return None
+        lso = state.lso
+        if self._isolation_level == "read_committed" and lso is not None and lso >= 0:
+            return int(lso)
+        return None if state.highwater is None else int(state.highwater)
+
+    def fetched_at_ms(self, partition: TopicPartition) -> int | None:
+        """Return when a fetch of the partition was answered last; only good for telling whether it changed."""
+        state = self._state(partition)
+        return None if state is None else state.timestamp
+
+    def check(self) -> None:
+        """Raise what the group's coordination failed with, if it did."""
+        self._coordinator.check_errors()
+
+    async def partitions_of(self, topic: str) -> set[int]:
+        """Return the partitions of a topic, none when it does not exist: asking for it alone could create it."""
+        cluster = await self._client.fetch_all_metadata()
+        partitions = set(cluster.partitions_for_topic(topic) or ())
+        if partitions:  # known before the group is joined, or the first assignment is an empty one
+            await self._client.set_topics([topic])
+        return partitions
+
+    async def committed_offsets(
+        self, partitions: Collection[TopicPartition]
+    ) -> Mapping[TopicPartition, OffsetAndMetadata]:
+        """Return what is committed for these, those without a commit left out."""
+        found = await self._coordinator.fetch_committed_offsets(list(partitions))
+        return {partition: commit for partition, commit in found.items() if commit.offset >= 0}
+
+    async def shut(self) -> None:
+        """Leave the group and disconnect, in `SHUT_MAX_S` at most twice: the group notices by itself else."""
+        try:
+            async with asyncio.timeout(SHUT_MAX_S):
+                await self.stop()
+        except (TimeoutError, KafkaError):
+            with contextlib.suppress(TimeoutError, KafkaError):
+                async with asyncio.timeout(SHUT_MAX_S):
+                    await self._abandon()
+
+    async def _abandon(self) -> None:
+        coordinator = self._coordinator
+        tasks = []
+        if coordinator is not None:
+            names = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task")
+            tasks = [task for name in names if (task := getattr(coordinator, name, None)) is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._fetcher is not None:
+            await self._fetcher.close()
+        await self._client.close()
+
+    def _state(self, partition: TopicPartition) -> Any:
+        subscription = self._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        return None if assignment is None else assignment.state_value(partition)
+
+
+class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
+    """Hands what aiokafka calls in a rebalance to two functions."""
+
+    def __init__(
+        self,
+        *,
+        revoked: Callable[[], Awaitable[None]],
+        assigned: Callable[[Collection[TopicPartition]], Awaitable[None]],
+    ) -> None:
+        self._revoked = revoked
+        self._assigned = assigned
+
+    async def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        """Everything goes at each rebalance: aiokafka's protocol is the eager one."""
+        del revoked
+        await self._revoked()
+
+    async def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """These are ours now."""
+        await self._assigned(assigned)
+
+
+# --- life -----------------------------------------------------------------------------------------------------------
+def make_consumer(connection: KafkaConnection, **arguments: Any) -> Consumer:
+    """Return a consumer that is not started, as all of ours are: commits and positions are explicit."""
+    return Consumer(
+        **client_arguments(connection),
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        fetch_max_bytes=FETCH_MAX_BYTES,
+        max_partition_fetch_bytes=FETCH_PARTITION_MAX_BYTES,
+        **arguments,
+    )
+
+
+async def start_consumer(consumer: Consumer, connection: KafkaConnection, topic: str) -> list[int]:
+    """Connect and return the partitions of the topic; on failure the consumer is shut.
+
+    Raises:
+        SourceError: the cluster cannot be reached or has no such topic.
+    """
+    try:
+        with failures(connection, "cannot connect"):
+            async with asyncio.timeout(START_MAX_S):
+                await consumer.start()
+                partitions = await consumer.partitions_of(topic)
+        if not partitions:
+            raise SourceError(f"kafka {cluster_name(connection)}: no topic {topic}: create it, or check its name")
+    except BaseException:
+        await consumer.shut()
+        raise
+    return sorted(partitions)
+
+
+@contextlib.asynccontextmanager
+async def running(consumer: Consumer, connection: KafkaConnection, topic: str) -> AsyncIterator[list[TopicPartition]]:
+    """Start a consumer for a few questions and shut it after them; gives the topic's partitions."""
+    partitions = await start_consumer(consumer, connection, topic)
+    try:
+        yield [TopicPartition(topic, partition) for partition in partitions]
+    finally:
+        await consumer.shut()
+
+
+@contextlib.asynccontextmanager
+async def administration(connection: KafkaConnection) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Give an admin client for a few questions."""
+    arguments = client_arguments(connection)
+    admin = AIOKafkaAdminClient(**arguments)
+    try:
+        async with asyncio.timeout(START_MAX_S):
+            await admin.start()
+        yield admin
+    finally:
+        await admin.close()
+
+
+@contextlib.contextmanager
+def failures(connection: KafkaConnection, what: str) -> Any:
+    """Turn what aiokafka raises into a SourceError that says what failed, and where."""
+    try:
+        yield
+    except TimeoutError as error:
+        raise SourceError(f"kafka {cluster_name(connection)}: {what}: no answer in time") from error
+    except (KafkaError, OSError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise SourceError(f"kafka {cluster_name(connection)}: {what}: {text}") from error
+
+
+# --- offsets --------------------------------------------------------------------------------------------------------
+async def starting_offsets(
+    consumer: Consumer,
+    partitions: Collection[TopicPartition],
+    start: StartingPosition,
+    timestamp: float | None,
+) -> Mapping[TopicPartition, int]:
+    """Return where reading begins by a starting position; a time that no record has reached yet is the end.
+
+    Args:
+        consumer: a started one.
+        partitions: of which the offsets are wanted; may be none.
+        start: the starting position.
+        timestamp: epoch seconds, with AT_TIMESTAMP.
+    """
+    wanted = list(partitions)
+    if not wanted:
+        return {}
+    async with asyncio.timeout(REQUEST_MAX_S):
+        if start is StartingPosition.TRIM_HORIZON:
+            return dict(await consumer.beginning_offsets(wanted))
+        ends: dict[TopicPartition, int] = dict(await consumer.end_offsets(wanted))
+        if start is StartingPosition.LATEST:
+            return ends
+        assert timestamp is not None, "AT_TIMESTAMP has a timestamp"
+        return ends | await offsets_at(consumer, wanted, timestamp)
+
+
+async def offsets_at(
+    consumer: Consumer, partitions: Collection[TopicPartition], timestamp: float
+) -> dict[TopicPartition, int]:
+    """Return the first offset with a timestamp (epoch seconds) at or after; partitions without one are left out."""
+    wanted = {partition: max(0, round(timestamp * 1000)) for partition in partitions}
+    found = await consumer.offsets_for_times(wanted)
+    return {partition: at.offset for partition, at in found.items() if at is not None}

@@ -1,0 +1,205 @@
+"""Every event source under one fixture, and what listens to it in its suite."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+
+import pytest
+
+from bridge.core.connection import KafkaConnection
+from bridge.core.sources import EventSource, Source
+from bridge.core.stream import Chunk, Mark, Poll, Position, Shard
+from bridge.sources.pull.kafka import KafkaEventSource
+from bridge.util.clocks import SystemClock
+
+READ_MAX_S = 15.0
+NOBODY: frozenset[Shard] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """A stream of its own for a test."""
+
+    source: EventSource
+    shards: tuple[Shard, ...]
+    put: Callable[[Shard, Sequence[bytes]], Awaitable[None]]
+    """Append records with these values (JSON), keys `k`; returns once they can be read."""
+
+
+MakeStream = Callable[[int], Awaitable[Stream]]
+"""Makes a new, empty stream with so many shards, of which nobody has read anything; TRIM_HORIZON."""
+
+
+def kafka_streams(request: pytest.FixtureRequest) -> MakeStream:
+    """Topics on the broker of the run."""
+    bootstrap: str = request.getfixturevalue("kafka").bootstrap
+    make_topic = request.getfixturevalue("kafka_topic")
+
+    async def make(shards: int) -> Stream:
+        from aiokafka import AIOKafkaProducer
+
+        topic: str = await make_topic(shards)
+
+        async def put(shard: Shard, values: Sequence[bytes]) -> None:
+            async with AIOKafkaProducer(bootstrap_servers=bootstrap, max_request_size=1 << 22) as producer:
+                partition = int(shard.removeprefix(f"{topic}-"))
+                sent = [await producer.send(topic, value, key=b"k", partition=partition) for value in values]
+                await asyncio.gather(*sent)
+
+        source = KafkaEventSource(
+            KafkaConnection(name="tests", bootstrap_servers=(bootstrap,)),
+            topic=topic,
+            group=f"group-{uuid.uuid4().hex}",
+            clock=SystemClock(),
+        )
+        return Stream(source=source, shards=tuple(f"{topic}-{number}" for number in range(shards)), put=put)
+
+    return make
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """One implementation."""
+
+    streams: Callable[[pytest.FixtureRequest], MakeStream]
+    """Called for each test."""
+    needs: tuple[str, ...] = ()
+    """Fixtures of the session that it works with: started before the test, so that nothing of theirs is its leak."""
+
+
+SUBJECTS = [
+    pytest.param(
+        Subject(streams=kafka_streams, needs=("kafka_shared",)),
+        id="kafka",
+        marks=[pytest.mark.kafka, pytest.mark.integration],
+    )
+]
+"""Add what claims to be an event source."""
+
+
+@dataclass
+class Listener:
+    """`ShardEvents` that remember what they were told, and check it."""
+
+    marks: dict[Shard, Mark] = field(default_factory=dict)
+    """Of the shards that are ours now."""
+    log: list[tuple[str, frozenset[Shard]]] = field(default_factory=list)
+    when_revoked: Callable[[], Awaitable[None]] | None = None
+
+    async def assigned(self, marks: Mapping[Shard, Mark]) -> None:
+        assert not marks.keys() & self.marks.keys(), "assigned twice"
+        self.log.append(("assigned", frozenset(marks)))
+        self.marks.update(marks)
+
+    async def revoking(self, shards: AbstractSet[Shard], *, deadline_s: float) -> None:
+        assert deadline_s > 0
+        assert shards <= self.marks.keys(), "revoked what was not ours"
+        self.log.append(("revoking", frozenset(shards)))
+        if self.when_revoked is not None:
+            await self.when_revoked()
+        for shard in shards:
+            del self.marks[shard]
+
+    def lost(self, shards: AbstractSet[Shard]) -> None:
+        self.log.append(("lost", frozenset(shards)))
+        for shard in shards:
+            self.marks.pop(shard, None)
+
+
+@dataclass
+class Reading:
+    """What a source has handed out so far, and every rule of `Source.read` checked on the way."""
+
+    source: Source
+    listener: Listener
+    positions: dict[Shard, list[Position]] = field(default_factory=dict)
+    values: dict[Shard, list[bytes | None]] = field(default_factory=dict)
+    through: dict[Shard, Position] = field(default_factory=dict)
+    chunks: list[Chunk] = field(default_factory=list)
+    ended: set[Shard] = field(default_factory=set)
+
+    @property
+    def count(self) -> int:
+        return sum(len(positions) for positions in self.positions.values())
+
+    async def read(
+        self,
+        *,
+        records_max: int = 1000,
+        bytes_max: int = 1 << 20,
+        wait_s: float = 0.5,
+        paused: AbstractSet[Shard] = NOBODY,
+    ) -> Poll:
+        """Read once."""
+        poll = await self.source.read(records_max=records_max, bytes_max=bytes_max, wait_s=wait_s, paused=paused)
+        assert sum(len(chunk) for chunk in poll.chunks) <= records_max
+        for chunk in poll.chunks:
+            self._check(chunk, paused)
+        for shard, through in poll.through.items():
+            assert through > self.through.get(shard, self._start(shard))
+            self.through[shard] = through
+        assert not self.ended & set(poll.ended), "ended twice"
+        self.ended.update(poll.ended)
+        return poll
+
+    def _start(self, shard: Shard) -> Position:
+        return self.listener.marks[shard].position
+
+    def _check(self, chunk: Chunk, paused: AbstractSet[Shard]) -> None:
+        assert chunk.shard in self.listener.marks, "a record before its shard was assigned"
+        assert chunk.shard not in paused
+        assert chunk.shard not in self.ended
+        assert len(chunk) > 0
+        columns = (chunk.times_ms, chunk.keys, chunk.values, chunk.fragments)
+        assert {len(column) for column in columns} == {len(chunk)}
+        assert list(chunk.positions) == sorted(set(chunk.positions))
+        assert chunk.positions[0] > self.through.get(chunk.shard, self._start(chunk.shard))
+        assert chunk.through >= chunk.positions[-1]
+        self.through[chunk.shard] = chunk.through
+        self.positions.setdefault(chunk.shard, []).extend(chunk.positions)
+        self.values.setdefault(chunk.shard, []).extend(chunk.values)
+        self.chunks.append(chunk)
+
+    async def until(
+        self,
+        condition: Callable[[], bool],
+        *,
+        records_max: int = 1000,
+        bytes_max: int = 1 << 20,
+        paused: AbstractSet[Shard] = NOBODY,
+    ) -> "Reading":
+        """Read until it holds."""
+        end = time.monotonic() + READ_MAX_S
+        while not condition():
+            assert time.monotonic() < end, (self.count, self.listener.log, self.ended)
+            await self.read(records_max=records_max, bytes_max=bytes_max, wait_s=0.2, paused=paused)
+        return self
+
+    def marks(self, *, note: bytes = b"") -> dict[Shard, Mark]:
+        """Return the marks behind everything read."""
+        return {
+            shard: Mark(position=through, epoch=self.listener.marks[shard].epoch, note=note)
+            for shard, through in self.through.items()
+        }
+
+
+async def open_consumer(stream: Stream) -> Reading:
+    """Open the live reader and wait for its shards."""
+    return await opened(stream.source.consumer(), set(stream.shards))
+
+
+async def opened(source: Source, shards: set[Shard]) -> Reading:
+    """Open a reader and wait until these shards are its own."""
+    listener = Listener()
+    await source.open(listener)
+    reading = Reading(source, listener)
+    try:
+        # Not a record yet: all are paused.
+        await reading.until(lambda: set(listener.marks) == shards, paused=shards)
+    except BaseException:
+        await source.close()
+        raise
+    return reading

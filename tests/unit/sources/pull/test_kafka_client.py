@@ -1,0 +1,149 @@
+"""A connection as aiokafka's arguments: protocols, certificates, tokens, what is refused, and the library's log."""
+
+import logging
+import ssl
+import sys
+import types
+
+import pytest
+import structlog
+
+from bridge.core.connection import KafkaConnection, KafkaSasl, KafkaTls, SaslMechanism
+from bridge.core.errors import ConfigError
+from bridge.sources.pull.kafka_client import LIBRARY_LOG_REPEAT_S, LibraryLog, client_arguments, cluster_name
+from tests.brokers.certificates import make_certificates
+
+
+def connection(**more):
+    return KafkaConnection(**{"name": "main", "bootstrap_servers": ("a:1", "b:2")} | more)
+
+
+def test_plain_text():
+    arguments = client_arguments(connection(client_id="me"))
+
+    assert (arguments["bootstrap_servers"], arguments["client_id"]) == (["a:1", "b:2"], "me")
+    assert arguments["security_protocol"] == "PLAINTEXT"
+    assert "ssl_context" not in arguments
+
+
+def test_tls_checks_the_broker_by_the_given_authority_and_shows_our_certificate(tmp_path):
+    files = make_certificates(tmp_path)
+    tls = KafkaTls(ca=str(files.ca), cert=str(files.client_certificate), key=str(files.client_key))
+
+    arguments = client_arguments(connection(tls=tls))
+
+    assert arguments["security_protocol"] == "SSL"
+    context = arguments["ssl_context"]
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+    assert [dict(pair[0] for pair in one["subject"])["commonName"] for one in context.get_ca_certs()] == [
+        "bridge-test-ca"
+    ]
+
+
+@pytest.mark.parametrize("field", ["ca", "cert"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path, field):
+    missing = str(tmp_path / "none.pem")
+
+    with pytest.raises(ConfigError, match=rf"tls\.{field} .*none\.pem"):
+        client_arguments(connection(tls=KafkaTls(**{field: missing})))
+
+
+@pytest.mark.parametrize("mechanism", [SaslMechanism.PLAIN, SaslMechanism.SCRAM_SHA_256, SaslMechanism.SCRAM_SHA_512])
+def test_users_and_passwords(mechanism):
+    sasl = KafkaSasl(mechanism=mechanism, username="u", password="p")
+
+    plain, secured = (client_arguments(connection(sasl=sasl, tls=tls)) for tls in (None, KafkaTls()))
+
+    assert (plain["security_protocol"], secured["security_protocol"]) == ("SASL_PLAINTEXT", "SASL_SSL")
+    assert plain["sasl_mechanism"] == mechanism.value
+    assert (plain["sasl_plain_username"], plain["sasl_plain_password"]) == ("u", "p")
+
+
+async def asynchronous():
+    return "later"
+
+
+@pytest.mark.parametrize(("function", "expected"), [(lambda: "now", "now"), (asynchronous, "later")])
+async def test_a_token_comes_from_a_function(monkeypatch, function, expected):
+    module = types.ModuleType("tokens_of_a_test")
+    module.make = function
+    monkeypatch.setitem(sys.modules, "tokens_of_a_test", module)
+    sasl = KafkaSasl(mechanism=SaslMechanism.OAUTHBEARER, token="tokens_of_a_test:make")
+
+    arguments = client_arguments(connection(sasl=sasl))
+
+    assert arguments["sasl_mechanism"] == "OAUTHBEARER"
+    assert await arguments["sasl_oauth_token_provider"].token() == expected
+
+
+async def test_a_token_that_is_no_text_is_refused(monkeypatch):
+    module = types.ModuleType("tokens_of_a_test")
+    module.make = lambda: None
+    monkeypatch.setitem(sys.modules, "tokens_of_a_test", module)
+    sasl = KafkaSasl(mechanism=SaslMechanism.OAUTHBEARER, token="tokens_of_a_test:make")
+
+    with pytest.raises(TypeError, match="tokens_of_a_test:make"):
+        await client_arguments(connection(sasl=sasl))["sasl_oauth_token_provider"].token()
+
+
+@pytest.mark.parametrize("name", ["no_such_module_anywhere:make", "sys:no_such_function", "sys:path", "sys", ":x", ""])
+def test_a_token_function_that_is_not_there_is_named(name):
+    with pytest.raises(ConfigError, match=r"sasl\.token"):
+        client_arguments(connection(sasl=KafkaSasl(mechanism=SaslMechanism.OAUTHBEARER, token=name)))
+
+
+def test_iam_without_its_extra_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "aws_msk_iam_sasl_signer", None)
+
+    with pytest.raises(ConfigError, match=r"pip install 'bridge\[msk\]'"):
+        client_arguments(connection(sasl=KafkaSasl(mechanism=SaslMechanism.AWS_MSK_IAM, region="eu-west-1")))
+
+
+async def test_iam_signs_a_token_for_the_region_and_always_uses_tls(monkeypatch):
+    module = types.ModuleType("aws_msk_iam_sasl_signer")
+    module.MSKAuthTokenProvider = types.SimpleNamespace(generate_auth_token=lambda region: (f"token of {region}", 1))
+    monkeypatch.setitem(sys.modules, "aws_msk_iam_sasl_signer", module)
+    sasl = KafkaSasl(mechanism=SaslMechanism.AWS_MSK_IAM, region="eu-west-1")
+
+    arguments = client_arguments(connection(sasl=sasl))
+
+    assert (arguments["security_protocol"], arguments["sasl_mechanism"]) == ("SASL_SSL", "OAUTHBEARER")
+    assert await arguments["sasl_oauth_token_provider"].token() == "token of eu-west-1"
+
+
+def test_a_cluster_is_called_by_its_name_or_its_addresses():
+    assert cluster_name(connection()) == "main"
+    assert cluster_name(connection(name="")) == "a:1,b:2"
+
+
+def test_the_librarys_log_passes_each_message_once_in_a_while_and_counts_the_rest():
+    now = [0.0]
+    handler = LibraryLog(monotonic=lambda: now[0])
+
+    def say(message, *arguments, level=logging.ERROR):
+        handler.handle(logging.LogRecord("aiokafka.conn", level, "", 1, message, arguments, None))
+
+    with structlog.testing.capture_logs() as logs:
+        for number in range(100):
+            say("Unable to connect to %s", number)
+        say("Something else")
+        say("Joined", level=logging.INFO)
+        now[0] = LIBRARY_LOG_REPEAT_S + 1
+        say("Unable to connect to %s", 100)
+
+    assert [(entry["log_level"], entry["event"], entry.get("left_out")) for entry in logs] == [
+        ("warning", "Unable to connect to 0", None),
+        ("warning", "Something else", None),
+        ("debug", "Joined", None),
+        ("warning", "Unable to connect to 100", 99),
+    ]
+
+
+def test_how_many_messages_are_remembered_has_a_limit():
+    handler = LibraryLog(monotonic=lambda: 0.0)
+
+    with structlog.testing.capture_logs():
+        for number in range(1000):
+            handler.handle(logging.LogRecord("aiokafka", logging.ERROR, "", 1, f"{number}", (), None))
+
+    assert len(handler._last) <= 256
