@@ -160,5 +160,7 @@ class DeadLetter:
     mapping: str = ""
     """Name of the event source mapping whose records these are; empty for asynchronous events. Then `payload` is the
     event with all discarded records, `id` one made for it, `source` the mapping's name."""
+    item_failures: bool = False
+    """Whether the function's answer names the records that failed (ReportBatchItemFailures): a redrive looks at it."""
     outcome: bytes = b""
     """AWS's record of the failure (semantics 3.10, without `payload`); empty for asynchronous events."""

@@ -55,5 +55,7 @@ class Parked:
     """True when it was a dead letter before: on failure that dead letter is updated, not doubled."""
     queue: str = "default"
     """Dead-letter queue it came from or goes to."""
+    item_failures: bool = False
+    """As of the dead letter it was: an answer that names failed records is a function error."""
     job: str = ""
     """Name of the redrive that put it here."""

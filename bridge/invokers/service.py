@@ -135,7 +135,7 @@ class FunctionService:
         self._waiting: deque[_Waiter] = deque()
         self._background: deque[_Waiter] = deque()
         self._callbacks: list[Callable[[], None]] = []
-        self._live_work: Callable[[], bool] = lambda: False
+        self._live_work: list[Callable[[], bool]] = []
         self._scheduled = False
         self._promised = 0
         """Slots begun whose invocation has not reached the runtime yet."""
@@ -169,7 +169,14 @@ class FunctionService:
 
     def live_work(self, waits: Callable[[], bool]) -> None:
         """Ask `waits()` whether asynchronous work could use the next slot: replays let it pass."""
-        self._live_work = waits
+        self._live_work.append(waits)
+
+    def _waits_live(self) -> bool:
+        return any(waits() for waits in self._live_work)
+
+    def room_behind(self, target: Target) -> int:
+        """How many replayed batches could start now: none while anything live waits for a slot."""
+        return 0 if self._waiting or self._waits_live() else self.room(target)
 
     def room(self, target: Target) -> int:
         """How many asynchronous invocations of this version could start now."""
@@ -204,7 +211,9 @@ class FunctionService:
         self._wake(self._waiting)
         for callback in self._callbacks:
             callback()
-        if self._background and not self._live_work():
+        # Who looked first looks last the next time: lanes and mappings share what there is.
+        self._callbacks = [*self._callbacks[1:], *self._callbacks[:1]]
+        if self._background and not self._waits_live():
             self._wake(self._background)
 
     def _wake(self, waiting: deque[_Waiter]) -> None:
@@ -286,7 +295,7 @@ class FunctionService:
             resolved = self.resolve(target)
             if resolved.function.reserved_concurrency == 0:
                 raise Throttled(THROTTLE_RESERVED)
-            if self.room(resolved) > 0 and not self._waiting and not self._live_work():
+            if self.room(resolved) > 0 and not self._waiting and not self._waits_live():
                 slot = self.begin(resolved)
                 break
             # Looked at again each second: a reload may have changed the limits.

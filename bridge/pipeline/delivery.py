@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
+import orjson
 import structlog
 from prometheus_client import Counter, Histogram
 
@@ -117,6 +118,8 @@ class AsyncDelivery:
             result = InvocationResult(
                 kind=ResultKind.UNKNOWN, payload=b"", version="", error_type=error.code, error_message=str(error)
             )
+        if entry.item_failures and result.kind is ResultKind.OK:
+            result = _with_item_failures(result)
         self._count(record, result, started_at=started_at)
         crash_point("delivery.handled")
         if result.kind is ResultKind.OK:
@@ -262,6 +265,9 @@ class AsyncDelivery:
             error_message=entry.error_message or message,
             response=entry.response,
             redrives=before.redrives if before is not None else 0,
+            mapping=before.mapping if before is not None else "",
+            item_failures=entry.item_failures,
+            outcome=before.outcome if before is not None else b"",
             history=history[-_HISTORY_MAX:],
         )
 
@@ -336,3 +342,21 @@ class AsyncDelivery:
         result: InvocationResult | None = None,
     ) -> None:
         self._outcomes.append(self._attempt(entry, status, number=number, started_at=started_at, result=result))
+
+
+def _with_item_failures(result: InvocationResult) -> InvocationResult:
+    """Return a function error where the answer to a redriven batch names records that failed (semantics 3.7)."""
+    try:
+        answer = orjson.loads(result.payload) if result.payload else None
+    except orjson.JSONDecodeError:
+        answer = result.payload
+    named = answer.get("batchItemFailures") if isinstance(answer, dict) else answer
+    if named in (None, "", [], {}):
+        return result
+    count = len(named) if isinstance(named, list) else "some"
+    return replace(
+        result,
+        kind=ResultKind.FUNCTION_ERROR,
+        error_type="BatchItemFailures",
+        error_message=f"{count} of the batch's records failed again",
+    )

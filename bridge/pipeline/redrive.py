@@ -280,6 +280,7 @@ class Redrives(JobRunner):
             redrive=True,
             queue=letter.queue,
             job=spec.name,
+            item_failures=letter.item_failures,
         )
 
 

@@ -17,7 +17,7 @@ from bridge.store.sqlite import Database
 _COLUMNS: Final = (
     "queue", "id", "dead_at", "state", "lane", "source", "position", "target", "received_at", "condition",
     "attempts", "redrives", "error_type", "error_message", "hold", "hold_bytes", "response", "client_context",
-    "history", "payload",
+    "history", "payload", "mapping", "item_failures", "outcome",
 )  # fmt: skip
 _PUT: Final = insert_or_replace("dead_letters", _COLUMNS, key=("id", "queue"))
 _SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM dead_letters "  # noqa: S608 - our own column names
@@ -178,6 +178,9 @@ class SqliteDeadLetters:
             client_context=row[17],
             history=unpack_history(row[18]),
             payload=payload,
+            mapping=row[20],
+            item_failures=bool(row[21]),
+            outcome=row[22],
         )
 
 
@@ -187,7 +190,7 @@ def _row(letter: DeadLetter, *, hold: str, inline: bytes) -> tuple[Any, ...]:
         letter.position, letter.function, letter.received_at, letter.condition.value, letter.attempts,
         letter.redrives, text(letter.error_type), text(letter.error_message), hold,
         len(letter.payload) if hold else 0, letter.response, letter.client_context,
-        pack_history(letter.history), inline,
+        pack_history(letter.history), inline, letter.mapping, int(letter.item_failures), letter.outcome,
     )  # fmt: skip
 
 

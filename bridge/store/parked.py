@@ -13,7 +13,7 @@ from bridge.store.sqlite import Database
 _COLUMNS: Final = (
     "queue", "id", "lane", "due_at", "delay_s", "position", "target", "source", "invocation_type", "received_at",
     "delivery_id", "attempts", "first_attempt_at", "backoffs", "redrive", "job", "error_type", "error_message",
-    "hold", "hold_bytes", "response", "client_context", "payload",
+    "hold", "hold_bytes", "response", "client_context", "payload", "item_failures",
 )  # fmt: skip
 _PARK: Final = insert_or_replace("parked", _COLUMNS, key=("id", "queue"))
 _SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM parked "  # noqa: S608 - our own column names
@@ -144,6 +144,7 @@ class SqliteParked:
             redrive=bool(row[14]),
             queue=row[0],
             job=row[15],
+            item_failures=bool(row[23]),
         )
 
 
@@ -155,7 +156,7 @@ def parked_row(entry: Parked, *, hold: str, inline: bytes) -> tuple[Any, ...]:
         record.function, record.source, record.invocation_type.value, record.received_at, text(record.delivery_id),
         entry.attempts, entry.first_attempt_at, entry.backoffs, int(entry.redrive), entry.job,
         text(entry.error_type), text(entry.error_message), hold, len(record.payload) if hold else 0,
-        entry.response, record.client_context, inline,
+        entry.response, record.client_context, inline, int(entry.item_failures),
     )  # fmt: skip
 
 

@@ -70,6 +70,12 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         _STREAM_MARKS,
         "CREATE TABLE paused_mappings (name TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",
     ),
+    (
+        "ALTER TABLE parked ADD COLUMN item_failures INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE dead_letters ADD COLUMN item_failures INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE dead_letters ADD COLUMN mapping TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE dead_letters ADD COLUMN outcome BLOB NOT NULL DEFAULT x''",
+    ),
 )
 """Only ever appended to: `user_version` counts how many were applied."""
 

@@ -62,7 +62,7 @@ def record(number: int = 1, **changes: Any) -> Record:
 
 def parked(number: int = 1, *, event: Record | None = None, **changes: Any) -> Parked:
     """Return an event that waits a minute."""
-    made = Parked(record=event or record(number), attempts=1, due_at=NOW + 60, delay_s=60.0)
+    made = Parked(record=event or record(number), attempts=1, due_at=NOW + 60, delay_s=60.0, item_failures=True)
     return replace(made, **changes)
 
 
@@ -99,5 +99,8 @@ def letter(number: int = 1, **changes: Any) -> DeadLetter:
         attempts=3,
         payload=b'{"n": %d}' % number,
         position=number,
+        mapping="orders",
+        item_failures=True,
+        outcome=b'{"version": "1.0"}',
     )
     return replace(made, **changes)

@@ -99,6 +99,7 @@ class Failures:
             response=last.payload if last is not None else b"",
             history=batch.tries.history,
             mapping=self._mapping.name,
+            item_failures=self._mapping.reports_item_failures,
             outcome=orjson.dumps(
                 {
                     "requestContext": {

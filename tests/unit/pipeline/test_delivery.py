@@ -10,8 +10,15 @@ import pytest
 
 from bridge.core.errors import FunctionNotFound, LaneFull, RuntimeUnavailable, StoreFull, Throttled
 from bridge.core.function import EventInvokeConfig, Function, FunctionVersion, function_arn
-from bridge.core.invocation import AttemptStatus, Condition, InvocationResult, InvocationType, ResultKind
-from bridge.core.record import Record
+from bridge.core.invocation import (
+    AttemptStatus,
+    Condition,
+    DeadLetter,
+    InvocationResult,
+    InvocationType,
+    ResultKind,
+)
+from bridge.core.record import Parked, Record
 from bridge.destinations.spill import Spill
 from bridge.invokers.service import FunctionService
 from bridge.pipeline.delivery import AsyncDelivery
@@ -500,3 +507,42 @@ async def test_an_attempt_that_breaks_on_our_side_is_run_again(world, loop_stric
 
     assert world.runtime.asked() == [request_id] * 2
     assert world.dispatcher.status()[0].waiting == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "succeeds"),
+    [
+        (None, True),
+        ({}, True),
+        ({"batchItemFailures": []}, True),
+        ({"batchItemFailures": [{"itemIdentifier": "x"}]}, False),
+        ("what", False),
+    ],
+)
+async def test_a_redriven_batch_whose_answer_names_failed_records_has_failed(world, answer, succeeds):
+    world.function(maximum_retry_attempts=0)
+    world.runtime.handlers["f"] = lambda _: answer
+    await world.start()
+    letter = DeadLetter(
+        id="8d1f4a52-7f3c-4b53-8d8b-0d8f5a3f7c11", queue="default", function="f", source="m", received_at=1.0,
+        dead_at=world.clock.time(), condition=Condition.RETRY_ATTEMPTS_EXHAUSTED, attempts=1, payload=b'{"Records":[]}',
+        mapping="m", item_failures=True, outcome=b"{}",
+    )  # fmt: skip
+    await world.dead.put(letter)
+    record = Record(
+        id=letter.id, source="m", function="f", invocation_type=InvocationType.EVENT, received_at=1.0,
+        payload=letter.payload,
+    )  # fmt: skip
+    now = world.clock.time()
+    entry = Parked(
+        record=record, attempts=0, due_at=now, delay_s=0, first_attempt_at=now, redrive=True, item_failures=True
+    )
+    await world.dead.redrive(letter, entry)
+    world.dispatcher.due("f")
+    await world.clock.advance(1)
+    await settle(30)
+
+    left = await world.dead.get(letter.id)
+    assert succeeds is (left is None)
+    if left is not None:
+        assert ("dead", "m", "BatchItemFailures", b"{}") == (left.state, left.mapping, left.error_type, left.outcome)
