@@ -6,9 +6,9 @@ from typing import Final
 
 import orjson
 
-from bridge.core.invocation import Attempt, AttemptStatus, DeadLetter, InvocationType
+from bridge.core.invocation import Attempt, AttemptStatus, Condition, DeadLetter, InvocationType
 from bridge.core.ports import Job, LaneStatus
-from bridge.core.record import Parked, Record
+from bridge.core.record import DamagedRecord, Parked, Record
 
 FAILURES: Final = frozenset(AttemptStatus) - {AttemptStatus.STARTED, AttemptStatus.OK, AttemptStatus.REPLAYED_OK}
 _SUCCESSES: Final = frozenset({AttemptStatus.OK, AttemptStatus.REPLAYED_OK})
@@ -67,6 +67,7 @@ def event_view(record: Record, attempts: Sequence[Attempt]) -> dict[str, object]
 
 def whole_event(record: Record) -> dict[str, object]:
     """An event as it is exported: everything needed to send it again."""
+    damage = record.damage if isinstance(record, DamagedRecord) else None
     return {
         "id": record.id,
         "received_at": record.received_at,
@@ -75,8 +76,8 @@ def whole_event(record: Record) -> dict[str, object]:
         "invocation_type": record.invocation_type.value,
         "delivery_id": record.delivery_id,
         "client_context": embedded(record.client_context) if record.client_context else None,
-        "event": embedded(record.payload),
-    }
+        "event": embedded(record.payload) if damage is None else response_view(record.payload),
+    } | ({} if damage is None else {"damage": damage})
 
 
 def attempt_view(attempt: Attempt) -> dict[str, object]:
@@ -131,9 +132,10 @@ def dead_letter_view(letter: DeadLetter) -> dict[str, object]:
 
 def whole_dead_letter(letter: DeadLetter) -> dict[str, object]:
     """A dead letter with its event, its last answer and its history."""
+    is_damaged = letter.condition is Condition.RECORD_DAMAGED
     return dead_letter_view(letter) | {
         "position": letter.position if letter.position >= 0 else None,
-        "event": embedded(letter.payload),
+        "event": response_view(letter.payload) if is_damaged else embedded(letter.payload),
         "client_context": embedded(letter.client_context) if letter.client_context else None,
         "response": response_view(letter.response),
         "history": [attempt_view(attempt) for attempt in letter.history],
@@ -141,7 +143,7 @@ def whole_dead_letter(letter: DeadLetter) -> dict[str, object]:
 
 
 def response_view(response: bytes) -> object:
-    """What a function answered: JSON as it is, anything else as base64."""
+    """What a function answered, or the disk gave: JSON as it is, anything else as base64."""
     if not response:
         return None
     try:

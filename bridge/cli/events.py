@@ -93,6 +93,7 @@ def events_show(context: click.Context, event_id: str, as_json: bool) -> None:  
         ("type", event["invocation_type"]),
         ("delivery id", event["delivery_id"]),
         ("size", output.size(event["bytes"])),
+        ("damaged", event.get("damage", "")),
     ])  # fmt: skip
     print_history(event["history"])
     if letter := event["dead_letter"]:
@@ -100,7 +101,7 @@ def events_show(context: click.Context, event_id: str, as_json: bool) -> None:  
         output.fields(
             [("since", output.when(letter["dead_at"])), ("why", letter["condition"]), ("state", letter["state"])]
         )
-        if letter["state"] == "dead":
+        if letter["state"] == "dead" and "damage" not in event:
             click.echo(f"send it again: bridge dlq redrive --id {event['id']}")
     print_payload("event", event["event"])
 

@@ -37,6 +37,8 @@ class Condition(StrEnum):
     RECORD_AGE_EXCEEDED = "RecordAgeExceeded"
     RECORD_TOO_LARGE = "RecordTooLarge"
     """Ours: a single record makes an event above 6 MB."""
+    RECORD_DAMAGED = "RecordDamaged"
+    """Ours: the disk gave other bytes back than were stored; the function never saw them."""
 
 
 THROTTLE_RESERVED: Final = "ReservedFunctionConcurrentInvocationLimitExceeded"

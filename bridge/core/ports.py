@@ -74,7 +74,7 @@ class Journal(Protocol):
         ...
 
     def read(self, position: int) -> Record | None:
-        """Return the record at `position`; None once retention took it, or when it is damaged (logged as an error).
+        """Return the record at `position`; None once retention took it. A damaged one is a DamagedRecord.
 
         Blocking, microseconds.
         """

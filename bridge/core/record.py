@@ -35,6 +35,18 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DamagedRecord(Record):
+    """A stored record whose bytes on disk do not fit their checksum any more: never run, it becomes a dead letter.
+
+    Only id, received_at and invocation type are sure (the index has them). `function` and `source` are what could
+    still be read and fitted the index, else empty; the payload is what the disk gives, right or wrong.
+    """
+
+    damage: str
+    """One line: which file, where, and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parked:
     """An asynchronous event that waits for its next attempt, with everything needed to run it."""
 

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from bridge.core.errors import StoreError
 from bridge.core.invocation import InvocationType
-from bridge.core.record import Record
+from bridge.core.record import DamagedRecord, Record
 
 MAGIC: Final = 0x4A524231
 _CRC: Final = struct.Struct("<II")
@@ -197,6 +197,30 @@ def unpack(data: bytes | memoryview, *, position: int) -> Record:
         client_context=bytes(data[context_at:payload_at]) if payload_at > context_at else b"",
         delivery_id=str(data[delivery_at:context_at], "utf-8") if delivery_n else "",
         position=position,
+    )
+
+
+def salvage(data: bytes, row: Row, *, position: int, damage: str) -> DamagedRecord:
+    """Return what is left of a record whose checksum does not hold: what its index row knows, and the payload's bytes.
+
+    The names are read from the frame where they fit the hashes in the row.
+    """
+    _, length, received_ms, function_hash, source_hash, payload_n, flags, raw_id = row
+    source = function = ""
+    if len(data) >= HEADER_BYTES:
+        *_, source_n, function_n, _, _ = _HEADER.unpack_from(data)
+        function_at = HEADER_BYTES + source_n
+        source = str(data[HEADER_BYTES:function_at], "utf-8", "replace")
+        function = str(data[function_at : function_at + function_n], "utf-8", "replace")
+    return DamagedRecord(
+        id=id_text(raw_id),
+        source=source if name_hash(source) == source_hash else "",
+        function=function if lane_hash(function) == function_hash else "",
+        invocation_type=InvocationType.EVENT if flags & FLAG_EVENT else InvocationType.REQUEST_RESPONSE,
+        received_at=received_ms / 1000,
+        payload=data[length - payload_n : length],
+        position=position,
+        damage=damage,
     )
 
 

@@ -10,9 +10,10 @@ from typing import Final, NamedTuple
 import structlog
 
 from bridge.core.errors import StoreCorrupt, StoreError, StoreFull
-from bridge.core.record import Record
+from bridge.core.invocation import InvocationType
+from bridge.core.record import DamagedRecord, Record
 from bridge.journal.disk import NO_SPACE, Disk
-from bridge.journal.frames import FrameBroken, check, encode, id_bytes, place_seed, unpack
+from bridge.journal.frames import FrameBroken, check, encode, id_bytes, id_text, place_seed, unpack
 from bridge.journal.segment import Segment
 
 log = structlog.get_logger("bridge.journal")
@@ -31,6 +32,8 @@ class Held(NamedTuple):
     lane: str
     payload_bytes: int
     raw_id: bytes
+    received_at: float
+    source: str
 
 
 class Holds:
@@ -75,6 +78,8 @@ class Holds:
             record = segment.read(position & 0xFFFF_FFFF)
             if record is None:
                 continue
+            if isinstance(record, DamagedRecord):
+                raise StoreCorrupt(record.damage)  # a new checksum would call it sound
             at += _PREFIX.size
             received_ms = round(record.received_at * 1000)
             head, length, _ = encode(record, seed, at, 0, received_ms)
@@ -98,7 +103,7 @@ class Holds:
             self._held[entry.position] = entry
 
     def read(self, position: int) -> Record | None:
-        """Return a held record; None when it is not held, or damaged since the start (reported)."""
+        """Return a held record; None when it is not held. One that was damaged since the start says so."""
         entry = self._held.get(position)
         if entry is None:
             return None
@@ -109,8 +114,18 @@ class Holds:
         except FileNotFoundError:
             return None
         except FrameBroken as error:
-            log.error("record_unreadable", position=position, error=f"hold/{entry.path.name}: {error}")  # noqa: TRY400
-            return None
+            damage = str(_damage(entry.path, entry.offset))
+            log.error("record_unreadable", position=position, error=damage, reason=str(error))  # noqa: TRY400 - a line
+            return DamagedRecord(
+                id=id_text(entry.raw_id),
+                source=entry.source,
+                function=entry.lane,
+                invocation_type=InvocationType.EVENT,
+                received_at=entry.received_at,
+                payload=data[max(0, entry.length - entry.payload_bytes) :],
+                position=position,
+                damage=damage,
+            )
         return unpack(data, position=position)
 
     def find(self, raw_id: bytes) -> Record | None:
@@ -155,7 +170,10 @@ def _scan(path: Path) -> list[Held]:
         (position,) = _PREFIX.unpack_from(data, at)
         record = unpack(data[offset:], position=position)
         found.append(
-            Held(position, path, offset, head.length, record.lane, head.payload_n, id_bytes(record.id))
+            Held(
+                position, path, offset, head.length, record.lane, head.payload_n, id_bytes(record.id),
+                record.received_at, record.source,
+            )
         )  # fmt: skip
         at = offset + head.length
     return found

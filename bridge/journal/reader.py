@@ -6,9 +6,8 @@ from typing import Final
 
 import structlog
 
-from bridge.core.errors import StoreCorrupt
 from bridge.core.ports import Selection
-from bridge.core.record import Record
+from bridge.core.record import DamagedRecord, Record
 from bridge.journal.chunk import Chunk, read_chunk
 from bridge.journal.frames import FLAG_DELIVERY, ID_BYTES, Row, Span, id_bytes, lane_hash, name_hash, names_of
 from bridge.journal.holds import Holds
@@ -45,12 +44,12 @@ class Reader:
         try:
             if segment is not None:
                 offset = position & _OFFSET
-                return segment.read(offset) if offset < segment.end else None
+                record = segment.read(offset) if offset < segment.end else None
+                if isinstance(record, DamagedRecord):
+                    log.error("record_unreadable", position=position, error=record.damage)
+                return record
         except FileNotFoundError:
             pass  # retention was quicker
-        except StoreCorrupt as error:
-            log.error("record_unreadable", position=position, error=str(error))  # noqa: TRY400 - one line says it
-            return None
         return self._holds.read(position)
 
     def find(self, request_id: str) -> Record | None:

@@ -5,7 +5,7 @@ from typing import Final
 
 import structlog
 
-from bridge.core.errors import StoreFull
+from bridge.core.errors import StoreCorrupt, StoreFull
 from bridge.core.ports import Clock
 from bridge.journal.journal import SegmentJournal
 
@@ -56,6 +56,10 @@ class Retention:
                 if self._release_ballast is not None:
                     self._release_ballast()
                 deleted = True
+            except StoreCorrupt as error:
+                # An unfinished event cannot be copied: its lane makes it a dead letter first, then the segment may go.
+                log.error("retention_waiting", error=str(error))  # noqa: TRY400 - expected, one line
+                deleted = False
             await self._clock.sleep(_PAUSE_S if deleted else _IDLE_S)
 
     async def step(self) -> bool:

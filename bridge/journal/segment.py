@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from bridge.core.errors import StoreCorrupt
 from bridge.core.record import Record
 from bridge.journal.files import Files, OpenFile
 from bridge.journal.frames import (
@@ -22,6 +21,7 @@ from bridge.journal.frames import (
     check,
     damaged_frames,
     frame_length,
+    salvage,
     unpack,
 )
 from bridge.journal.layout import Seal, load_index, segment_path
@@ -168,19 +168,19 @@ class Segment:
             at += len(raw_id) - 1
         return None
 
-    def has(self, offset: int) -> bool:
-        """Tell whether a synced record begins at that byte."""
+    def row(self, offset: int) -> Row | None:
+        """Return the row of the synced record that begins at that byte, None when none begins there."""
         rows, at = self._rows(), self.first_after(offset - 1)
-        return at < self.count and ROW.unpack_from(rows, at * ROW_BYTES)[0] == offset
+        found: Row | None = ROW.unpack_from(rows, at * ROW_BYTES) if at < self.count else None
+        return found if found is not None and found[0] == offset else None
 
     # --- the bytes ----------------------------------------------------------------------------
 
     def read(self, offset: int) -> Record | None:
-        """Return the record that begins at a byte offset, None when none begins there.
+        """Return the record that begins at a byte offset, None when none begins there; a damaged one says so.
 
         Raises:
             FileNotFoundError: retention took the segment meanwhile.
-            StoreCorrupt: the record is damaged.
         """
         file = self.file
         data = os.pread(file.fd, _READ_BYTES, offset)
@@ -189,10 +189,12 @@ class Segment:
             data += os.pread(file.fd, length - len(data), offset + len(data))
         try:
             check(data, seed=self.seed, offset=offset)
-        except FrameBroken as error:
-            if not self.has(offset):
+        except FrameBroken:
+            row = self.row(offset)
+            if row is None:
                 return None
-            raise self._damage(offset) from error
+            damage = f"{self.path.name} is damaged at byte {offset}; run `bridge doctor`"
+            return salvage(os.pread(file.fd, row[1], offset), row, position=self.base | offset, damage=damage)
         return unpack(data, position=self.base | offset)
 
     def load(self, spans: Sequence[Span]) -> tuple[list[tuple[memoryview, int]], list[int]]:
@@ -214,6 +216,3 @@ class Segment:
             found += [(view, begin)] * (last - at)
             at = last
         return found, damaged
-
-    def _damage(self, offset: int) -> StoreCorrupt:
-        return StoreCorrupt(f"{self.path.name} is damaged at byte {offset}; run `bridge doctor`")

@@ -12,7 +12,7 @@ from bridge.core.errors import FunctionNotFound, StoreError
 from bridge.core.function import Function
 from bridge.core.invocation import Condition, Invocation, InvocationResult
 from bridge.core.ports import Clock, DeadLetters, Journal, LaneStatus, Marks, Outcomes, ParkedStore
-from bridge.core.record import Parked, Record
+from bridge.core.record import DamagedRecord, Parked, Record
 from bridge.pipeline.delivery import AsyncDelivery, Settled
 from bridge.pipeline.lanes import Lane
 from bridge.util import telemetry
@@ -233,6 +233,9 @@ class Dispatcher:
         entry = lane.retries[0] if retry else None if record is None else fresh(record)
         if entry is None:
             return False
+        record = entry.record
+        if isinstance(record, DamagedRecord):
+            return self._expire(flow, retry=retry, condition=Condition.RECORD_DAMAGED, message=record.damage)
         try:
             target = self._service.resolve(entry.record.function)
         except FunctionNotFound as error:

@@ -2,11 +2,12 @@
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bridge.core import limits
 from bridge.core.errors import LaneFull
 from bridge.core.ports import Journal
-from bridge.core.record import Parked, Record
+from bridge.core.record import DamagedRecord, Parked, Record
 
 
 class Lane:
@@ -126,8 +127,11 @@ class Lane:
                 self._behind = max(0, self._behind - 1)
                 self._behind_bytes = max(0, self._behind_bytes - size)
                 self._loaded = position
-                if record is not None:
-                    self._push(record, size)
+                if record is None:
+                    continue
+                if isinstance(record, DamagedRecord) and not record.function:
+                    record = replace(record, function=self.function)
+                self._push(record, size)
 
     def peek(self) -> Record | None:
         """Return the oldest buffered fresh event without taking it."""

@@ -9,7 +9,7 @@ from typing import Final
 
 import orjson
 
-from bridge.core.invocation import DeadLetter, InvocationType
+from bridge.core.invocation import Condition, DeadLetter, InvocationType
 from bridge.core.ports import Clock, DeadLetters, DeadLetterSelection, Job, Jobs, JobState, Outcomes
 from bridge.core.record import Parked, Record
 from bridge.pipeline.filters import compile_pattern, matches_event
@@ -188,7 +188,9 @@ class Redrives(JobRunner):
         )
 
         def choose(page: Sequence[DeadLetter]) -> list[DeadLetter]:
-            chosen = [letter for letter in page if pattern is None or matches_event(pattern, letter.payload)]
+            # A function must never be given what the disk made of an event.
+            sound = (letter for letter in page if letter.condition is not Condition.RECORD_DAMAGED)
+            chosen = [letter for letter in sound if pattern is None or matches_event(pattern, letter.payload)]
             return self._not_succeeded(chosen) if spec.failed else chosen
 
         after = cursor.after

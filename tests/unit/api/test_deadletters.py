@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bridge.core.invocation import Attempt, AttemptStatus
+from bridge.core.invocation import Attempt, AttemptStatus, Condition
 from tests.unit.api.harness import NOW, event_id
 
 
@@ -112,6 +112,15 @@ async def test_ids_that_name_no_dead_letter(world, wanted, status):
     answer = await world.get(f"/dlq/{wanted}")
 
     assert (answer.status, bool(answer.error)) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("payload", "shown"), [(b'{"n":\xff}', {"base64": "eyJuIjr/fQ=="}), (b"", None), (b'{"n":2}', {"n": 2})]
+)
+async def test_what_a_disk_made_of_an_event_is_shown_without_breaking_the_answer(world, payload, shown):
+    letter = world.bury(1, condition=Condition.RECORD_DAMAGED, payload=payload)
+
+    assert (await world.get(f"/dlq/{letter.id}")).json()["event"] == shown
 
 
 async def test_purge_counts_first_and_leaves_what_is_being_redriven(world):

@@ -279,11 +279,47 @@ async def test_a_damaged_record_is_reported_and_harms_no_other(folder, capsys):
     data[(bad.position & OFFSET) + 70] ^= 1
     path.write_bytes(data)
     async with opened(folder, segment_bytes=1024) as journal:
-        assert journal.read(bad.position) is None
-        assert journal.find(bad.id) is None
-        assert f"damaged at byte {bad.position & OFFSET}" in capsys.readouterr().out
+        found = journal.read(bad.position)
+        assert f"damaged at byte {bad.position & OFFSET}" in found.damage
+        assert found.damage in capsys.readouterr().out
+        assert journal.find(bad.id) == found
         assert await everything(journal) == [each for each in stored if each != bad]
         assert journal.read(stored[4].position) == stored[4]
+
+
+@pytest.mark.parametrize("bit", range(0, 100 * 8, 7))
+async def test_of_a_damaged_record_is_kept_what_is_sure(folder, bit):
+    """Whatever bit flips, in the header, the names or the payload: id, time and lane come from the index."""
+    async with opened(folder) as journal:
+        whole = await journal.append(record(3, function="handle:live", payload=b'{"n":3}'))
+        following = await journal.append(record(4))
+        path, at = journal.segments[-1].path, whole.position & OFFSET
+        with path.open("r+b") as file:
+            length = (following.position & OFFSET) - at
+            place = at + bit // 8 % length
+            byte = os.pread(file.fileno(), 1, place)[0]
+            os.pwrite(file.fileno(), bytes([byte ^ 1 << bit % 8]), place)
+        found = journal.read(whole.position)
+
+        assert found.damage == f"{path.name} is damaged at byte {at}; run `bridge doctor`"
+        assert (whole.id, whole.received_at, whole.invocation_type) == (
+            found.id, found.received_at, found.invocation_type
+        )  # fmt: skip
+        assert found.lane in ("handle", "")
+        assert found.source in ("orders", "")
+        assert len(found.payload) == len(whole.payload)
+        assert journal.positions("handle", after=-1, limit=9) == [(whole.position, 7), (following.position, 7)]
+        assert journal.read(following.position) == following
+
+
+async def test_a_record_whose_end_is_gone_is_damaged_too(folder):
+    async with opened(folder) as journal:
+        stored = await append_all(journal, 2)
+        os.truncate(journal.segments[-1].path, (stored[1].position & OFFSET) + 20)
+        found = journal.read(stored[1].position)
+
+        assert found.damage
+        assert (stored[1].id, "", b"") == (found.id, found.function, found.payload)
 
 
 async def test_a_position_between_two_records_has_no_record(folder):

@@ -160,7 +160,7 @@ async def test_no_room_for_the_hold_file_deletes_nothing_and_frees_the_ballast(f
         assert journal.read(stored[2].position) == stored[2]
 
 
-async def test_an_unfinished_event_that_cannot_be_read_keeps_its_segment(folder, clock):
+async def test_an_unfinished_event_that_cannot_be_read_keeps_its_segment(folder, clock, wait_until):
     async with opened(folder, segment_bytes=1000) as journal:
         stored = await append_all(journal, 40)
         path = journal.segments[0].path
@@ -170,6 +170,36 @@ async def test_an_unfinished_event_that_cannot_be_read_keeps_its_segment(folder,
         with pytest.raises(StoreCorrupt):
             await retention(journal, clock, unfinished=[stored[2].position]).step()
         assert path.exists()
+
+        unfinished = {stored[2].position}
+        task = asyncio.create_task(retention(journal, clock, unfinished=unfinished).run())
+        await clock.advance(30.0)
+        assert not task.done(), "retention waits for the lane"
+        unfinished.clear()  # a dead letter now
+
+        async def is_gone() -> bool:
+            await clock.advance(10.0)
+            return not path.exists()
+
+        await wait_until(is_gone)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_held_event_that_is_damaged_says_so(folder, clock):
+    async with opened(folder, segment_bytes=1000) as journal:
+        stored = await append_all(journal, 40)
+        await retention(journal, clock, unfinished=[stored[2].position]).step()
+        path = next((folder / "hold").iterdir())
+        data = bytearray(path.read_bytes())
+        data[-1] ^= 1
+        path.write_bytes(data)
+        found = journal.read(stored[2].position)
+
+        assert f"hold/{path.name} is damaged" in found.damage
+        assert (stored[2].id, "handle", stored[2].received_at) == (found.id, found.lane, found.received_at)
+        assert (stored[2].payload[:-1], len(stored[2].payload)) == (found.payload[:-1], len(found.payload))
+        assert journal.positions("handle", after=-1, limit=1) == [(stored[2].position, len(found.payload))]
 
 
 async def test_a_damaged_hold_file_is_refused_by_name(folder, clock):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.core.errors import StoreFull
-from bridge.core.invocation import Attempt, AttemptStatus, InvocationType
+from bridge.core.invocation import Attempt, AttemptStatus, Condition, InvocationType
 from bridge.core.ports import Job, JobState
 from bridge.pipeline.jobs import IllegalStatus, JobExists, JobNotFound, LimitExceeded, SpecInvalid
 from bridge.pipeline.redrive import RedriveSpec
@@ -310,3 +310,16 @@ async def crash_and_resume(crash_after: list[int], *, limit: int | None) -> None
 @pytest.mark.slow
 def test_killed_at_any_write_each_letter_goes_once(crash_after, limit):
     asyncio.run(crash_and_resume(crash_after, limit=limit))
+
+
+async def test_a_damaged_event_is_never_redriven(world) -> None:
+    """Its payload is what the disk made of it; a person may look at it, a function must not."""
+    bad = await world.letter(1, condition=Condition.RECORD_DAMAGED, payload=b'{"n":\xff1}')
+    sound = await world.letter(2)
+    await world.clock.advance(1.0)
+
+    assert await world.redrives.count(RedriveSpec()) == 1
+    assert await world.redrives.count(RedriveSpec(ids=(bad.id,))) == 0
+    assert (await run(world)).done == 1
+    assert (await world.dead_letters.get(bad.id)).state == "dead"
+    assert (await world.dead_letters.get(sound.id)).state == "redriving"

@@ -257,7 +257,7 @@ class World:
             source=fields.pop("source", "hook"),
             received_at=self.clock.time() - 60,
             dead_at=self.clock.time(),
-            condition=Condition.RETRIES_EXHAUSTED,
+            condition=fields.pop("condition", Condition.RETRIES_EXHAUSTED),
             attempts=3,
             payload=fields.pop("payload", orjson.dumps({"n": number})),
             **fields,
