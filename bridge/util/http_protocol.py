@@ -33,6 +33,8 @@ REFUSED_OPEN_MAX: Final = 64
 """Connections over the limit that are told so; any more are cut without a word."""
 LINGER_S: Final = 1.0
 """After a refusal the rest of the request is read and thrown away this long: a reset would lose the answer."""
+DRAIN_LINGER_S: Final = 0.25
+"""The same while the listener closes: nobody holds up its end."""
 
 # What a connection reads at the moment; plain integers, compared on every read.
 IDLE, HEAD, BODY, COMPLETE, DISCARD, LINGER = range(6)
@@ -182,7 +184,7 @@ class Connection(asyncio.Protocol):
             if waited > (limits.keepalive_s if self._served else limits.header_s):
                 self.transport.close()
         elif phase == LINGER:
-            if waited > LINGER_S:
+            if waited > (DRAIN_LINGER_S if self.hub.draining else LINGER_S):
                 self.transport.abort()
         elif self.flow.read_paused:
             pass  # it is we who do not read
@@ -192,12 +194,17 @@ class Connection(asyncio.Protocol):
             self._refuse(408, f"the request took longer than {limits.request_s:g} s")
 
     def shutdown(self) -> None:
-        """Close when idle, else after the answers under way."""
+        """Close when idle, else after the answer under way; a request that is not whole is refused, however slow it is.
+
+        Nothing of it was accepted: its sender may send it again.
+        """
         if self._phase == IDLE:
             self.transport.close()
         for exchange in (self._active, self._reading):
             if exchange is not None:
                 exchange.keep_alive = False
+        if self._phase in (HEAD, BODY):
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the daemon is stopping; nothing was stored, try again later")
 
     # --- parser callbacks --------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import subprocess
 
 import pytest
 
-from bridge.util import telemetry
+from bridge.util import http_protocol, telemetry
 from bridge.util.asgi import BodyTooLarge, ClientGone, ConnectionAbandoned, read_body, respond
 from bridge.util.listener import Listener, ListenerLimits
 
@@ -577,6 +577,43 @@ async def test_close_lets_requests_under_way_end_and_closes_idle_connections(wai
         with pytest.raises(OSError):
             await asyncio.open_connection("127.0.0.1", listener.port)
         await listener.close()
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"POST /x HTTP/1.1\r\nHo",
+        b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf",
+        b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        post("/x", b"whole") + b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nhalf",
+    ],
+    ids=["head", "body", "chunked body", "the second one's body"],
+)
+async def test_close_waits_for_no_request_that_is_not_whole(start, wait_until):
+    """Nothing of it was accepted, and its sender is told so; its deadlines (5 and 10 s here) do not hold up the end."""
+    app = App()
+    async with serving(app) as listener, connected(listener) as slow, connected(listener) as busy:
+        await busy.send(post("/wait", b"kept"))
+        await wait_until(lambda: app.seen, 3, "a whole request is under way")
+        await slow.send(start)
+        if start.startswith(post("/x", b"whole")):
+            assert (await slow.answer())[2] == b"whole"
+        await wait_until(lambda: begun(listener) == 2, 3, "the other one has begun")
+        closing = asyncio.create_task(listener.close(4))
+        async with asyncio.timeout(2):
+            refused(await slow.answer(), 503)
+            assert await slow.rest() == b""
+        assert not closing.done(), "who has sent a whole request gets the answer"
+        app.gate.set()
+        assert (await busy.answer())[2] == b"kept"
+        async with asyncio.timeout(2):
+            await closing
+        assert [body for _, body in app.seen if body != b"whole"] == [b"kept"]
+
+
+def begun(listener):
+    """How many connections have sent something that is not answered yet."""
+    return sum(connection._phase != http_protocol.IDLE for connection in listener._hub.connections)
 
 
 async def test_close_cuts_what_is_left_at_its_deadline_without_an_answer(wait_until):
