@@ -14,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := -m pip --disable-pip-version-check --no-input install --quiet --no-deps --no-build-isolation
 LOCKED := $(PIP) --require-hashes
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --system-certs
-# Kills of the daemon in the crash tests; make crash raises it to 100.
+# Kills of the daemon in the crash tests; make crash raises it to 100, and the times it is stopped from 5 to 50.
 KILLS ?= 20
 # Pythons beside the one of .venv that the unit and contract tests run on, where they are installed.
 MINORS := 11 13
@@ -30,7 +30,7 @@ help:
 	  'run     set up, then bridge run --watch config/quickstart.toml' \
 	  'test    check and all tests, on uvloop and asyncio, on Python 3.11 and 3.13 where present' \
 	  'check   format, lint, types, layers, unit tests' \
-	  'crash   100 kills and the burst' \
+	  'crash   100 kills, 50 stops and the burst' \
 	  'bench   ratios against named baselines' \
 	  'lock    write requirements/*.txt anew' \
 	  'image   build the container image' \
@@ -109,7 +109,7 @@ crash-quick: $(VENV)/.stamp-test
 	BRIDGE_CRASH_KILLS=$(KILLS) $(BIN)/pytest -m 'crash and not slow' tests/crash
 
 crash: $(VENV)/.stamp-test
-	BRIDGE_CRASH_KILLS=100 $(BIN)/pytest -rA tests/crash
+	BRIDGE_CRASH_KILLS=100 BRIDGE_CRASH_STOPS=50 $(BIN)/pytest -rA tests/crash
 
 bench: $(VENV)/.stamp-test
 	@requirements/apt.sh wrk:wrk

@@ -1,17 +1,23 @@
-"""kill -9 at random moments under load: nothing acknowledged is lost, repeats stay within the stated bound."""
+"""kill -9 and SIGTERM at random moments under load: nothing acknowledged is lost, repeats stay within the bound."""
 
+import contextlib
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import pytest
 
+from bridge.core import limits
 from bridge.runtime.fleet import AHEAD_DEPTH_MAX
 from tests.crash.rig import WORKERS
 from tests.harness import ROOT
 
 KILLS = int(os.environ.get("BRIDGE_CRASH_KILLS", "20"))
+STOPS = int(os.environ.get("BRIDGE_CRASH_STOPS", "5"))
 
 # Per kill: what the workers had been given and had not yet reported (architecture, "How much can be handled
 # twice"). This handler takes about a millisecond, so a worker may have been sent up to the depth ahead.
@@ -70,21 +76,40 @@ def test_without_a_fault_nothing_is_handled_twice(rig) -> None:
     assert (0, 0, 0) == (verdict["duplicated"], verdict["dlq_duplicated"], verdict["in_both"])
 
 
-def test_sigterm_under_load_loses_and_repeats_nothing(rig) -> None:
+def test_sigterm_at_random_moments_loses_and_repeats_nothing(rig) -> None:
+    """Fast and slow invocations, retries that are parked, and clients that never end their request."""
     run = rig()
     run.daemon.start()
-    with run.load(threads=4, poison=0.02):
-        for _ in range(max(3, KILLS // 4)):
-            time.sleep(run.random.uniform(0.1, 0.6))
-            before = time.monotonic()
-            assert run.daemon.terminate(30) == 0, run.daemon.log_tail()
-            assert time.monotonic() - before <= 26
+    took_s = []
+    with run.load(threads=3, poison=0.05), run.load(threads=2, sleep_s=0.3, pause_s=0.25):
+        for number in range(STOPS):
+            time.sleep(run.random.uniform(0.0, 0.8))
+            with half_a_request(run.public):
+                before = time.monotonic()
+                assert run.daemon.terminate(30) == 0, run.daemon.log_tail()
+                took_s.append(time.monotonic() - before)
+            if number % 5 == 4:  # one that is stopped while it starts: before it listens for signals, or after
+                run.daemon.start(ready=False)
+                time.sleep(run.random.uniform(0.0, 0.6))
+                assert run.daemon.terminate(30) in (0, -signal.SIGTERM), run.daemon.log_tail()
             run.daemon.restart()
 
     verdict = run.judge()
+    print(f"{STOPS} times SIGTERM; ended after {sorted(took_s)[STOPS // 2]:.2f} s, at most {max(took_s):.2f} s")
 
+    assert max(took_s) <= limits.DRAIN_GRACE_DEFAULT_S + 1
+    assert verdict["acked"] >= 20 * STOPS, "too little landed to say anything"
+    assert (0, 0, 0) == (verdict["lost"], verdict["unexpected"], verdict["rejected_but_handled"])
     assert verdict["valid"]
     assert (0, 0) == (verdict["duplicated"], verdict["dlq_duplicated"])
+
+
+@contextlib.contextmanager
+def half_a_request(port: int) -> Iterator[None]:
+    """A client that sends a head and half a body, and says no more."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+        client.sendall(b"POST /load HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf")
+        yield
 
 
 def test_a_second_daemon_on_the_same_state_folder_is_refused(rig) -> None:

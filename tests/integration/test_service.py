@@ -6,7 +6,9 @@ import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -177,6 +179,29 @@ def test_sigterm_under_load_exits_0_within_the_grace_and_loses_nothing(world):
 
     numbers = [n for n in world.numbers() if n >= 0]
     assert len(numbers) == len(set(numbers)), "a stop within the grace repeats nothing"
+
+
+def test_a_client_that_never_ends_its_request_does_not_hold_up_sigterm(world):
+    daemon = world.start()
+    port = urlsplit(daemon.public).port
+    halves = [
+        b"POST /lo",
+        b"POST /load HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf",
+        b"POST /answered HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+    ]
+    with ExitStack() as stack:
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5)) for _ in halves]
+        for client, half in zip(slow, halves, strict=True):
+            client.sendall(half)
+        wait_for(lambda: daemon.metrics()['bridge_http_connections_open{listener="public"}'] == len(halves), 5)
+        began = time.monotonic()
+
+        assert daemon.terminate() == 0
+        assert time.monotonic() - began < 4, "request_s is 10"
+        for client in slow:
+            assert client.recv(4096).startswith(b"HTTP/1.1 503 "), "told that nothing was stored"
+    daemon.restart()
+    assert daemon.admin("GET", "/admin/v1/events").json()["events"] == []
 
 
 def test_a_second_signal_ends_it_at_once(world):
