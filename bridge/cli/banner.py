@@ -26,8 +26,9 @@ def show(ready: "Ready") -> None:
         f"  state     {_short(ready.state)}",
     ]
     for route in ready.routes[:_ROUTES_MAX]:
+        target = route.function or "its mappings"
         methods = "/".join(route.methods) or ("POST" if route.invocation_type is InvocationType.EVENT else "any")
-        lines.append(f"  {methods:8}  {escape(route.path)} -> {route.function} ({route.invocation_type.value})")
+        lines.append(f"  {methods:8}  {escape(route.path)} -> {target} ({route.invocation_type.value})")
     if len(ready.routes) > _ROUTES_MAX:
         lines.append(f"  … and {len(ready.routes) - _ROUTES_MAX} more routes")
     if ready.watched:

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -16,11 +16,14 @@ from bridge.util.text import escape
 if TYPE_CHECKING:
     from bridge.config.load import Loaded
 
+_NAMED: Final = ("connections", "functions", "sources", "mappings")
 _file = click.argument("file", required=False, metavar="[FILE]")
 
 
-def load_settings(context: click.Context, file: str | None) -> "Loaded":
+def load_settings(context: click.Context, file: str | None, *, local: bool = False) -> "Loaded":
     """Load the configuration that was named, `./bridge.toml` else, and tell its warnings.
+
+    With `local`, every pull source of it is an embedded stream.
 
     Raises:
         Misused: with every mistake.
@@ -32,7 +35,7 @@ def load_settings(context: click.Context, file: str | None) -> "Loaded":
     if options.state:
         os.environ["BRIDGE_STATE"] = options.state  # one way in for the setting: the environment
     try:
-        loaded = load(config_path(options, file))
+        loaded = load(config_path(options, file), local=local)
     except ConfigErrors as error:
         mistakes = error.mistakes
         if len(mistakes) == 1:
@@ -46,10 +49,18 @@ def load_settings(context: click.Context, file: str | None) -> "Loaded":
 @click.command("run")
 @_file
 @click.option("--watch", is_flag=True, help="Use edited code from the next invocation on.")
+@click.option("--local", is_flag=True, help="Read every pull source from an embedded stream; no broker is touched.")
+@click.option("--allow-remote", is_flag=True, help="Join consumer groups that others consume with, and the like.")
 @click.pass_context
-def run_command(context: click.Context, file: str | None, watch: bool) -> int:  # noqa: FBT001 - click's signature
+def run_command(
+    context: click.Context,
+    file: str | None,
+    watch: bool,  # noqa: FBT001 - click's signature
+    local: bool,  # noqa: FBT001
+    allow_remote: bool,  # noqa: FBT001
+) -> int:
     """Run the daemon with FILE, or bridge.toml of this folder, until SIGTERM or Ctrl-C."""
-    loaded = load_settings(context, file)
+    loaded = load_settings(context, file, local=local)
     from bridge.runtime import launch
 
     api_port = loaded.settings.listen.api.port
@@ -65,6 +76,8 @@ def run_command(context: click.Context, file: str | None, watch: bool) -> int:  
             config_path=loaded.path,
             watch=watch,
             on_ready=banner.show if _is_read(loaded, watch=watch) else None,
+            local=local,
+            allow_remote=allow_remote,
         )
     except (ConfigError, StoreBusy, StoreTooNew) as error:
         raise Misused(str(error)) from error
@@ -88,14 +101,13 @@ def check_command(context: click.Context, file: str | None, as_json: bool) -> No
     loaded = load_settings(context, file)
     settings = loaded.settings
     if as_json:
-        names = {"functions": list(settings.functions), "sources": list(settings.sources)}
+        names = {section: list(getattr(settings, section)) for section in _NAMED}
         output.document({"file": str(loaded.path), "ok": True, "warnings": list(loaded.warnings)} | names)
         return
     shown = Path(file) if file else loaded.path
     click.echo(f"{click.style('OK', fg='green')}  {escape(str(shown))}")
     output.fields([
-        ("functions", ", ".join(settings.functions) or "none"),
-        ("sources", ", ".join(settings.sources) or "none"),
+        *((section, ", ".join(getattr(settings, section)) or "none") for section in _NAMED),
         ("public", settings.listen.public),
         ("api", settings.listen.api),
         ("state", settings.state),

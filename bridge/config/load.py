@@ -12,6 +12,7 @@ from bridge.config import checks
 from bridge.config.document import Document, read_document
 from bridge.config.expand import expand
 from bridge.config.files import beside
+from bridge.config.local import localised, without_clusters
 from bridge.config.mistakes import ConfigErrors, Loc, key_text
 from bridge.config.settings import Settings
 from bridge.config.values import Surroundings
@@ -69,12 +70,13 @@ class _Findings:
         return self.document.report(loc, text)
 
 
-def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Loaded:
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None, *, local: bool = False) -> Loaded:
     """Read a configuration; `./bridge.toml` when no path is given.
 
     Args:
         path: the file; relative paths in it start at its folder.
         environ: where `${X}`, `{ env = "X" }` and BRIDGE_* are looked up; default: the process's.
+        local: read every pull source from an embedded stream; connections are neither looked at nor needed.
 
     Raises:
         ConfigErrors: with all mistakes. None of them shows a secret, and none drags a traceback along.
@@ -82,7 +84,10 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     environ = os.environ if environ is None else environ
     document = read_document(path)
     findings = _Findings(document)
-    data = expand(document.data, environ, findings.add_unexpanded)
+    written = without_clusters(document.data) if local else document.data
+    data = expand(written, environ, findings.add_unexpanded)
+    if local:
+        data = localised(data)
     _override(data, environ, findings)
     settings = _validate(data, Surroundings(folder=document.folder, environ=environ), findings)
     for loc, text in checks.mistakes(data, document.folder):

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +75,27 @@ class Daemon:
     """All parts of one daemon over one state folder.
 
     `open()` raises before anything listens; `close()` drains within one deadline.
+
+    Args:
+        settings: what is in force at the start.
+        config_path: where later settings are read; None: there are none.
+        watches: edited code and an edited file count at once.
+        local: `settings` are those of `load(local=True)`, as later ones will be; no remote function is invoked.
+        allow_remote: for every mapping and function, what would ask for it is meant.
     """
 
-    def __init__(self, settings: Settings, *, config_path: Path | None, watches: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        config_path: Path | None,
+        watches: bool = False,
+        local: bool = False,
+        allow_remote: bool = False,
+    ) -> None:
         self._settings = settings
+        self.local = local
+        self.allow_remote = allow_remote
         self._config_path = config_path
         self._watches = watches
         self._clock = SystemClock()
@@ -303,7 +321,7 @@ class Daemon:
             if self._draining:
                 return self._refused(["the daemon is stopping"])
             try:
-                settings = (await asyncio.to_thread(load, self._config_path)).settings
+                settings = (await asyncio.to_thread(load, self._config_path, local=self.local)).settings
                 catalog = await asyncio.to_thread(read_catalog, settings)
                 routes = read_routes(settings, self._clock)
                 self._webhooks.set_routes(routes)
@@ -419,15 +437,18 @@ def run(
     config_path: Path | None = None,
     watch: bool = False,
     on_ready: Callable[[Ready], None] | None = None,
+    local: bool = False,
+    allow_remote: bool = False,
 ) -> int:
-    """Run a daemon until SIGTERM or SIGINT; returns the exit status.
+    """Run a daemon until SIGTERM or SIGINT; returns the exit status. See `Daemon` for the arguments.
 
     Raises:
         ConfigError, StoreBusy, StoreError: it could not be started.
     """
     log_setup.configure(level=settings.log.level, style=settings.log.format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    main = _main(settings, config_path=config_path, watches=watch, on_ready=on_ready)
+    daemon = partial(Daemon, settings, config_path=config_path, watches=watch, local=local, allow_remote=allow_remote)
+    main = _main(daemon, on_ready=on_ready)
     if os.environ.get("BRIDGE_LOOP", "uvloop") == "asyncio":
         return asyncio.run(main)
     import uvloop
@@ -435,12 +456,10 @@ def run(
     return uvloop.run(main)
 
 
-async def _main(
-    settings: Settings, *, config_path: Path | None, watches: bool, on_ready: Callable[[Ready], None] | None
-) -> int:
+async def _main(make: Callable[[], Daemon], *, on_ready: Callable[[Ready], None] | None) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    daemon = Daemon(settings, config_path=config_path, watches=watches)
+    daemon = make()
     reloads: set[asyncio.Task[ReloadResult]] = set()
 
     def reload() -> None:

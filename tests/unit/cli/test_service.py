@@ -27,6 +27,17 @@ function = "hello"
 verify = "none"
 """
 
+CLICKS = """
+[connections.main]
+type = "kafka"
+bootstrap_servers = ["kafka-1:9092"]
+sasl = { mechanism = "SCRAM-SHA-512", username = "bridge", password = { env = "DB_URL" } }
+
+[mappings.clicks]
+source = "kafka://main/clicks"
+function = "hello"
+"""
+
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
@@ -46,9 +57,12 @@ def test_check_says_what_there_is(alone, config):
         found = alone(*args)
         assert found.code == 0, found.err
         assert found.out.startswith("OK  ")
-        assert "functions  hello" in found.out
+        assert "functions    hello" in found.out
+        assert "mappings     none" in found.out
+    config.write_text(GOOD + CLICKS)
     report = json.loads(alone("check", "--json").out)
     assert (report["ok"], report["functions"], report["sources"]) == (True, ["hello"], ["hello"])
+    assert (report["connections"], report["mappings"]) == (["main"], ["clicks"])
 
 
 def test_check_says_every_mistake_and_is_2(alone, config):
@@ -116,6 +130,36 @@ def test_run_hands_over_settings_path_and_watch(alone, config, daemon, tmp_path)
     assert (first["config_path"], first["watch"]) == (config, False)
     assert second["watch"] is True
     assert list(settings.functions) == ["hello"]
+
+
+def test_run_local_hands_over_a_file_without_its_brokers(alone, config, daemon, monkeypatch):
+    config.write_text(GOOD + CLICKS.replace("DB_URL", "ONLY_IN_PRODUCTION"))
+
+    assert alone("run").code == 2
+    assert alone("run", "--local", "bridge.toml").code == 0
+    ((settings, options, _),) = daemon.calls
+    assert settings.mappings["clicks"].source == "local://clicks?as=kafka"
+    assert settings.connections == {}
+    assert (options["local"], options["allow_remote"]) == (True, False)
+
+
+def test_run_allow_remote(alone, config, daemon):
+    assert alone("run", "--allow-remote").code == 0
+
+    ((_, options, _),) = daemon.calls
+    assert (options["local"], options["allow_remote"]) == (False, True)
+
+
+def test_config_show_of_connections_and_mappings(alone, config):
+    config.write_text(GOOD + CLICKS)
+
+    shown = alone("config", "show").out
+    config.write_text(shown)
+
+    assert "canary" not in shown
+    assert 'password = {env = "DB_URL"}' in shown
+    assert "[mappings.clicks]" in shown
+    assert alone("check").code == 0
 
 
 def test_run_takes_the_state_folder_from_the_option(alone, config, daemon, tmp_path):
