@@ -1,0 +1,177 @@
+"""A Kafka topic as an on-failure destination: one message per failed record, key and headers kept.
+
+AWS: docs.aws.amazon.com/lambda/latest/dg/kafka-on-failure-destination.html: the same cluster, never the source's topic,
+the record's own key. The message's value is AWS's record of the failure with the event of that one record as `payload`.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from bridge.core import limits
+from bridge.core.connection import KafkaConnection
+from bridge.core.errors import ConfigError, DestinationError
+from bridge.core.invocation import DeadLetter
+from bridge.events.kafka import KafkaRecord, split_event
+
+SEND_MAX_S: Final = 15.0
+"""All messages of a dead letter are acknowledged within it, connecting included, or it was not taken."""
+STOP_MAX_S: Final = 5.0
+MESSAGE_MAX_BYTES: Final = 2 * limits.SYNC_PAYLOAD_MAX_BYTES
+"""What we try at most, before compression; brokers take 1 MB after it (message.max.bytes)."""
+
+_Message = tuple[bytes | None, bytes, list[tuple[str, bytes | None]]]
+
+
+class KafkaDestination:
+    """`ports.Destination` over an idempotent producer, which starts with the first dead letter."""
+
+    def __init__(
+        self,
+        *,
+        topic: str,
+        connection: KafkaConnection,
+        arguments: Callable[[], Mapping[str, Any]],
+        source: KafkaConnection | None = None,
+        source_topic: str = "",
+        send_max_s: float = SEND_MAX_S,
+    ) -> None:
+        """Name the topic; nothing is connected yet.
+
+        Args:
+            topic: where failed records go.
+            connection: its cluster.
+            arguments: returns what aiokafka's clients take for the connection; called at each start.
+            source: the cluster that the mapping reads, None when it reads no Kafka.
+            source_topic: the topic that it reads there.
+            send_max_s: seconds after which a dead letter counts as not taken.
+
+        Raises:
+            ConfigError: it is the topic that the mapping reads: a failed record would come again for ever.
+        """
+        if source is not None and topic == source_topic and _same_cluster(connection, source):
+            raise ConfigError(f"on_failure kafka://{_name(connection)}/{topic} is what the mapping reads: a loop")
+        self._topic = topic
+        self._place = f"kafka://{_name(connection)}/{topic}"
+        self._arguments = arguments
+        self._send_max_s = send_max_s
+        self._producer: Any = None
+        self._starting = asyncio.Lock()
+
+    async def send(self, letter: DeadLetter) -> None:
+        """Return once the brokers have all its messages (acks=all); sent again, they are there twice.
+
+        Raises:
+            DestinationError: not taken within `send_max_s` seconds, or refused: too large, no such topic.
+        """
+        from aiokafka.errors import KafkaError
+
+        try:
+            async with asyncio.timeout(self._send_max_s):
+                producer = await self._started()
+                sent = [
+                    await producer.send(self._topic, key=key, value=value, headers=headers)
+                    for key, value, headers in _messages(letter)
+                ]
+                for acknowledged in await asyncio.gather(*sent, return_exceptions=True):
+                    if isinstance(acknowledged, BaseException):
+                        raise acknowledged
+        except TimeoutError as error:
+            await self._drop()
+            raise DestinationError(f"{self._place}: not taken within {self._send_max_s:g} s") from error
+        except (KafkaError, OSError, ConfigError) as error:
+            # A producer may be of no use after an error (its sequence is broken): the next letter gets another.
+            await self._drop()
+            raise DestinationError(f"{self._place}: {_text(error)}") from error
+
+    async def close(self) -> None:
+        """End the producer; twice is fine."""
+        async with self._starting:
+            await self._drop()
+
+    async def _started(self) -> Any:
+        from aiokafka import AIOKafkaProducer
+
+        async with self._starting:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    **self._arguments(),
+                    acks="all",
+                    enable_idempotence=True,
+                    compression_type="gzip",
+                    max_request_size=MESSAGE_MAX_BYTES,
+                )
+                try:
+                    await producer.start()
+                except BaseException:
+                    await _stop(producer)
+                    raise
+                self._producer = producer
+            return self._producer
+
+    async def _drop(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await _stop(producer)
+
+
+async def _stop(producer: Any) -> None:
+    from aiokafka.errors import KafkaError
+
+    with contextlib.suppress(TimeoutError, KafkaError, OSError):
+        async with asyncio.timeout(STOP_MAX_S):
+            await producer.stop()
+
+
+# --- messages -------------------------------------------------------------------------------------------------------
+def _messages(letter: DeadLetter) -> list[_Message]:
+    try:
+        records: list[tuple[KafkaRecord | None, bytes]] = list(split_event(letter.payload))
+    except ValueError:  # not Kafka's records: a push source read as a stream
+        records = [(None, letter.payload)]
+    return [
+        (
+            None if record is None else record.key,
+            _value(letter.outcome, payload),
+            [*(record.headers if record is not None else ()), *_told(letter, record)],
+        )
+        for record, payload in records
+    ]
+
+
+def _value(outcome: bytes, payload: bytes) -> bytes:
+    """Return AWS's record with the event as its last member; just the event where there is no record of it."""
+    head = outcome.rstrip().removesuffix(b"}")
+    return head + b',"payload":' + payload + b"}" if head else payload
+
+
+def _told(letter: DeadLetter, record: KafkaRecord | None) -> list[tuple[str, bytes | None]]:
+    told = {
+        "bridge-mapping": letter.mapping or letter.source,
+        "bridge-dead-letter": letter.id,
+        "bridge-condition": letter.condition.value,
+        "bridge-attempts": str(letter.attempts),
+        "bridge-error-type": letter.error_type,
+    }
+    if record is not None:
+        told |= {
+            "bridge-topic": record.topic,
+            "bridge-partition": str(record.partition),
+            "bridge-offset": str(record.offset),
+            "bridge-timestamp": str(record.timestamp_ms),
+        }
+    return [(name, text.encode()) for name, text in told.items()]
+
+
+# --- names ----------------------------------------------------------------------------------------------------------
+def _same_cluster(one: KafkaConnection, other: KafkaConnection) -> bool:
+    return bool(one.name and one.name == other.name) or bool(set(one.bootstrap_servers) & set(other.bootstrap_servers))
+
+
+def _name(connection: KafkaConnection) -> str:
+    return connection.name or ",".join(connection.bootstrap_servers)
+
+
+def _text(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
