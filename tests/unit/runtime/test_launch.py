@@ -42,7 +42,6 @@ def nothing_left():
 async def test_workers_of_a_launched_zygote_cannot_reach_denied_ports(tmp_path, ports, told):
     denied, open_port = ports
     launch.ahead(denied_ports={"nothing": (), "the port": (denied,), "another port": (open_port,)}[told])
-    (process, _), *_ = launch._ahead
     code = tmp_path / "code"
     code.mkdir()
     (code / "app.py").write_text(CONNECT)
@@ -54,7 +53,7 @@ async def test_workers_of_a_launched_zygote_cannot_reach_denied_ports(tmp_path, 
     )
     await pool.open()
     try:
-        assert pool._starter._zygote.pid == process.pid
+        assert not launch._ahead  # taken
         answers = []
         for port in (denied, open_port):
             payload = json.dumps({"port": port}).encode()
@@ -85,4 +84,4 @@ def test_take_launches_when_nothing_waits():
 
     assert process.poll() is None
     control.close()
-    assert process.wait(10) == 0
+    assert process.wait(60) == 0
