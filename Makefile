@@ -89,7 +89,7 @@ kafka: $(VENV)/.stamp-test
 	@$(BIN)/python -m tests.brokers.kafka
 
 integration: kafka
-	@requirements/apt.sh bubblewrap:bwrap tini:tini
+	@requirements/apt.sh bubblewrap:bwrap tini:tini faketime:faketime
 	$(BIN)/pytest -n 2 -rs tests --ignore tests/unit --ignore tests/contract --ignore tests/crash --ignore tests/test_layout.py
 
 asyncio: $(VENV)/.stamp-test

@@ -37,6 +37,8 @@ from bridge.util.listener import Listener, ListenerLimits
 log = structlog.get_logger("bridge.daemon")
 
 _SWEEP_S = 1.0
+_CLOCK_STEP_MIN_S = 1.0
+"""A smaller step of the system's clock is not worth a line."""
 _BALLAST_S = 2.0
 _WATCH_STANDS_S = 1.0
 _JOBS_CLOSE_S = 5.0
@@ -268,10 +270,15 @@ class Daemon:
         return self._supervisor.spawn(work, name=name)
 
     async def _sweep(self) -> None:
+        known_s = 0.0
         while True:
             self._parts.intake.sweep()
             self._parts.journal.stats()
-            telemetry.CLOCK_STEP_SECONDS.set(self._clock.step_s())
+            step_s = self._clock.step_s()
+            telemetry.CLOCK_STEP_SECONDS.set(step_s)
+            if abs(step_s - known_s) >= _CLOCK_STEP_MIN_S:
+                log.warning("clock_stepped", step_s=round(step_s - known_s, 1), since_start_s=round(step_s, 1))
+                known_s = step_s
             telemetry.TASKS_FAILED.set(len(self._supervisor.failed()))
             await self._clock.sleep(_SWEEP_S)
 
