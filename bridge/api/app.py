@@ -12,6 +12,7 @@ from bridge.api.guard import check_origin, check_token
 from bridge.api.http import HEARTBEAT_S, Answer, HttpError, Request, Stream, error_answer
 from bridge.api.invoke import InvokeEndpoint
 from bridge.api.jobs import JobEndpoints
+from bridge.api.mappings import MappingEndpoints
 from bridge.api.router import Router
 from bridge.api.services import ReloadResult, Services
 from bridge.api.system import System
@@ -103,6 +104,7 @@ def _routes(services: Services) -> Router:
     router = Router()
     system, events = System(services), Events(services)
     letters, jobs = DeadLetterEndpoints(services), JobEndpoints(services)
+    mappings = MappingEndpoints(services)
     router.add("GET", "/health", system.health)
     router.add("GET", "/ready", system.ready)
     router.add("GET", "/metrics", system.metrics)
@@ -129,6 +131,9 @@ def _routes(services: Services) -> Router:
         ("GET", "/replays/{name}", jobs.show_replay),
         ("GET", "/replays/{name}/watch", jobs.watch_replay),
         ("POST", "/replays/{name}/{action}", jobs.act),
+        ("GET", "/mappings", mappings.page),
+        ("GET", "/mappings/{name}", mappings.one),
+        ("POST", "/mappings/{name}/{action}", mappings.act),
     ):
         router.add(method, _PREFIX + path, handler)
     return router

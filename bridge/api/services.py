@@ -5,8 +5,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bridge.core import limits
+from bridge.core.errors import MappingNotFound
 from bridge.core.function import Function
+from bridge.core.mapping import StartingPosition
 from bridge.core.ports import Clock, DeadLetters, Intake, Invoker, Jobs, Journal, Lanes, Outcomes, ParkedStore
+from bridge.core.sources import Mappings, MappingStatus
+from bridge.core.stream import Mark, Shard
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays
 
@@ -28,6 +32,29 @@ class Logs(Protocol):
     def tail(self, function: str, *, lines: int, follow: bool) -> AsyncIterator[tuple[float, str, str]]:
         """Yield (epoch seconds, stream, text) of the last `lines` lines, then, if `follow`, new ones as they come."""
         ...
+
+
+class NoMappings:
+    """The mappings of a daemon that reads no stream."""
+
+    def status(self) -> Sequence[MappingStatus]:
+        """Return none."""
+        return ()
+
+    async def pause(self, name: str) -> MappingStatus:
+        """Raise MappingNotFound."""
+        raise MappingNotFound(f"no mapping {name}")
+
+    async def resume(self, name: str) -> MappingStatus:
+        """Raise MappingNotFound."""
+        raise MappingNotFound(f"no mapping {name}")
+
+    async def reset(
+        self, name: str, start: StartingPosition, *, timestamp: float | None = None
+    ) -> Mapping[Shard, Mark]:
+        """Raise MappingNotFound."""
+        del start, timestamp
+        raise MappingNotFound(f"no mapping {name}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +80,7 @@ class Services:
     """(name, is it as it should be, what is in force) for `bridge doctor`."""
     version: str
     clock: Clock
+    mappings: Mappings = field(default_factory=NoMappings)
     async_payload_max_bytes: int = limits.ASYNC_PAYLOAD_MAX_BYTES
     status: Callable[[], Mapping[str, object]] = field(default=dict)
     """Further sections of `GET status`: listeners, workers, journal, tasks."""

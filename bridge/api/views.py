@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Final
 
 import orjson
@@ -9,9 +10,14 @@ import orjson
 from bridge.core.invocation import Attempt, AttemptStatus, Condition, DeadLetter, InvocationType
 from bridge.core.ports import Job, LaneStatus
 from bridge.core.record import DamagedRecord, Parked, Record
+from bridge.core.sources import MappingStatus, ShardStatus
+from bridge.core.stream import Position
 
 FAILURES: Final = frozenset(AttemptStatus) - {AttemptStatus.STARTED, AttemptStatus.OK, AttemptStatus.REPLAYED_OK}
 _SUCCESSES: Final = frozenset({AttemptStatus.OK, AttemptStatus.REPLAYED_OK})
+
+_EXACT_MAX: Final = 2**53 - 1
+"""The largest whole number that every JSON reader keeps."""
 
 
 def event_state(record: Record, attempts: Sequence[Attempt]) -> str:
@@ -182,3 +188,51 @@ def lane_view(lane: LaneStatus) -> dict[str, object]:
         "parked": lane.parked,
         "oldest_at": lane.oldest_at,
     }
+
+
+def mapping_view(status: MappingStatus) -> dict[str, object]:
+    """An event source mapping in a list: what its shards come to."""
+    lags = [shard.behind for shard in status.shards]
+    known = [lag for lag in lags if lag is not None]
+    return {
+        "name": status.mapping.name,
+        "uuid": status.mapping.uuid,
+        "source": status.mapping.source,
+        "function": status.mapping.function,
+        "state": status.state.value,
+        "state_transition_reason": status.reason,
+        "last_processing_result": status.result,
+        "modified_at": status.modified_at,
+        "running": status.running,
+        "shard_count": len(lags),
+        "behind": sum(known) if lags and len(known) == len(lags) else None,
+        "oldest_at": min((shard.oldest_at for shard in status.shards if shard.oldest_at is not None), default=None),
+        "blocked": sum(1 for shard in status.shards if shard.attempts),
+    }
+
+
+def whole_mapping(status: MappingStatus) -> dict[str, object]:
+    """An event source mapping with its settings and each shard."""
+    return mapping_view(status) | {
+        "settings": asdict(status.mapping),
+        "shards": [_shard_view(shard) for shard in status.shards],
+    }
+
+
+def _shard_view(shard: ShardStatus) -> dict[str, object]:
+    return {
+        "shard": shard.shard,
+        "position": position_view(shard.position),
+        "behind": shard.behind,
+        "buffered": shard.buffered,
+        "oldest_at": shard.oldest_at,
+        "running": shard.running,
+        "attempts": shard.attempts,
+        "due_at": shard.due_at,
+        "reason": shard.reason,
+    }
+
+
+def position_view(position: Position) -> int | str:
+    """A place in a shard: a number, or its digits where a number would lose some (Kinesis)."""
+    return position if abs(position) <= _EXACT_MAX else str(position)

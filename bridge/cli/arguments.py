@@ -45,6 +45,7 @@ def _names(path: str, key: str, field: str) -> Callable[[click.Context, click.Pa
 
 
 complete_function = _names("/functions", "functions", "name")
+complete_mapping = _names("/mappings", "mappings", "name")
 complete_replay = _names("/replays", "replays", "name")
 complete_source = _names("/status", "sources", "name")
 

@@ -20,6 +20,7 @@ _VERBS: Final[Mapping[str, tuple[str, str]]] = {
     "events": ("events", "Look at stored events."),
     "dlq": ("dlq", "Look at dead letters; send them again or drop them."),
     "replays": ("replay", "Look at replays; pause, resume or cancel them."),
+    "mappings": ("mappings", "Look at event source mappings; pause or resume them, move their marks."),
     "completion": ("completion", "Print the script that completes words in your shell."),
 }
 """Verb -> module that holds a command of that name, and its help in one line. In the order that help shows."""

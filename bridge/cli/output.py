@@ -23,6 +23,8 @@ STYLES: Final = {
     "waiting": "cyan", "running": "cyan", "started": "cyan", "RUNNING": "cyan", "STARTING": "cyan", "redriving": "cyan",
     "retrying": "yellow", "unknown": "yellow", "PAUSED": "yellow", "CANCELLED": "yellow", "CANCELLING": "yellow",
     "backing off": "yellow", "draining": "yellow",
+    "Enabled": "green", "OK": "green", "Failed": "red", "PROBLEM: Function call failed": "red", "Disabled": "yellow",
+    "Creating": "cyan", "Enabling": "cyan", "Disabling": "cyan", "Updating": "cyan", "Deleting": "cyan",
 }  # fmt: skip
 _PIPE_WIDTH: Final = 100_000
 """On a pipe nothing is cut or folded."""

@@ -18,6 +18,7 @@ from bridge.invokers.service import FunctionService
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays
 from bridge.testing.journal import MemoryJournal, MemoryOutcomes
+from bridge.testing.mappings import MemoryMappings
 from bridge.testing.runtime import ScriptedRuntime
 from bridge.testing.store import MemoryDeadLetters, MemoryJobs, MemoryParked
 from bridge.util.clocks import SystemClock
@@ -142,12 +143,13 @@ class World:
             dead_letters=self.letters, outcomes=self.outcomes, jobs=self.jobs, clock=self.clock, spawn=self._spawn,
             wake=self.woken.append,
         )  # fmt: skip
+        self.mappings = MemoryMappings()
         self.services = Services(
             journal=self.journal, outcomes=self.outcomes, parked=self.parked, dead_letters=self.letters,
             jobs=self.jobs, replays=self.replays, redrives=self.redrives, lanes=self.lanes, invoker=self.invoker,
             intake=self.intake, logs=self.logs, functions=self.catalog.functions, reload=self._reload,
             readiness=lambda: self.problems, facts=lambda: self.facts, version="9.9.9", clock=self.clock,
-            async_payload_max_bytes=1000, status=lambda: {"listeners": {}},
+            mappings=self.mappings, async_payload_max_bytes=1000, status=lambda: {"listeners": {}},
         )  # fmt: skip
         self.app = ApiApp(self.services, token=TOKEN, hosts=hosts, heartbeat_s=heartbeat_s)
 
