@@ -6,10 +6,13 @@ import pickle
 
 import pytest
 
+from bridge.config.connections import connection_values
 from bridge.config.load import load
 from bridge.config.mistakes import ConfigErrors
 from bridge.config.show import schema, show
 from bridge.config.values import MASK, Secret
+from bridge.daemon.composition import register_secrets
+from bridge.util import logs
 
 CANARY = "canary-5f3a9c"
 TEXT = """\
@@ -33,6 +36,11 @@ type = "webhook"
 path = "/basic"
 function = "f"
 verify = { scheme = "basic", secrets = [{ env = "LOGIN" }] }
+[connections.main]
+type = "kafka"
+bootstrap_servers = ["kafka-1:9092"]
+tls = true
+sasl = { mechanism = "PLAIN", username = "bridge", password = { env = "CANARY" } }
 """
 ENVIRON = {"CANARY": CANARY, "LOGIN": f"user:{CANARY}"}
 
@@ -51,6 +59,18 @@ class TestCanary:
         assert environment["REFERENCE"].reveal() == CANARY
         assert environment["INSIDE"].reveal() == f"postgres://user:{CANARY}@host/db"
         assert loaded.settings.sources["github"].scheme.reveal() == (CANARY, CANARY + "-file")
+
+    def test_a_connections_password_is_revealed_to_the_client_and_masked_in_the_log(self, loaded):
+        connection = connection_values(loaded.settings)["main"]
+        logs.forget_secrets()
+        try:
+            register_secrets(loaded.settings)
+
+            assert connection.sasl.password == CANARY
+            assert CANARY not in repr(connection)
+            assert CANARY not in logs.mask(f"cannot log in with {CANARY}")
+        finally:
+            logs.forget_secrets()
 
     def test_is_in_no_output(self, loaded):
         settings = loaded.settings
