@@ -12,12 +12,13 @@ alphabetical order were found in, because that is the order its engine reads the
 
 import base64
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
+from bridge.pipeline.generated import generate
 from bridge.pipeline.patterns import OPERATORS, Leaf, Members, PatternInvalid, compile_leaf, refuse, shown
 
 __all__ = ["Explanation", "FieldReport", "Pattern", "PatternInvalid", "compile_pattern", "matches_event"]
@@ -50,6 +51,8 @@ class FieldReport:
     found: tuple[str, ...]
     """The first few values at that path as JSON, each cut to 80 characters."""
     matched: bool
+    note: str = ""
+    """Why the values were not looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,21 +68,27 @@ class Explanation:
 class Pattern:
     """A compiled filter pattern; made by `compile_pattern`, safe to use from several threads."""
 
-    __slots__ = ("_prefixes", "_rules", "_wanted", "text")
+    __slots__ = ("_prefixes", "_wanted", "matches", "rules", "text")
 
-    def __init__(self, text: str, rules: Sequence[Rule]) -> None:
+    matches: Callable[[object], bool]
+    """Tells whether a parsed JSON value matches; one that is not an object never does."""
+
+    def __init__(self, text: str, rules: Sequence[Mapping[str, Leaf]], *, is_generated: bool = True) -> None:
         self.text = text
         """The pattern as written."""
-        self._rules = [tuple(sorted(rule.items())) for rule in rules]
+        self.rules: Final = tuple(tuple(sorted(rule.items())) for rule in rules)
+        """The alternatives, each its paths and their conditions in the order they are judged in."""
         self._wanted = frozenset(path for rule in rules for path in rule)
         self._prefixes = frozenset(prefix for path in self._wanted for prefix in _prefixes(path))
+        generated = generate(self.rules, interpret=self.interpret) if is_generated else None
+        self.matches = generated or self.interpret
 
-    def matches(self, event: object) -> bool:
-        """Tell whether a parsed JSON value matches; one that is not an object never does."""
+    def interpret(self, event: object) -> bool:
+        """Answer as `matches` does, without generated code: ten times slower, arrays included."""
         if not isinstance(event, dict):
             return False
         found = self._gather(event)
-        return any(_matches(rule, found) for rule in self._rules)
+        return any(_matches(rule, found) for rule in self.rules)
 
     def looks_into(self, field: str) -> bool:
         """Tell whether the pattern asks for anything below the top-level member `field`."""
@@ -93,7 +102,7 @@ class Pattern:
         reports: list[FieldReport] = []
         matched = False
         note = ""
-        for number, rule in enumerate(self._rules):
+        for number, rule in enumerate(self.rules):
             fields = [_report(number, path, leaf, found) for path, leaf in rule]
             reports += fields
             is_match = _matches(rule, found)

@@ -45,6 +45,10 @@ class Leaf:
     """Whether the field may be missing (`{"exists": false}`)."""
     text: str
     """The conditions as JSON, for explanations."""
+    literals: tuple[object, ...] = ()
+    """The values that are compared as they are; what `test` asks, for those who ask it in another way."""
+    operators: tuple[tuple[str, object], ...] = ()
+    """The other conditions: operator and operand, valid."""
 
 
 def compile_leaf(values: Sequence[object], *, where: str) -> Leaf:
@@ -61,10 +65,12 @@ def compile_leaf(values: Sequence[object], *, where: str) -> Leaf:
         refuse(where, "an empty array matches nothing; give at least one value")
     tests: list[Test] = []
     literals: list[object] = []
+    operators: list[tuple[str, object]] = []
     absent = False
     for value in values:
         if isinstance(value, Members):
             operator, operand = _single(value, where)
+            operators.append((operator, operand))
             if operator == "exists":
                 if not isinstance(operand, bool):
                     refuse(where, '"exists" takes true or false')
@@ -79,7 +85,13 @@ def compile_leaf(values: Sequence[object], *, where: str) -> Leaf:
             literals.append(_finite(value, where))
     if literals:
         tests.insert(0, _equal_to_any(literals))
-    return Leaf(test=_any_of(tests), absent=absent, text=shown(list(values)))
+    return Leaf(
+        test=_any_of(tests),
+        absent=absent,
+        text=shown(list(values)),
+        literals=tuple(literals),
+        operators=tuple(operators),
+    )
 
 
 def refuse(where: str, why: str) -> NoReturn:
@@ -162,14 +174,14 @@ def _text(operand: object, where: str) -> str:
     return operand
 
 
-def _fold(text: str) -> str:
+def fold(text: str) -> str:
     """Fold case letter by letter, so that "ß" is not "ss": the engine compares each with its other case."""
     return text.lower()
 
 
 def _equals_ignore_case(operand: object, where: str) -> Test:
-    wanted = _fold(_text(operand, where))
-    return _text_test(lambda value: _fold(value) == wanted)
+    wanted = fold(_text(operand, where))
+    return _text_test(lambda value: fold(value) == wanted)
 
 
 def _edge(operand: object, where: str, *, at_start: bool) -> Test:
@@ -177,10 +189,10 @@ def _edge(operand: object, where: str, *, at_start: bool) -> Test:
     if isinstance(operand, Members):
         if len(operand) != 1 or operand[0][0] != "equals-ignore-case":
             refuse(where, 'takes a string or {"equals-ignore-case": string}')
-        folded = _fold(_text(operand[0][1], where))
+        folded = fold(_text(operand[0][1], where))
         if at_start:
-            return _text_test(lambda value: _fold(value).startswith(folded))
-        return _text_test(lambda value: _fold(value).endswith(folded))
+            return _text_test(lambda value: fold(value).startswith(folded))
+        return _text_test(lambda value: fold(value).endswith(folded))
     wanted = _text(operand, where)
     if at_start:
         return _text_test(lambda value: value.startswith(wanted))

@@ -21,6 +21,8 @@ from tests.bench.variants import daemons
 RUNTIME_API = "tests.bench.baselines.runtime_api"
 SQLITE = "tests.bench.baselines.sqlite_log"
 JOURNAL = "tests.bench.variants.journal"
+FILTERS = "tests.bench.variants.filters"
+FILTER_INTERPRETER = "tests.bench.baselines.filter_interpreter"
 WORKERS = "tests.bench.variants.workers"
 SCANNED = 100_000
 
@@ -109,6 +111,27 @@ def scan(rounds: int, seconds: float, note: Note) -> list[Figure]:
     return [figure]
 
 
+def match(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """A filter pattern of six fields over one parsed event; and a mapping's criteria from the record's raw bytes."""
+    arguments = ("--seconds", str(seconds))
+    results = interleave(rounds, {
+        "ours": lambda: measure.run(FILTERS, *arguments, pinned=True),
+        "interpreter": lambda: measure.run(FILTER_INTERPRETER, *arguments, pinned=True),
+    }, note)  # fmt: skip
+    figures = [
+        Figure(bar=Bar(name=f"filter, {what}", limit=0.15, at_least=False), baseline="a naive interpreter", unit="us")
+        for what in ("match", "early miss")
+    ]
+    parse = Figure(
+        bar=Bar(name="parse + filter", limit=1.8, at_least=False), baseline="orjson.loads of the same bytes", unit="us"
+    )
+    for found in results:
+        for figure, key in zip(figures, ("match_us", "miss_us"), strict=True):
+            figure.add(found["ours"][key], found["interpreter"][key])
+        parse.add(found["ours"]["keeps_us"], found["ours"]["loads_us"])
+    return [*figures, parse]
+
+
 def ready(rounds: int, seconds: float, note: Note) -> list[Figure]:
     """A webhook-only daemon on an existing state folder, from exec to ready."""
     results = interleave(rounds, {"ours": daemons.ready, "imports": daemons.imports}, note)
@@ -122,7 +145,7 @@ def ready(rounds: int, seconds: float, note: Note) -> list[Figure]:
     return [figure]
 
 
-BENCHES = {f.__name__: f for f in (invoke, start, append, webhook, saturation, scan, ready)}
+BENCHES = {f.__name__: f for f in (invoke, start, append, webhook, saturation, scan, match, ready)}
 
 
 def table(figures: list[Figure]) -> Table:
