@@ -123,7 +123,7 @@ def match(rounds: int, seconds: float, note: Note) -> list[Figure]:
         for what in ("match", "early miss")
     ]
     parse = Figure(
-        bar=Bar(name="parse + filter", limit=1.8, at_least=False), baseline="orjson.loads of the same bytes", unit="us"
+        bar=Bar(name="parse + filter", limit=2.5, at_least=False), baseline="orjson.loads of the same bytes", unit="us"
     )
     for found in results:
         for figure, key in zip(figures, ("match_us", "miss_us"), strict=True):

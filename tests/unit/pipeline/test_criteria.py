@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.core import limits
-from bridge.core.stream import RecordFormat
+from bridge.core.stream import Chunk, RecordFormat
 from bridge.pipeline.criteria import PatternInvalid, compile_criteria
 
 KAFKA, KINESIS, DYNAMODB, SQS, BRIDGE = RecordFormat
@@ -184,6 +184,38 @@ def test_the_document_is_parsed_once_and_only_when_asked_for():
     criteria.keeps(key=None, value=JSON, document=lambda: asked.append(1) or {"topic": "x", "partition": 1})
 
     assert [1] == asked
+
+
+VALUES = [JSON, TEXT, BYTES, None, b"[1]", b'{"a": 2}', b'[{"a": 1}]', b"5", b"{broken"]
+
+
+@pytest.mark.parametrize(
+    ("record_format", "filters"),
+    [
+        (KAFKA, []), (KAFKA, [{"value": {"a": [1]}}]), (KAFKA, [{"value": {"a": [1]}}, {"topic": ["t1", "t3"]}]),
+        (KAFKA, [{"value": ["plain text"], "key": ["k"]}]), (SQS, [{"body": {"a": [1]}}]), (SQS, [{"topic": ["t2"]}]),
+    ],
+)  # fmt: skip
+def test_a_chunk_keeps_what_its_records_would(record_format, filters):
+    criteria = compile_criteria([json.dumps(each) for each in filters], format=record_format)
+    documents = [{"topic": f"t{i}"} for i in range(len(VALUES))]
+    keys = [b"k" if i % 2 else None for i in range(len(VALUES))]
+    chunk = Chunk(
+        shard="s",
+        positions=range(len(VALUES)),
+        times_ms=[0] * len(VALUES),
+        keys=keys,
+        values=VALUES,
+        fragments=[orjson.dumps(document) for document in documents],
+        through=len(VALUES),
+    )
+
+    one_by_one = [
+        index
+        for index, (key, value, document) in enumerate(zip(keys, VALUES, documents, strict=True))
+        if criteria.keeps(key=key, value=value, document=lambda document=document: document)
+    ]
+    assert one_by_one == criteria.kept(chunk)
 
 
 # --- limits and mistakes ----------------------------------------------------------------------------------------------
