@@ -380,9 +380,15 @@ class Daemon:
     def _facts(self) -> list[tuple[str, bool, str]]:
         stats = self._parts.journal.stats()
         step_s = self._clock.step_s()
+        journal = f"{stats.segments} segments, {stats.size_bytes / limits.MIB:.1f} MiB"
+        if stats.damaged:
+            journal += (
+                f"; damaged records: {stats.damaged}, the first in {stats.damaged_file} (stop the daemon, "
+                "then `bridge doctor` says more)"
+            )
         return [
             *self._parts.pool.sandbox_facts(),
-            ("journal", True, f"{stats.segments} segments, {stats.size_bytes / limits.MIB:.1f} MiB"),
+            ("journal", not stats.damaged, journal),
             ("clock", abs(step_s) < 1, f"stepped by {step_s:+.1f} s since the start"),
         ]
 

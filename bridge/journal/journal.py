@@ -47,6 +47,10 @@ class JournalStats:
     """received_at of the oldest record in a segment, epoch seconds."""
     held: int
     """Unfinished events whose segment is gone."""
+    damaged: int
+    """Records that readers found damaged since the start, in the segments kept."""
+    damaged_file: str
+    """Name of the first segment that has one, else empty."""
 
 
 class SegmentJournal:
@@ -355,6 +359,7 @@ class SegmentJournal:
 
     def _measure(self) -> None:
         telemetry.JOURNAL_BYTES.set(sum(segment.end for segment in self._reader.segments))
+        telemetry.JOURNAL_DAMAGED.set(sum(len(segment.damaged) for segment in self._reader.segments))
 
     def stats(self) -> JournalStats:
         """Return sizes and ends."""
@@ -367,4 +372,6 @@ class SegmentJournal:
             end=self.end,
             oldest_at=next((s.first_ms / 1000 for s in segments if s.count), None),
             held=len(self.holds),
+            damaged=sum(len(segment.damaged) for segment in segments),
+            damaged_file=next((segment.path.name for segment in segments if segment.damaged), ""),
         )

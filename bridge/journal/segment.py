@@ -31,6 +31,7 @@ _READ_MAX_BYTES: Final = 1024 * 1024
 _GAP_MAX_BYTES: Final = 16 * 1024
 """Two frames this near to each other are read with one call."""
 _BLOCK_ROWS: Final = 4096
+DAMAGED_MAX: Final = 1000
 
 
 class Segment:
@@ -51,6 +52,8 @@ class Segment:
         self.first_ms = seal.first_ms
         self.newest_ms = seal.newest_ms
         """received_at of the first and the last record, epoch ms; 0 when there is none."""
+        self.damaged: set[int] = set()
+        """Byte offsets of records that readers found damaged, at most DAMAGED_MAX."""
         self._lanes = seal.lanes
         self._files = files
         self._live = live
@@ -193,6 +196,7 @@ class Segment:
             row = self.row(offset)
             if row is None:
                 return None
+            self._note([offset])
             damage = f"{self.path.name} is damaged at byte {offset}; run `bridge doctor`"
             return salvage(os.pread(file.fd, row[1], offset), row, position=self.base | offset, damage=damage)
         return unpack(data, position=self.base | offset)
@@ -215,4 +219,9 @@ class Segment:
             damaged += [at + number for number in damaged_frames(view, begin, spans[at:last], self.seed)]
             found += [(view, begin)] * (last - at)
             at = last
+        if damaged:
+            self._note([spans[number][0] for number in damaged])
         return found, damaged
+
+    def _note(self, offsets: Sequence[int]) -> None:
+        self.damaged = self.damaged | set(offsets[: DAMAGED_MAX - len(self.damaged)])

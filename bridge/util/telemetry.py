@@ -24,6 +24,7 @@ __all__ = [
     "JOURNAL_BYTES",
     "JOURNAL_COMMITS",
     "JOURNAL_COMMIT_SECONDS",
+    "JOURNAL_DAMAGED",
     "LANE_WAITING",
     "MAPPING_BEHIND",
     "PARKED",
@@ -92,6 +93,9 @@ WORKER_STARTS = _counter("bridge_worker_starts_total", "Worker processes started
 
 # --- journal and store ----------------------------------------------------------------------------------------------
 JOURNAL_BYTES = _gauge("bridge_journal_size_bytes", "Bytes the journal's segments take on disk.")
+JOURNAL_DAMAGED = _gauge(
+    "bridge_journal_damaged_records", "Records that readers found damaged on disk since the start."
+)
 JOURNAL_APPENDS = _counter("bridge_journal_appends_total", "Records appended to the journal.")
 JOURNAL_COMMITS = _counter("bridge_journal_commits_total", "Group commits: one sync to disk each.")
 JOURNAL_COMMIT_SECONDS = _histogram(

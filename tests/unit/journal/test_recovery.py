@@ -283,7 +283,9 @@ async def test_a_damaged_record_is_reported_and_harms_no_other(folder, capsys):
         assert f"damaged at byte {bad.position & OFFSET}" in found.damage
         assert found.damage in capsys.readouterr().out
         assert journal.find(bad.id) == found
+        assert (1, path.name) == (journal.stats().damaged, journal.stats().damaged_file)
         assert await everything(journal) == [each for each in stored if each != bad]
+        assert journal.stats().damaged == 1, "found again, counted once"
         assert journal.read(stored[4].position) == stored[4]
 
 

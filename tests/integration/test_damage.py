@@ -1,0 +1,41 @@
+"""A disk that changes a stored byte under a running daemon: shown, said by the doctor, and harmless to the rest."""
+
+import pytest
+
+from tests.harness import wait_for, write_function
+
+pytestmark = pytest.mark.integration
+
+CONFIG = """
+[functions.quick]
+code = "{code}"
+handler = "app.handler"
+
+[sources.load]
+type = "webhook"
+path = "/load"
+function = "quick"
+verify = "none"
+"""
+
+
+def test_a_damaged_record_is_shown_and_the_doctor_says_where(daemon, tmp_path):
+    code = write_function(tmp_path / "code", "def handler(event, context):\n    return 1\n")
+    running = daemon(CONFIG.format(code=code))
+    ids = [running.post("/load", {"name": name}, **{"Content-Type": "application/json"}).json()["id"] for name in "ab"]
+    wait_for(lambda: running.admin("GET", f"/admin/v1/events/{ids[1]}").json()["state"] == "succeeded", 10)
+    segment = next((running.state / "p0" / "journal").glob("*.seg"))
+    with segment.open("r+b") as file:
+        at = file.read().index(b'{\\"name\\"')
+        file.seek(at)
+        file.write(b"\xff")
+
+    shown = running.cli("events", "show", ids[0])
+    assert shown.returncode == 0
+    assert f"{segment.name} is damaged at byte" in shown.stdout
+    assert running.cli("events", "show", ids[1]).stdout.count("damaged") == 0
+    doctor = running.cli("doctor")
+    assert f"damaged records: 1, the first in {segment.name}" in doctor.stdout
+    assert doctor.returncode == 1
+    assert running.metrics()["bridge_journal_damaged_records"] == 1
+    assert running.post("/load", b"{}").status == 202
