@@ -32,6 +32,9 @@ LOG_TAIL_MAX_BYTES: Final = 4 * KIB
 ACCOUNT_CONCURRENCY_DEFAULT: Final = 1000
 OPEN_FILES_MAX: Final = 1024
 PROCESSES_MAX: Final = 1024
+"""Processes and threads of a function: Lambda's own limit, which the kernel counts per user id."""
+PROCESS_TREE_MAX: Final = 256
+"""Processes of one worker, which is killed when it has more: ours, for a thousand that spin starve a machine."""
 
 # --- asynchronous invocation (semantics 2.1) ---
 ASYNC_RETRY_ATTEMPTS_DEFAULT: Final = 2

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Final
 
 from bridge.core.ports import Clock
-from bridge.runtime.process import Job, Worker
+from bridge.runtime.job import Job
+from bridge.runtime.process import Worker
 
 TAKE_BACK_S: Final = 0.005
 """An event waits behind a running one for this long at most, while another worker might become free."""

@@ -162,7 +162,6 @@ class Worker:
         time.tzset()
         sys.path[:] = [settings["task_root"], *settings["path"], *sys.path, *settings["packages"]]
         sys.argv = [""]
-        importlib.invalidate_caches()
         sys.path_importer_cache.clear()
         self._rewrite = [(real, shown) for real, shown in settings["rewrite"]]
         self._dumps = encoding.make_encoder(ascii_only=sys.version_info < (3, 12))

@@ -30,14 +30,16 @@ class _Fields:
         return f"{type(self).__name__}([{fields}])"
 
 
-class CognitoIdentity(_Fields):
+class CognitoIdentity:
     """Who called through Cognito: here nobody."""
 
-    __slots__ = ("cognito_identity_id", "cognito_identity_pool_id")
+    # In the class: one is made for every event, and seldom looked at.
+    cognito_identity_id: str | None = None
+    cognito_identity_pool_id: str | None = None
 
-    def __init__(self) -> None:
-        self.cognito_identity_id = None
-        self.cognito_identity_pool_id = None
+    def __repr__(self) -> str:
+        names = ("cognito_identity_id", "cognito_identity_pool_id")
+        return f"CognitoIdentity([{','.join(f'{name}={getattr(self, name)}' for name in names)}])"
 
 
 class Client(_Fields):

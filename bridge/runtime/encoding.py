@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 _SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+_STRINGS: Final = frozenset({str})
 _DEPTH_MAX: Final = 900
 _OPENERS: Final = '[{"tfn-0123456789'
 
@@ -47,7 +48,12 @@ def make_encoder(*, ascii_only: bool) -> Callable[[Any], str]:
 
     def dumps(value: Any) -> str:
         kind = type(value)
-        if kind is dict or kind is list:
+        if kind is dict:
+            # A flat object with plain values, which most answers are, is seen through without a loop in Python.
+            if _STRINGS.issuperset(map(type, value)) and _SCALARS.issuperset(map(type, value.values())):
+                return fast(value)
+            return fast(value) if _is_plain(value) else slow.encode(value)
+        if kind is list:
             return fast(value) if _is_plain(value) else slow.encode(value)
         if kind is str:
             return quote(value)

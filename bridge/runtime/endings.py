@@ -1,9 +1,10 @@
-"""How an invocation ends that its worker could not end itself: the report, the last log lines, the caller's result."""
+"""How an invocation ends: the report, the last log lines, the caller's result."""
 
 from bridge.core.errors import RuntimeUnavailable
 from bridge.core.invocation import ResultKind
 from bridge.runtime import results
-from bridge.runtime.process import Job, Worker
+from bridge.runtime.job import Job
+from bridge.runtime.process import Worker
 from bridge.runtime.results import Report
 
 
@@ -16,14 +17,45 @@ def refuse(job: Job, error: RuntimeUnavailable) -> None:
 def report(worker: Worker, *, since: float, now: float, status: str) -> Report:
     """Return the report of an invocation that began at `since` (monotonic) and could not be timed in the worker."""
     duration_ms = max(0.0, now - since) * 1000
-    return Report(duration_ms, worker.version.memory_mb, (worker.peak_kb + 1023) >> 10, worker.init_ms, status)
+    init_ms = None if worker.in_invocation else worker.init_ms  # there it is part of the duration
+    return Report(duration_ms, worker.version.memory_mb, worker.used_mb, init_ms, status)
+
+
+def may_initialise_again(worker: Worker) -> bool:
+    """Tell whether init, which failed, is to run once more inside the invocation that waits for it (semantics 6.2)."""
+    if worker.is_ready or worker.in_invocation or worker.start_error or not worker.jobs:
+        return False
+    return not worker.jobs[0].future.done()
+
+
+def report_init(worker: Worker, *, now: float, status: str, error_type: str) -> None:
+    """Write the line of an init that did not end well."""
+    line = results.init_report(
+        max(0.0, now - worker.began_at) * 1000,
+        in_invocation=worker.in_invocation,
+        status=status,
+        error_type="" if status == "timeout" else error_type,
+    )
+    worker.log_init_report(line)
 
 
 def settle(worker: Worker, job: Job, of: Report, kind: ResultKind, payload: bytes, extra: bytes = b"") -> None:
     """Write the job's last log lines and give the caller its result."""
     tail = worker.finish_log(job.invocation.request_id, of, extra)
     if not job.future.done():
-        job.future.set_result(results.result(worker.version, of, kind, payload, tail, worker.stream))
+        job.future.set_result(
+            results.result(
+                worker.version.version,
+                of.duration_ms,
+                billed_ms=of.billed_ms,
+                used_mb=of.used_mb,
+                init_ms=of.init_ms,
+                kind=kind,
+                payload=payload,
+                log_tail=tail,
+                log_stream=worker.stream,
+            )
+        )
 
 
 def fail(worker: Worker, job: Job, *, now: float, time_text: bytes, is_ours: bool) -> None:
@@ -41,7 +73,47 @@ def fail(worker: Worker, job: Job, *, now: float, time_text: bytes, is_ours: boo
         return
     failure = worker.failure or results.exited(worker.ended_status or 0)
     request_id = job.invocation.request_id
-    of = report(worker, since=job.started_at, now=now, status=failure.status)
+    if not worker.is_ready:
+        report_init(worker, now=now, status=failure.status, error_type=failure.error_type)
+    of = report(worker, since=job.started_at, now=now, status=failure.report_status)
     extra = failure.log_line(request_id, time_text=time_text)
     kind = ResultKind.UNKNOWN if is_ours else ResultKind.FUNCTION_ERROR
     settle(worker, job, of, kind, failure.payload(request_id), extra)
+
+
+def fail_init(worker: Worker, job: Job, payload: bytes, *, now: float) -> None:
+    """End a job whose worker could not import the handler: `payload` is the error JSON, `now` monotonic."""
+    error_type, _ = results.error_fields(payload)
+    report_init(worker, now=now, status="error", error_type=error_type)
+    worker.is_ready = True
+    of = report(worker, since=worker.began_at, now=now, status=results.error_status(error_type))
+    settle(worker, job, of, ResultKind.FUNCTION_ERROR, payload)
+
+
+def answer(worker: Worker, job: Job, *, ok: bool, payload: bytes, duration_ms: float) -> None:
+    """End a job that its worker has answered: with the handler's result, or with its error."""
+    init_ms = worker.init_ms
+    if init_ms is not None and worker.in_invocation:
+        duration_ms += init_ms
+        init_ms = None
+    billed_ms = results.billed(duration_ms)
+    request_id = job.invocation.request_id
+    tail = worker.finish_quiet(request_id, duration_ms, billed_ms)
+    if tail is None:
+        of = Report(duration_ms, worker.version.memory_mb, worker.used_mb, init_ms)
+        tail = worker.finish_log(request_id, of)
+        worker.init_ms = None
+    if not job.future.done():
+        job.future.set_result(
+            results.result(
+                worker.version.version,
+                duration_ms,
+                billed_ms=billed_ms,
+                used_mb=worker.used_mb,
+                init_ms=init_ms,
+                kind=ResultKind.OK if ok else ResultKind.FUNCTION_ERROR,
+                payload=payload,
+                log_tail=tail,
+                log_stream=worker.stream,
+            )
+        )

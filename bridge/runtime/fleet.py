@@ -8,7 +8,8 @@ from typing import Final
 from bridge.core import limits
 from bridge.core.function import FunctionVersion
 from bridge.runtime import environment
-from bridge.runtime.process import Job, Worker
+from bridge.runtime.job import Job
+from bridge.runtime.process import Worker
 from bridge.util import telemetry
 
 AHEAD_DEPTH_MAX: Final = 64
@@ -81,6 +82,11 @@ class Fleet:
     def fills(self, cores: int) -> bool:
         """True when its invocations are short and keep all cores busy: another worker would only add switches."""
         return self.may_send_ahead and len(self.workers) - len(self.idle) >= cores
+
+    def free_now(self, *, cores: int, may_start: bool) -> int:
+        """How many invocations its workers could take now, beyond those that wait; negative when too many do."""
+        free = len(self.idle) - len(self.waiting)
+        return free if may_start and not self.fills(cores) else free + self.room_ahead()
 
     def room_ahead(self) -> int:
         """How many further frames its busy workers may be sent."""

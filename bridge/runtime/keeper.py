@@ -54,12 +54,24 @@ def run(
             channel.close()
             _be_worker(theirs, control=control, serve=serve)
         theirs.close()
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(worker, signal.SIGKILL))
-        _keep(worker, channel, ours, control=control)
+        signal.signal(signal.SIGTERM, _stop_waiting)
+        with contextlib.suppress(_EndNow):
+            _keep(worker, channel, ours, control=control)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if not process_namespace:
             kill_children()
     finally:
         os._exit(0)  # a forked child must never return into the zygote's loop
+
+
+class _EndNow(BaseException):
+    pass
+
+
+def _stop_waiting(*_: object) -> NoReturn:
+    # Not only the worker: it may wait for a processor among all that it has forked, and they fork on meanwhile.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise _EndNow
 
 
 def _keep(worker: int, channel: socket.socket, door: socket.socket, *, control: socket.socket) -> None:
@@ -98,9 +110,9 @@ def _tell(control: socket.socket, report: Mapping[str, Any]) -> None:
 
 
 def kill_children() -> None:
-    """Kill all descendants of this process, round by round: the orphans of each round become its children."""
+    """Kill all descendants of this process, round by round: what was forked meanwhile goes in the next one."""
     for _ in range(KILL_ROUNDS_MAX):
-        for child in children():
+        for child in descendants():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
         try:
@@ -109,6 +121,20 @@ def kill_children() -> None:
         except ChildProcessError:
             return
         time.sleep(0.001)
+
+
+def descendants() -> list[int]:
+    """Return the process ids below this process, parents first: a parent that is dead forks no more."""
+    found = children()
+    for pid in found:  # grows as it goes
+        try:
+            threads = os.listdir(f"/proc/{pid}/task")
+        except OSError:
+            continue
+        for thread in threads:
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += [int(child) for child in file.read().split()]
+    return found
 
 
 def children() -> list[int]:

@@ -89,14 +89,26 @@ class LogStream:
 
     def take(self, time_text: TimeText) -> bytes:
         """Return what is buffered as lines of the file, each after its time, and forget it."""
-        parts = []
+        parts: list[bytes] = []
+        together: list[bytes] = []  # what was written in one millisecond has one prefix
+        prefix = b""
         for at, data in self.pending:
-            prefix = time_text(at)
-            body = data[:-1] if data.endswith(b"\n") else data
-            parts += [prefix, body.replace(b"\n", b"\n" + prefix), b"\n"]
+            text = time_text(at)
+            if text is not prefix and together:
+                parts += _prefixed(together, prefix)
+                together.clear()
+            prefix = text
+            together.append(data if data.endswith(b"\n") else data + b"\n")
+        if together:
+            parts += _prefixed(together, prefix)
         self.pending.clear()
         self.size = 0
         return b"".join(parts)
+
+
+def _prefixed(pieces: list[bytes], prefix: bytes) -> tuple[bytes, bytes, bytes]:
+    lines = b"".join(pieces)
+    return prefix, lines[:-1].replace(b"\n", b"\n" + prefix), b"\n"
 
 
 class FunctionLogs:

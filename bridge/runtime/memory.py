@@ -1,6 +1,7 @@
-"""How much memory a worker's process tree holds, as the kernel counts it."""
+"""How many processes a worker's tree has, and how much memory they hold, as the kernel counts it."""
 
 import os
+from collections.abc import Sequence
 from typing import Final
 
 from bridge.runtime.spawner import descendants
@@ -8,17 +9,25 @@ from bridge.runtime.spawner import descendants
 _PAGE_KB: Final = os.sysconf("SC_PAGE_SIZE") // 1024
 
 
-def resident_kb(keeper: int, *, limit_kb: int) -> int:
-    """Return the resident memory in KiB of everything below `keeper`.
+def measure(keeper: int, *, processes_max: int) -> tuple[Sequence[int], int]:
+    """Return the processes below `keeper` and the sum of their resident memory in KiB; waits for none of them.
 
-    Resident sizes count pages that forked processes share once for each of them; so only when their sum is
-    over `limit_kb` is the exact, slower figure (proportional set size) taken.
+    Past `processes_max` nobody counts on: the memory is 0 then. Pages that forked processes share are counted
+    once for each of them: only `exact_kb` knows better.
     """
-    tree = descendants(keeper)
-    total = sum(_resident(pid) for pid in tree)
-    if total > limit_kb and len(tree) > 1:
-        return sum(_proportional(pid) for pid in tree)
-    return total
+    tree = descendants(keeper, most=processes_max)
+    if len(tree) > processes_max:
+        return tree, 0
+    return tree, sum(_resident(pid) for pid in tree)
+
+
+def exact_kb(tree: Sequence[int]) -> int:
+    """Return the memory in KiB that processes hold together, shared pages counted once; not for the loop's thread.
+
+    The kernel locks each one's address space for it. One that is forking keeps that lock while it waits for a
+    processor: for seconds, where hundreds spin at a lower priority than ours.
+    """
+    return sum(_proportional(pid) for pid in tree)
 
 
 def _resident(pid: int) -> int:

@@ -11,7 +11,7 @@ import structlog
 
 from bridge.core.errors import RuntimeUnavailable
 from bridge.core.function import FunctionVersion
-from bridge.core.invocation import Invocation, InvocationResult, ResultKind
+from bridge.core.invocation import Invocation, InvocationResult
 from bridge.core.ports import Clock
 from bridge.runtime import endings, results, syscalls
 from bridge.runtime.ahead import Ahead
@@ -25,9 +25,9 @@ from bridge.runtime.fleet import (
     must_yield,
     workers_default,
 )
+from bridge.runtime.job import Job
 from bridge.runtime.logs import FunctionLogs, TimeText
-from bridge.runtime.process import Job, Worker
-from bridge.runtime.results import Report
+from bridge.runtime.process import Worker
 from bridge.runtime.starter import Confinement, Starter
 from bridge.runtime.watch import Watch
 from bridge.util import telemetry
@@ -87,7 +87,9 @@ class WorkerPool:
         self._count = 0
         """Workers that live or start; those being ended do not count."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._watch = Watch(clock=clock, busy=self._busy, fail=self._kill, reinitialise=self._initialise_again)
+        self._watch = Watch(
+            clock=clock, busy=self._busy, living=self._workers, fail=self._fail, reinitialise=self._initialise_again
+        )
         self._reaper: asyncio.TimerHandle | None = None
         self._ahead = Ahead(clock=clock, give_back=self._wait_again)
         self._callbacks: list[Callable[[], None]] = []
@@ -161,9 +163,7 @@ class WorkerPool:
         room = max(0, self._workers_max - self._count)
         own = 0
         if fleet is not None:
-            own = len(fleet.idle) - len(fleet.waiting)
-            if room == 0 or fleet.fills(self._cores):
-                own += fleet.room_ahead()
+            own = fleet.free_now(cores=self._cores, may_start=room > 0)
             # Workers start a few at a time: a burst of short invocations is over before the sixtieth stands.
             room = min(room, max(0, self._cores * STARTING_PER_CORE - fleet.starting))
         others = sum(len(other.idle) for other in self._fleets.values() if other is not fleet)
@@ -328,6 +328,12 @@ class WorkerPool:
             self._starter.kill(worker)
             self._loop.call_later(GONE_MAX_S, self._finish, worker)
 
+    def _fail(self, worker: Worker, failure: results.Failure) -> None:
+        """End a worker that broke a limit, at work or idle."""
+        if not worker.jobs:
+            self._uncount(worker)
+        self._kill(worker, failure)
+
     def _end(self, worker: Worker) -> None:
         """End a worker that has nothing to do; its place is free at once."""
         self._uncount(worker)
@@ -381,14 +387,13 @@ class WorkerPool:
         fleet = worker.fleet
         unstarted = worker.take_back(is_dead=True) if worker.is_ready else []
         worker.drain_log()
+        is_ours = self._is_closing or worker.is_orphan
+        if not is_ours and endings.may_initialise_again(worker):
+            failure = worker.failure or results.exited(worker.ended_status or 0)
+            self._initialise_again(worker, failure.status, failure.error_type)
+        now, time_text = self._clock.monotonic(), self._time_text(self._clock.time())
         while worker.jobs:
-            endings.fail(
-                worker,
-                worker.jobs.popleft(),
-                now=self._clock.monotonic(),
-                time_text=self._time_text(self._clock.time()),
-                is_ours=self._is_closing or worker.is_orphan,
-            )
+            endings.fail(worker, worker.jobs.popleft(), now=now, time_text=time_text, is_ours=is_ours)
         self._uncount(worker)
         worker.close()
         if worker.is_gone or not worker.pid:
@@ -423,12 +428,12 @@ class WorkerPool:
             else:
                 self._finish(worker)
 
-    def _initialise_again(self, worker: Worker) -> None:
-        """Init took too long: it runs again inside the invocation, under the function's timeout."""
+    def _initialise_again(self, worker: Worker, status: str, error_type: str = "") -> None:
+        """Init failed or took too long: it runs again inside the invocation, under the function's timeout."""
         fleet = worker.fleet
         jobs = list(worker.jobs)
         worker.jobs.clear()
-        worker.log_text(results.INIT_TIMEOUT_LINE)
+        endings.report_init(worker, now=self._clock.monotonic(), status=status, error_type=error_type)
         self._end(worker)
         for job in jobs:
             if not job.future.done():
@@ -450,20 +455,14 @@ class WorkerPool:
     def worker_ready(self, worker: Worker) -> None:
         """Init has ended: the first invocation starts."""
         if worker.jobs:
-            worker.begin_next(self._clock.monotonic())
+            worker.begin_first(self._clock.monotonic())
         else:  # its caller went away meanwhile
             self._free(worker)
 
     def worker_answered(self, worker: Worker, job: Job, ok: bool, payload: bytes, duration_ms: float) -> None:  # noqa: FBT001
         """The handler returned or raised."""
         fleet = worker.fleet
-        version = worker.version
-        kind = ResultKind.OK if ok else ResultKind.FUNCTION_ERROR
-        report = Report(duration_ms, version.memory_mb, (worker.peak_kb + 1023) >> 10, worker.init_ms)
-        worker.init_ms = None
-        tail = worker.finish_log(job.invocation.request_id, report)
-        if not job.future.done():
-            job.future.set_result(results.result(version, report, kind, payload, tail, worker.stream))
+        endings.answer(worker, job, ok=ok, payload=payload, duration_ms=duration_ms)
         fleet.mean_s += (duration_ms / 1000 - fleet.mean_s) * MEAN_WEIGHT
         if worker.jobs:
             worker.begin_next(self._clock.monotonic())
@@ -484,13 +483,12 @@ class WorkerPool:
                 callback()
 
     def worker_failed_init(self, worker: Worker, payload: bytes) -> None:
-        """The handler cannot be imported: the first call gets the error, the worker ends."""
+        """The handler cannot be imported: once more inside the invocation, then its caller gets the error."""
         worker.drain_log()
-        if worker.jobs:
-            worker.is_ready = True
-            job = worker.jobs.popleft()
-            report = endings.report(worker, since=worker.began_at, now=self._clock.monotonic(), status="error")
-            endings.settle(worker, job, report, ResultKind.FUNCTION_ERROR, payload)
+        if not self._is_closing and endings.may_initialise_again(worker):
+            self._initialise_again(worker, "error", results.error_fields(payload)[0])
+        elif worker.jobs:
+            endings.fail_init(worker, worker.jobs.popleft(), payload, now=self._clock.monotonic())
         self._end(worker)
         self._moved()
 

@@ -12,9 +12,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from bridge.core import limits
-from bridge.core.function import FunctionVersion
-from bridge.core.invocation import Invocation, InvocationResult
 from bridge.runtime import frames, results
+from bridge.runtime.job import Job
 from bridge.runtime.logs import FunctionLogs
 
 if TYPE_CHECKING:
@@ -40,36 +39,6 @@ _ANSWERS: Final = (frames.OK, frames.ERROR)
 _NOTHING: Final = bytes(4)
 _FIONREAD: Final = termios.FIONREAD
 _ioctl = fcntl.ioctl
-
-
-class Job:
-    """One invocation on its way through the pool."""
-
-    __slots__ = (
-        "arrived_at",
-        "attempted",
-        "future",
-        "invocation",
-        "sequence",
-        "started_at",
-        "timeout_s",
-        "version",
-        "worker",
-    )
-
-    def __init__(
-        self, version: FunctionVersion, invocation: Invocation, future: "asyncio.Future[InvocationResult]", now: float
-    ) -> None:
-        self.version = version
-        self.invocation = invocation
-        self.future = future
-        self.arrived_at = now
-        self.started_at = 0.0
-        self.sequence = 0
-        self.worker: Worker | None = None
-        self.attempted = False
-        limit = invocation.deadline_s
-        self.timeout_s: float = version.timeout_s if limit is None else min(limit, version.timeout_s)
 
 
 class Owner(Protocol):
@@ -114,6 +83,7 @@ class Worker(asyncio.BufferedProtocol):
         "_needed",
         "_owner",
         "_partial",
+        "_quiet",
         "_rest",
         "_segment",
         "_sequence",
@@ -135,6 +105,7 @@ class Worker(asyncio.BufferedProtocol):
         "is_ready",
         "jobs",
         "last_used_at",
+        "look_again_at",
         "outbox",
         "peak_kb",
         "pid",
@@ -174,6 +145,8 @@ class Worker(asyncio.BufferedProtocol):
         self.in_invocation = False
         """Init runs again inside the first invocation, under the function's timeout."""
         self.retiring = False
+        self.look_again_at = 0.0
+        """Monotonic: before it, the size of its tree is not taken."""
         self.skipping = 0
         """Frames that were taken back and that the worker has not yet thrown away."""
         self.failure: results.Failure | None = None
@@ -195,6 +168,12 @@ class Worker(asyncio.BufferedProtocol):
         self._capturing = 0
         self._segment = 0
         self._stash: dict[int, bytearray] = {}
+        self._quiet = results.quiet_lines(self.version.version, self.version.memory_mb)
+
+    @property
+    def used_mb(self) -> int:
+        """The most memory that it has used, in MiB."""
+        return (self.peak_kb + 1023) >> 10
 
     def hold(self, sock: socket.socket, *, log_fd: int, tokens: int) -> None:
         """Take over our ends of socket, log pipe and token counter; `close` lets go of them."""
@@ -231,6 +210,8 @@ class Worker(asyncio.BufferedProtocol):
         if self.is_ready:
             self._segment = job.sequence
             flags = 0
+        elif self.in_invocation:
+            return  # `begin_first` sends it, with the time that init leaves
         self.write(frames.encode_invoke(job.invocation, job.sequence, int(job.timeout_s * 1000), flags))
 
     def send_ahead(self, job: Job) -> None:
@@ -311,7 +292,8 @@ class Worker(asyncio.BufferedProtocol):
             if end > nbytes:
                 self._needed = 4 + length
                 break
-            self.peak_kb = max(self.peak_kb, peak_kb)
+            if peak_kb > self.peak_kb:  # noqa: PLR1730 - a call of max() is ten times as slow
+                self.peak_kb = peak_kb
             payload = bytes(data[start + _HEAD_BYTES : end])
             start = end
             if kind in _ANSWERS:
@@ -398,6 +380,15 @@ class Worker(asyncio.BufferedProtocol):
             self._write(bytes(stash))
         return job
 
+    def begin_first(self, now: float) -> None:
+        """Init has ended: the job that waited for it starts, or goes on if init ran inside its invocation."""
+        job = self.begin_next(now)
+        if self.in_invocation:
+            job.started_at = self.began_at
+            self._segment = job.sequence
+            left_ms = int((self.began_at + job.timeout_s - now) * 1000)
+            self.write(frames.encode_invoke(job.invocation, job.sequence, max(1, left_ms), 0))
+
     def _write(self, data: bytes) -> None:
         if not data:
             return
@@ -429,13 +420,18 @@ class Worker(asyncio.BufferedProtocol):
             self._body += line
             self._log.write(line, self._clock.time())
 
+    def finish_quiet(self, request_id: str, duration_ms: float, billed_ms: int) -> bytes | None:
+        """Write and return the whole log of a job that wrote nothing; None when it did, or has more to report."""
+        if self._body or self._partial or self._dropped or self.init_ms is not None:
+            return None
+        name = request_id.encode()
+        tail = self._quiet % (name, name, name, duration_ms, billed_ms, (self.peak_kb + 1023) >> 10)
+        self._log.write(tail, self._clock.time())
+        self._capturing = 0
+        return tail
+
     def finish_log(self, request_id: str, report: results.Report, extra: bytes = b"") -> bytes:
         """Write the rest of a job's log with `extra` and its END and REPORT lines; return the log's tail."""
-        if not (self._body or self._partial or extra or self._dropped):
-            tail = report.lines(request_id, self.version.version)
-            self._log.write(tail, self._clock.time())
-            self._capturing = 0
-            return tail
         if not self.started_logged:
             self.log_start(request_id)
         rest, self._partial = self._partial, b""
@@ -451,15 +447,19 @@ class Worker(asyncio.BufferedProtocol):
         self._capturing = self._dropped = 0
         return tail
 
-    def log_text(self, text: bytes) -> None:
-        """Write platform lines that belong to no invocation."""
-        self._log.write(text, self._clock.time())
+    def log_init_report(self, line: bytes) -> None:
+        """Write the platform's line about an init that did not end well, after what init wrote."""
+        if self._partial:
+            line = self._partial + b"\n" + line
+            self._partial = b""
+        self._body += line
+        self._log.write(line, self._clock.time())
 
     def _end_init_log(self) -> None:
         """What was written during init does not count against the first invocation."""
         self.drain_log()
         if self._partial:
-            self.log_text(self._partial + b"\n")
+            self._log.write(self._partial + b"\n", self._clock.time())
             self._partial = b""
         self._body.clear()
         self._capturing = self._dropped = 0

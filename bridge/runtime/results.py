@@ -6,7 +6,7 @@ from typing import Final
 
 import orjson
 
-from bridge.core.function import FunctionVersion
+from bridge.core import limits
 from bridge.core.invocation import InvocationResult, ResultKind
 
 ERROR_MESSAGE_MAX_CHARS: Final = 1024
@@ -22,6 +22,11 @@ class Failure:
     status: str
     """Word of the REPORT line: `timeout` or `error`."""
 
+    @property
+    def report_status(self) -> str:
+        """What the REPORT line says after `Status: `."""
+        return self.status if self.status == "timeout" else error_status(self.error_type)
+
     def payload(self, request_id: str) -> bytes:
         """Return the error JSON."""
         return orjson.dumps(
@@ -36,6 +41,11 @@ class Failure:
         if self.status == "timeout":
             return time_text + f"{request_id} {self.text}\n\n".encode()
         return f"RequestId: {request_id} Error: {self.text}\n{self.error_type}\n".encode()
+
+
+def error_status(error_type: str) -> str:
+    """Return what a REPORT line says after `Status: ` when the environment ended with an error."""
+    return f"error\tError Type: {error_type}" if error_type else "error"
 
 
 def timed_out(timeout_s: float) -> Failure:
@@ -60,7 +70,25 @@ def exited(status: int) -> Failure:
 
 
 KILLED: Final = exited(signal.SIGKILL)
-INIT_TIMEOUT_LINE: Final = b"INIT_REPORT Init Duration: 10000.00 ms\tPhase: init\tStatus: timeout\n"
+TOO_MANY_PROCESSES: Final = Failure(
+    error_type=KILLED.error_type,
+    text=f"{KILLED.text} (more than {limits.PROCESS_TREE_MAX} processes)",
+    status=KILLED.status,
+)
+
+
+def init_report(init_ms: float, *, in_invocation: bool, status: str, error_type: str = "") -> bytes:
+    """Return the line of an init that did not end well, as AWS writes it.
+
+    Args:
+        init_ms: how long it ran.
+        in_invocation: it ran inside an invocation, because the one before it had failed.
+        status: `timeout` or `error`.
+        error_type: e.g. Runtime.ImportModuleError; empty for a timeout.
+    """
+    phase = "invoke" if in_invocation else "init"
+    error = f"\tError Type: {error_type}" if error_type else ""
+    return f"INIT_REPORT Init Duration: {init_ms:.2f} ms\tPhase: {phase}\tStatus: {status}{error}\n".encode()
 
 
 def error_fields(payload: bytes) -> tuple[str, str]:
@@ -79,6 +107,11 @@ def start_line(request_id: str, version: str) -> bytes:
     return f"START RequestId: {request_id} Version: {version}\n".encode()
 
 
+def billed(duration_ms: float) -> int:
+    """Return the billed duration: rounded up to whole milliseconds, one at least."""
+    return -int(-duration_ms // 1) or 1
+
+
 class Report:
     """What the REPORT line of an invocation says."""
 
@@ -88,23 +121,21 @@ class Report:
         self, duration_ms: float, memory_mb: int, used_mb: int, init_ms: float | None, status: str = ""
     ) -> None:
         self.duration_ms = duration_ms
-        self.billed_ms = -int(-duration_ms // 1) or 1  # rounded up to whole milliseconds, one at least
+        self.billed_ms = billed(duration_ms)
         self.memory_mb = memory_mb
         self.used_mb = used_mb
         self.init_ms = init_ms
         """Only on a cold start."""
         self.status = status
-        """`timeout` or `error`; empty otherwise."""
+        """`timeout`, `error` or `error<tab>Error Type: …`; empty otherwise."""
 
-    def lines(self, request_id: str, start: str = "") -> bytes:
-        """Return the END and REPORT lines; with `start` (a version) the START line before them."""
+    def lines(self, request_id: str) -> bytes:
+        """Return the END and REPORT lines."""
         name = request_id.encode()
         rest = "" if self.init_ms is None else f"Init Duration: {self.init_ms:.2f} ms\t"
         if self.status:
             rest += f"Status: {self.status}\t"
         figures = (self.duration_ms, self.billed_ms, self.memory_mb, self.used_mb, rest.encode())
-        if start:
-            return _ALL % (name, start.encode(), name, name, *figures)
         return _END % (name, name, *figures)
 
 
@@ -112,7 +143,14 @@ _END: Final = (
     b"END RequestId: %b\nREPORT RequestId: %b\tDuration: %.2f ms\tBilled Duration: %d ms\t"
     b"Memory Size: %d MB\tMax Memory Used: %d MB\t%b\n"
 )
-_ALL: Final = b"START RequestId: %b Version: %b\n" + _END
+
+
+def quiet_lines(version: str, memory_mb: int) -> bytes:
+    """Return a template of START, END and REPORT: request id three times, duration, billed, used memory."""
+    figures = f"\tDuration: %.2f ms\tBilled Duration: %d ms\tMemory Size: {memory_mb} MB\tMax Memory Used: %d MB\t\n"
+    start = f"START RequestId: %b Version: {version}\n"
+    return f"{start}END RequestId: %b\nREPORT RequestId: %b{figures}".encode()
+
 
 # Through the slots: the __init__ of a frozen dataclass looks up object.__setattr__ for each field, which is a
 # third of all that the daemon does for a warm invocation (3.5 us instead of 1.0).
@@ -126,18 +164,27 @@ assert len(_set) == 11, "InvocationResult has other fields than result() sets"
 
 
 def result(
-    version: FunctionVersion, report: Report, kind: ResultKind, payload: bytes, log_tail: bytes, log_stream: str
+    version: str,
+    duration_ms: float,
+    *,
+    billed_ms: int,
+    used_mb: int,
+    init_ms: float | None,
+    kind: ResultKind,
+    payload: bytes,
+    log_tail: bytes,
+    log_stream: str,
 ) -> InvocationResult:
-    """Return the value that the caller gets."""
+    """Return the value that the caller gets; the fields are those of `InvocationResult`."""
     error_type, message = ("", "") if kind is ResultKind.OK else error_fields(payload)
     made = _new(InvocationResult)
     _set_kind(made, kind)
     _set_payload(made, payload)
-    _set_version(made, version.version)
-    _set_duration(made, report.duration_ms)
-    _set_billed(made, report.billed_ms)
-    _set_used(made, report.used_mb)
-    _set_init(made, report.init_ms)
+    _set_version(made, version)
+    _set_duration(made, duration_ms)
+    _set_billed(made, billed_ms)
+    _set_used(made, used_mb)
+    _set_init(made, init_ms)
     _set_type(made, error_type)
     _set_message(made, message)
     _set_tail(made, log_tail)

@@ -13,9 +13,12 @@ ADDRESS_SPACE_EXTRA_MB: Final = 1024
 """RLIMIT_AS is only a far belt: resident memory is what counts, and libraries reserve far more than they use."""
 OPEN_FILES_MAX: Final = 1024
 PROCESSES_MAX: Final = 1024
+"""Threads included; `limits.PROCESS_TREE_MAX` is the bound for processes."""
 SOCKET_DESCRIPTOR: Final = 1000
 """Where the worker keeps its socket to the daemon: high, so that user code does not trip over it."""
 TOKENS_DESCRIPTOR: Final = 1001
+NICE: Final = 10
+"""By how much workers are nicer than the daemon: with both cores full it still gets its share at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,18 @@ def set_limits(*, memory_mb: int, file_mb: int | None) -> None:
         _limit(resource.RLIMIT_FSIZE, file_mb << 20)
 
 
+def yield_to_daemon() -> str:
+    """Take a lower priority than the daemon and the keeper, for this process and all that it will start."""
+    nice = os.nice(NICE)
+    # Where the kernel shares the processors out by session first, nice only counts within a session (sched(7)).
+    try:
+        with open("/proc/self/autogroup", "w", encoding="ascii") as file:
+            file.write(str(NICE))
+    except OSError:
+        return f"nice {nice}"
+    return f"nice {nice}, its session too"
+
+
 def _limit(kind: int, value: int) -> None:
     hard = resource.getrlimit(kind)[1]
     if hard != resource.RLIM_INFINITY:
@@ -82,6 +97,7 @@ def confine(*, user: int | None, memory_mb: int, file_mb: int | None, filtered: 
 
     os.umask(0o077)
     facts = [
+        attempt("lower priority", yield_to_daemon),
         attempt("limits", lambda: set_limits(memory_mb=memory_mb, file_mb=file_mb)),
         attempt("own user", change_user),
         attempt("no new privileges", drop),

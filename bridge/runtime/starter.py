@@ -6,7 +6,6 @@ import os
 import shutil
 import socket
 import uuid
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import structlog
 
 from bridge.core.errors import RuntimeUnavailable
 from bridge.core.ports import Clock
-from bridge.runtime import environment, frames, mounts
+from bridge.runtime import environment, frames, mounts, users
 from bridge.runtime.fleet import Fleet
 from bridge.runtime.logs import FunctionLogs, stream_name
 from bridge.runtime.process import Owner, Worker
@@ -29,13 +28,6 @@ UNMOUNTED: Final = "unmounted"
 """Everything but namespaces: what `auto` falls back to."""
 PROBE_MAX_S: Final = 5.0
 PROBE_ID: Final = 0
-USER_FIRST: Final = 30_000
-USER_COUNT: Final = 20_000
-
-
-def user_of(name: str) -> int:
-    """Return the stable user id under which a function's workers run when the daemon is root."""
-    return USER_FIRST + zlib.crc32(name.encode()) % USER_COUNT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +73,9 @@ class Starter:
         self._processes = ProcessFile(confinement.run_folder / "processes")
         self._zygote = Zygote(on_report=self._report, on_end=on_end)
         self._lock = asyncio.Lock()
+        self._users = users.Users(confinement.run_folder / "users")
         self._mounts = False
+        self._own_users = False
         self._ids = PROBE_ID
         self._slots = 0
         self._probe_answer: asyncio.Future[list[Fact]] | None = None
@@ -96,6 +90,10 @@ class Starter:
         if {"mount namespace", "process namespace"} <= in_force:
             return "namespaces"
         return next((level for level in ("landlock", "seccomp") if level in in_force), "basic")
+
+    def user_of(self, name: str) -> int:
+        """Return the user id of a function's workers, where they have one of their own."""
+        return self._users.of(name)
 
     async def open(self) -> None:
         """End leftovers of a former daemon, start the zygote, find out what confines workers.
@@ -135,6 +133,7 @@ class Starter:
         )
         self._processes.add(self._zygote.pid, living=self._pids)
         self._mounts = hello["mounts"]
+        self._own_users = hello["own_users"]
         self._scratch = Path(hello["scratch"])
         self.facts = [Fact(mechanism=m, in_force=f, detail=d) for m, f, d in hello["facts"]]
 
@@ -149,7 +148,7 @@ class Starter:
             PROBE_ID,
             code=str(Path(__file__).parent),
             slot=self._slot("probe"),
-            user=USER_FIRST,
+            user=users.FIRST,
             memory_mb=128,
             scratch_mb=1,
         )
@@ -211,7 +210,9 @@ class Starter:
         return Worker(owner, worker_id=self._ids, fleet=fleet, stream=stream, slot=slot)
 
     @staticmethod
-    def _request(worker_id: int, *, code: str, slot: str, user: int, memory_mb: int, scratch_mb: int) -> dict[str, Any]:
+    def _request(
+        worker_id: int, *, code: str, slot: str, user: int | None, memory_mb: int, scratch_mb: int
+    ) -> dict[str, Any]:
         return {
             "op": "start",
             "id": worker_id,
@@ -244,7 +245,7 @@ class Starter:
             worker.id,
             code=fleet.code,
             slot=worker.slot,
-            user=user_of(version.name),
+            user=self._users.of(version.name) if self._own_users else None,
             memory_mb=version.memory_mb,
             scratch_mb=version.ephemeral_storage_mb,
         )

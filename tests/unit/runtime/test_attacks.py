@@ -9,7 +9,6 @@ import psutil
 import pytest
 
 from bridge.core.invocation import ResultKind
-from bridge.runtime.starter import user_of
 from tests.harness import wait_until
 from tests.unit.runtime.conftest import SPARE
 
@@ -139,7 +138,7 @@ async def test_every_worker_is_confined_as_the_facts_say(runner):
     assert int(fields["CapEff"], 16) == 0
     assert (fields["Seccomp"] == "2") == facts(runner)["seccomp"]
     if facts(runner)["own user"]:
-        assert fields["Uid"].split() == [str(user_of("sample"))] * 4
+        assert fields["Uid"].split() == [str(runner.pool._starter.user_of("sample"))] * 4
         assert fields["Groups"].strip() == ""
     assert fields["CoreDumping"] == "0"
 

@@ -339,7 +339,7 @@ async def test_workers_end_with_a_killed_daemon(tmp_path, sandbox):
     def survivors():
         return [p.pid for p in psutil.process_iter(["cmdline"]) if marker in " ".join(p.info["cmdline"] or [])]
 
-    assert len(survivors()) >= 2
+    await wait_until(lambda: len(survivors()) >= 2, 5, "it has forked twice")
     daemon.kill()
     daemon.wait()
     daemon.stdout.close()

@@ -40,6 +40,30 @@ def fork_bomb(event, context):
             time.sleep(1)  # at its limit: a thousand processes that spin would starve the machine that tests
 
 
+def spinning_bomb(event, context):
+    """Doubles without a pause, up to `event` processes in all if it is a number, and spins."""
+    generations = event.bit_length() - 1 if event else 1 << 30
+    for _ in range(generations):
+        try:
+            os.fork()
+        except OSError:
+            break
+    while True:
+        pass
+
+
+def multiply(event, context):
+    """Starts `event` processes that sleep; and in the background, if the event is negative."""
+    if event < 0 and os.fork():
+        return os.getpid()
+    if event < 0:
+        time.sleep(0.3)
+    for _ in range(abs(event)):
+        if os.fork() == 0:
+            break
+    time.sleep(60)
+
+
 def eat_memory(event, context):
     held = []
     while True:

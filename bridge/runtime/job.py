@@ -1,0 +1,40 @@
+"""One invocation on its way through the pool: who waits for it, where it runs, since when."""
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from bridge.core.function import FunctionVersion
+from bridge.core.invocation import Invocation, InvocationResult
+
+if TYPE_CHECKING:
+    from bridge.runtime.process import Worker
+
+
+class Job:
+    """One invocation on its way through the pool."""
+
+    __slots__ = (
+        "arrived_at",
+        "attempted",
+        "future",
+        "invocation",
+        "sequence",
+        "started_at",
+        "timeout_s",
+        "version",
+        "worker",
+    )
+
+    def __init__(
+        self, version: FunctionVersion, invocation: Invocation, future: "asyncio.Future[InvocationResult]", now: float
+    ) -> None:
+        self.version = version
+        self.invocation = invocation
+        self.future = future
+        self.arrived_at = now
+        self.started_at = 0.0
+        self.sequence = 0
+        self.worker: Worker | None = None
+        self.attempted = False
+        limit = invocation.deadline_s
+        self.timeout_s: float = version.timeout_s if limit is None else min(limit, version.timeout_s)
