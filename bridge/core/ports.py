@@ -101,6 +101,19 @@ class Journal(Protocol):
         """
         ...
 
+    def source_positions(self, source: str, *, after: int, limit: int) -> Sequence[tuple[int, int]]:
+        """Return the same of a source's Event records, whatever function they are for. Blocks for milliseconds."""
+        ...
+
+    def source_records(self, source: str, *, after: int, limit: int, bytes_max: int) -> tuple[Sequence[Record], int]:
+        """Return a source's next Event records above `after`, in order, and the position up to which it was looked.
+
+        About `bytes_max` payload bytes at most (one record may be larger). There may be none although more follow:
+        go on behind the returned position, until that is one before `end`. What retention moved to a hold file is
+        still found; a damaged record is left out (logged as an error). Blocking: call it off the loop.
+        """
+        ...
+
     def deliveries(self, *, since: float) -> Iterable[tuple[str, str, str, float]]:
         """Yield (source, delivery id, request id, received_at) of records with a delivery id, oldest first.
 

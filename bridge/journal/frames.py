@@ -27,6 +27,8 @@ ROW: Final = struct.Struct("<IIQIIII16s")
 ROW_BYTES: Final = ROW.size
 ROW_FUNCTION_AT: Final = 16
 """Byte of the function hash in a row."""
+ROW_SOURCE_AT: Final = 20
+"""Byte of the source hash in a row."""
 ROW_ID_AT: Final = 32
 """Byte of the request id in a row."""
 Row = tuple[int, int, int, int, int, int, int, bytes]

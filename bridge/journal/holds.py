@@ -2,8 +2,8 @@
 
 import os
 import struct
-from bisect import bisect_right, insort
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -97,10 +97,9 @@ class Holds:
 
     def show(self, held: Sequence[Held]) -> None:
         """Let readers find these events: their segment is gone, or about to go unseen."""
-        for entry in held:
-            if entry.position not in self._held:
-                insort(self._order, entry.position)
-            self._held[entry.position] = entry
+        fresh = [entry.position for entry in held if entry.position not in self._held]
+        self._held |= {entry.position: entry for entry in held}
+        self._order = sorted((*self._order, *fresh))  # anew: a thread may be walking the old one
 
     def read(self, position: int) -> Record | None:
         """Return a held record; None when it is not held. One that was damaged since the start says so."""
@@ -138,12 +137,23 @@ class Holds:
 
     def positions(self, lane: str, *, after: int, below: int, limit: int) -> list[tuple[int, int]]:
         """Return (position, payload bytes) of a lane's held events above `after` and below `below`."""
+        return self._places(lambda entry: entry.lane == lane, after=after, below=below, limit=limit)
+
+    def source_positions(self, source: str, *, after: int, below: int, limit: int) -> list[tuple[int, int]]:
+        """Return the same of a source's held events."""
+        return self._places(lambda entry: entry.source == source, after=after, below=below, limit=limit)
+
+    def _places(
+        self, is_wanted: Callable[[Held], bool], *, after: int, below: int, limit: int
+    ) -> list[tuple[int, int]]:
         rows: list[tuple[int, int]] = []
-        for position in self._order[bisect_right(self._order, after) :]:
+        order = self._order
+        for index in range(bisect_right(order, after), len(order)):
+            position = order[index]
             entry = self._held.get(position)  # None: released while this thread looks
             if position >= below or len(rows) >= limit:
                 break
-            if entry is not None and entry.lane == lane:
+            if entry is not None and is_wanted(entry):
                 rows.append((position, entry.payload_bytes))
         return rows
 

@@ -304,6 +304,14 @@ class SegmentJournal:
         """Return (position, payload bytes) of a lane's events. See ports.Journal."""
         return self._reader.positions(lane, after=after, limit=limit)
 
+    def source_positions(self, source: str, *, after: int, limit: int) -> Sequence[tuple[int, int]]:
+        """Return (position, payload bytes) of a source's events. See ports.Journal."""
+        return self._reader.source_positions(source, after=after, limit=limit)
+
+    def source_records(self, source: str, *, after: int, limit: int, bytes_max: int) -> tuple[Sequence[Record], int]:
+        """Return a source's next events and how far it was looked. See ports.Journal."""
+        return self._reader.source_records(source, after=after, limit=limit, bytes_max=bytes_max)
+
     def deliveries(self, *, since: float) -> Iterable[tuple[str, str, str, float]]:
         """Yield deliveries since a time. See ports.Journal."""
         return self._reader.deliveries(since=since)

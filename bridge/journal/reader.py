@@ -17,6 +17,8 @@ log = structlog.get_logger("bridge.journal")
 
 _OFFSET: Final = 0xFFFF_FFFF
 _CHUNK_MAX_BYTES: Final = 4 * 1024 * 1024
+_SEGMENTS_AT_ONCE: Final = 16
+"""Segments that one call searches for a source's events: about 50 ms where there are none."""
 
 
 class Reader:
@@ -83,6 +85,64 @@ class Reader:
                 # Retention took it while this thread looked: what it held that is unfinished is in a hold file now.
                 return self.positions(lane, after=after, limit=limit)
         return found
+
+    def source_positions(self, source: str, *, after: int, limit: int) -> list[tuple[int, int]]:
+        """Return (position, payload bytes) of a source's events. See ports.Journal."""
+        wanted = name_hash(source)
+        segments = self.segments
+        found = self._holds.source_positions(source, after=after, below=segments[0].base, limit=limit)
+        try:
+            for segment in segments:
+                if len(found) >= limit:
+                    break
+                if segment.base | segment.end > after:
+                    rows = segment.source_rows(wanted, after=max(0, after - segment.base))
+                    found += [(segment.base | row[0], row[5]) for row in islice(rows, limit - len(found))]
+        except FileNotFoundError:  # retention was quicker: once more, with what it put aside
+            return self.source_positions(source, after=after, limit=limit)
+        return found
+
+    def source_records(self, source: str, *, after: int, limit: int, bytes_max: int) -> tuple[list[Record], int]:
+        """Return a source's next events and how far it was looked. See ports.Journal."""
+        segments = self.segments
+        found, through = self._held_records(
+            source, after=after, below=segments[0].base, limit=limit, bytes_max=bytes_max
+        )
+        size = sum(len(record.payload) for record in found)
+        looked = 0
+        try:
+            for segment in segments:
+                end = segment.end  # first: what is synced meanwhile may be found, but need not
+                if segment.base | end <= after:
+                    continue
+                if len(found) >= limit or size >= bytes_max or looked >= _SEGMENTS_AT_ONCE:
+                    break
+                rows = segment.source_rows(name_hash(source), after=max(0, after - segment.base))
+                spans, is_cut = _first_spans(rows, limit=limit - len(found), bytes_max=bytes_max - size)
+                chunk = read_chunk(segment, spans, selects=_checker(Selection(source=source)), reverse=False)
+                found += chunk
+                size += sum(span[2] for span in spans)
+                through = segment.base | (spans[-1][0] if is_cut else max(end - 1, spans[-1][0] if spans else 0))
+                if is_cut:
+                    break
+                looked += 1
+        except FileNotFoundError:  # retention was quicker: once more, with what it put aside
+            return self.source_records(source, after=after, limit=limit, bytes_max=bytes_max)
+        return found, through
+
+    def _held_records(
+        self, source: str, *, after: int, below: int, limit: int, bytes_max: int
+    ) -> tuple[list[Record], int]:
+        found, size, through = list[Record](), 0, after
+        for position, payload_bytes in self._holds.source_positions(source, after=after, below=below, limit=limit):
+            if size and size + payload_bytes > bytes_max:
+                break
+            record = self._holds.read(position)
+            if record is not None:
+                found.append(record)
+                size += payload_bytes
+            through = position
+        return found, through
 
     def deliveries(self, *, since: float) -> Iterator[tuple[str, str, str, float]]:
         """Yield deliveries since a time. See ports.Journal."""
@@ -161,6 +221,19 @@ def _blocks(spans: Iterable[Span], limit: int, *, reverse: bool) -> Iterator[lis
         size += span[1]
     if block:
         yield block[::-1] if reverse else block
+
+
+def _first_spans(rows: Iterable[Row], *, limit: int, bytes_max: int) -> tuple[list[Span], bool]:
+    """Return the spans of the first rows, and whether more may follow. One at least, however large."""
+    spans, size = list[Span](), 0
+    for offset, length, _, _, _, payload_bytes, _, _ in rows:
+        if spans and size + payload_bytes > bytes_max:
+            return spans, True
+        spans.append((offset, length, payload_bytes))
+        size += payload_bytes
+        if len(spans) >= limit:
+            return spans, True
+    return spans, False
 
 
 def _neighbours(segment: Segment, begin: int, end: int, limit: int, *, reverse: bool) -> Iterator[list[Span]]:

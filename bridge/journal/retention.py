@@ -7,6 +7,7 @@ import structlog
 
 from bridge.core.errors import StoreCorrupt, StoreFull
 from bridge.core.ports import Clock
+from bridge.core.sources import StreamBacklogs
 from bridge.journal.journal import SegmentJournal
 
 log = structlog.get_logger("bridge.retention")
@@ -29,13 +30,15 @@ class Retention:
         retention_s: float,
         retention_bytes: int,
         unfinished: Callable[[int, int], Sequence[int]],
+        streams: StreamBacklogs | None = None,
         release_ballast: Callable[[], object] | None = None,
     ) -> None:
         self._journal = journal
         self._clock = clock
         self._retention_s = retention_s
         self._retention_bytes = retention_bytes
-        self._unfinished = unfinished
+        self._lanes_unfinished = unfinished
+        self._streams = streams
         self._release_ballast = release_ballast
         self._paused_until = 0.0
         self._offset = clock.stepped() - clock.monotonic()
@@ -65,11 +68,11 @@ class Retention:
     async def step(self) -> bool:
         """Delete at most one segment; True when one went."""
         self._watch_clock()
-        self._release_holds()
+        await self._release_holds()
         if self._clock.monotonic() < self._paused_until or not self._is_due():
             return False
         segment = self._journal.segments[0]
-        unfinished = self._unfinished(segment.base, (segment.number + 1) << 32)
+        unfinished = await self._unfinished(segment.base, (segment.number + 1) << 32)
         await self._journal.drop_oldest(unfinished)
         log.info("segment_deleted", segment=f"{segment.number:08x}", evacuated=len(unfinished))
         return True
@@ -93,6 +96,11 @@ class Retention:
             return True
         return oldest.newest_ms / 1000 < self._clock.time() - self._retention_s
 
-    def _release_holds(self) -> None:
+    async def _release_holds(self) -> None:
         if len(self._journal.holds):
-            self._journal.holds.release(frozenset(self._unfinished(0, self._journal.start)))
+            self._journal.holds.release(frozenset(await self._unfinished(0, self._journal.start)))
+
+    async def _unfinished(self, low: int, high: int) -> Sequence[int]:
+        """Return what a lane or a mapping still needs. Nothing is added to it meanwhile: these segments are full."""
+        of_streams = () if self._streams is None else await self._streams.unfinished(low, high)
+        return sorted({*self._lanes_unfinished(low, high), *of_streams})

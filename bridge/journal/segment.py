@@ -14,6 +14,7 @@ from bridge.journal.frames import (
     ROW_BYTES,
     ROW_FUNCTION_AT,
     ROW_ID_AT,
+    ROW_SOURCE_AT,
     SPAN,
     FrameBroken,
     Row,
@@ -147,19 +148,24 @@ class Segment:
 
     def lane_rows(self, wanted: int, *, after: int) -> Iterator[Row]:
         """Iterate over the rows of a lane's events above a byte offset (a hash: check what hangs on it)."""
-        if not self.has_lane(wanted):
-            return
+        return self._event_rows(wanted, ROW_FUNCTION_AT, after=after) if self.has_lane(wanted) else iter(())
+
+    def source_rows(self, wanted: int, *, after: int) -> Iterator[Row]:
+        """Iterate over the rows of a source's events above a byte offset (a hash: check what hangs on it)."""
+        return self._event_rows(wanted, ROW_SOURCE_AT, after=after)
+
+    def _event_rows(self, wanted: int, wanted_at: int, *, after: int) -> Iterator[Row]:
         needle = wanted.to_bytes(4, "little")
         rows, end = self._rows(), self.count * ROW_BYTES
         at = self.first_after(after) * ROW_BYTES
         while (at := rows.find(needle, at, end)) >= 0:
             begin, column = at - at % ROW_BYTES, at % ROW_BYTES
-            if column == ROW_FUNCTION_AT:
+            if column == wanted_at:
                 row: Row = ROW.unpack_from(rows, begin)
                 if row[6] & FLAG_EVENT:
                     yield row
             # The next place at which the column can stand.
-            at = begin + ROW_FUNCTION_AT + (ROW_BYTES if column >= ROW_FUNCTION_AT else 0)
+            at = begin + wanted_at + (ROW_BYTES if column >= wanted_at else 0)
 
     def find(self, raw_id: bytes) -> int | None:
         """Return the offset of the newest record with that id."""

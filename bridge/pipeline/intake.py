@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Sequence
 
 from bridge.core import limits
-from bridge.core.errors import StoreError
+from bridge.core.errors import LaneFull, StoreError
 from bridge.core.ports import Clock, Journal, Receipt
 from bridge.core.record import Record
+from bridge.core.sources import StreamBacklogs
 from bridge.pipeline.deduplication import DeliveryIndex
 from bridge.pipeline.dispatcher import Dispatcher
 from bridge.util import telemetry
@@ -23,10 +24,12 @@ class JournalIntake:
         dispatcher: Dispatcher,
         clock: Clock,
         deliveries: DeliveryIndex | None = None,
+        streams: StreamBacklogs | None = None,
     ) -> None:
         self._journal = journal
         self._dispatcher = dispatcher
         self._clock = clock
+        self._streams = streams
         self._deliveries = deliveries or DeliveryIndex()
         self._pending: dict[bytes, asyncio.Future[str]] = {}
         """Deliveries whose first request is being stored: a second one waits and shares its answer."""
@@ -81,14 +84,26 @@ class JournalIntake:
         return Receipt(id=request_id, duplicate=True)
 
     async def _store(self, record: Record) -> Record:
-        lane = self._dispatcher.lane(record.lane)
+        # The function's lane, and the mappings that read the source: either may have no room.
+        lane = self._dispatcher.lane(record.lane) if record.lane else None
         size = len(record.payload)
-        lane.reserve(size)
+        if self._streams is not None:
+            self._streams.reserve(record.source, size)
+        try:
+            if lane is not None:
+                lane.reserve(size)
+        except LaneFull:
+            if self._streams is not None:
+                self._streams.unreserve(record.source, size)
+            raise
         try:
             # What is stored reaches its lane through on_commit, whether or not this caller still waits.
             stored = await self._journal.append(record)
         except StoreError:
-            lane.unreserve(size)
+            if lane is not None:
+                lane.unreserve(size)
+            if self._streams is not None:
+                self._streams.unreserve(record.source, size)
             raise
         crash_point("intake.committed")
         return stored

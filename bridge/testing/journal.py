@@ -1,9 +1,9 @@
 """A journal and an outcomes log in memory: the same contract as those on disk, for tests without a disk."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from bridge.core.invocation import Attempt, AttemptStatus
+from bridge.core.invocation import Attempt, AttemptStatus, InvocationType
 from bridge.core.ports import Selection
 from bridge.core.record import Record
 
@@ -17,6 +17,8 @@ class MemoryJournal:
         self._records: list[Record] = []
         self._callbacks: list[Callable[[Sequence[Record]], None]] = []
         self._start = 0
+        self._held: list[int] = []
+        """Positions below `start` that retention kept."""
         self._newest_at = 0.0
         self.pins: dict[str, int] = {}
         self.fail_with: Exception | None = None
@@ -45,17 +47,24 @@ class MemoryJournal:
         """Call back with each stored record."""
         self._callbacks.append(callback)
 
-    def drop_before(self, position: int) -> None:
-        """Forget records below `position`, as retention does."""
+    def drop_before(self, position: int, *, unfinished: Collection[int] = ()) -> None:
+        """Forget records below `position` but those that are `unfinished`, as retention does."""
         self._start = max(self._start, position)
+        self._held = sorted(p for p in {*self._held, *range(self._start)} if p in unfinished)
+
+    def _kept(self, *, after: int = -1) -> Iterator[Record]:
+        """Yield what is still found, held records first."""
+        yield from (self._records[p] for p in self._held if p > after)
+        yield from self._records[max(after + 1, self._start) :]
 
     def read(self, position: int) -> Record | None:
         """Return one record."""
-        return self._records[position] if self._start <= position < len(self._records) else None
+        is_kept = self._start <= position < len(self._records) or position in self._held
+        return self._records[position] if is_kept else None
 
     def find(self, request_id: str) -> Record | None:
         """Return the newest record of that id."""
-        return next((r for r in reversed(self._records[self._start :]) if r.id == request_id), None)
+        return next((r for r in reversed(list(self._kept())) if r.id == request_id), None)
 
     async def scan(
         self, selection: Selection, *, after: int = -1, chunk: int = 512, reverse: bool = False
@@ -71,8 +80,25 @@ class MemoryJournal:
 
     def positions(self, lane: str, *, after: int, limit: int) -> Sequence[tuple[int, int]]:
         """Return positions and payload sizes of a lane's events."""
-        rows = ((r.position, len(r.payload)) for r in self._records[max(after + 1, self._start) :] if r.lane == lane)
-        return [row for row, _ in zip(rows, range(limit), strict=False)]
+        return [(r.position, len(r.payload)) for r in self._kept(after=after) if r.lane == lane][:limit]
+
+    def source_positions(self, source: str, *, after: int, limit: int) -> Sequence[tuple[int, int]]:
+        """Return positions and payload sizes of a source's events."""
+        return [(r.position, len(r.payload)) for r in self._of(source, after=after)][:limit]
+
+    def source_records(self, source: str, *, after: int, limit: int, bytes_max: int) -> tuple[Sequence[Record], int]:
+        """Return a source's next events."""
+        found, size = list[Record](), 0
+        for record in self._of(source, after=after):
+            if found and (len(found) >= limit or size + len(record.payload) > bytes_max):
+                return found, found[-1].position
+            found.append(record)
+            size += len(record.payload)
+        return found, max(after, self.end - 1)
+
+    def _of(self, source: str, *, after: int) -> Iterator[Record]:
+        kept = self._kept(after=after)
+        return (r for r in kept if r.source == source and r.invocation_type is InvocationType.EVENT)
 
     def deliveries(self, *, since: float) -> Iterable[tuple[str, str, str, float]]:
         """Yield the deliveries since a time."""

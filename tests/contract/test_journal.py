@@ -310,3 +310,71 @@ async def test_a_pin_can_be_set_moved_and_let_go(journal: Journal) -> None:
     journal.pin("replay", None)
     journal.pin("replay", None)
     journal.pin("never", None)
+
+
+# --- a source as a stream -----------------------------------------------------------------------------------------
+
+
+async def streamed(
+    journal: Journal, source: str, *, after: int = -1, limit: int = 7, bytes_max: int = 1 << 20
+) -> list[Record]:
+    """Read a source to its end, page by page."""
+    found: list[Record] = []
+    while True:
+        records, through = journal.source_records(source, after=after, limit=limit, bytes_max=bytes_max)
+        assert len(records) <= limit
+        assert all(after < each.position <= through for each in records)
+        found += records
+        if not records and through <= after:
+            return found
+        after = through
+
+
+async def test_a_source_is_read_in_order_whatever_function_its_events_are_for(journal: Journal) -> None:
+    stored = [
+        await journal.append(
+            record(n, source=("a", "b", "local:c")[n % 3], function=("", "f", "g:live")[n % 5 % 3], payload=b"x" * 400)
+        )
+        for n in range(90)
+    ]
+
+    for n, source in enumerate(("a", "b", "local:c")):
+        assert await streamed(journal, source) == stored[n::3]
+        assert await streamed(journal, source, bytes_max=1) == stored[n::3]
+        assert await streamed(journal, source, after=stored[40].position) == [
+            r for r in stored[n::3] if r in stored[41:]
+        ]
+        assert journal.source_positions(source, after=-1, limit=1000) == [(r.position, 400) for r in stored[n::3]]
+        assert (
+            journal.source_positions(source, after=stored[40].position, limit=2)
+            == [(r.position, 400) for r in stored[n::3] if r in stored[41:]][:2]
+        )
+    assert await streamed(journal, "d") == []
+    assert journal.source_positions("d", after=-1, limit=5) == []
+
+
+async def test_synchronous_events_are_no_part_of_a_stream(journal: Journal) -> None:
+    first = await journal.append(record(1, source="a"))
+    journal.archive(record(2, source="a", invocation_type=InvocationType.REQUEST_RESPONSE))
+    last = await journal.append(record(3, source="a"))
+
+    assert await streamed(journal, "a") == [first, last]
+    assert journal.source_positions("a", after=-1, limit=9) == [(first.position, 7), (last.position, 7)]
+    assert journal.source_records("a", after=last.position, limit=9, bytes_max=9)[0] == []
+
+
+async def test_a_page_of_a_source_has_about_so_many_bytes_one_record_at_least(journal: Journal) -> None:
+    stored = [await journal.append(record(n, source="a", payload=b"x" * 100)) for n in range(10)]
+
+    assert journal.source_records("a", after=-1, limit=9, bytes_max=350)[0] == stored[:3]
+    assert journal.source_records("a", after=-1, limit=9, bytes_max=1) == ([stored[0]], stored[0].position)
+
+
+async def test_what_retention_took_from_a_source_is_passed_over_what_it_kept_is_found(subject: Subject) -> None:
+    journal = subject.journal
+    stored = [await journal.append(record(n, source="ab"[n % 2], payload=b"x" * 900)) for n in range(60)]
+    await subject.drop()
+
+    kept = [each for each in stored if each.position >= journal.start]
+    assert 0 < len(kept) < 60
+    assert await streamed(journal, "a") == [each for each in kept if each.source == "a"]

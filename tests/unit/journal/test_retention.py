@@ -278,3 +278,53 @@ async def test_a_lookup_of_what_went_is_none(folder, clock, wait_until):
             segment.read(stored[0].position & 0xFFFF_FFFF)
         assert journal.read(stored[0].position) is None
         assert journal.read(record(1).position) is None
+
+
+class Backlogs:
+    """What mappings have not finished, as a test says."""
+
+    def __init__(self, *positions):
+        self.needed = set(positions)
+
+    async def unfinished(self, low, high):
+        return sorted(p for p in self.needed if low <= p < high)
+
+
+async def test_what_a_mapping_has_not_finished_is_put_aside_too_and_read_as_part_of_the_stream(folder, clock):
+    async with opened(folder, segment_bytes=1000) as journal:
+        stored = await append_all(journal, 100, source="sensors", function="")
+        backlogs = Backlogs(stored[3].position, stored[40].position)
+        keeper = retention(journal, clock, unfinished={stored[5].position}, streams=backlogs)
+        while await keeper.step():
+            pass
+        assert journal.start > stored[40].position
+    async with opened(folder, segment_bytes=1000) as journal:
+        found, _ = journal.source_records("sensors", after=-1, limit=3, bytes_max=1 << 20)
+        assert found == [stored[3], stored[5], stored[40]]
+        found, through = journal.source_records("sensors", after=stored[3].position, limit=1, bytes_max=1 << 20)
+        assert (found, through) == ([stored[5]], stored[5].position)
+        assert [p for p, _ in journal.source_positions("sensors", after=stored[3].position, limit=2)] == [
+            stored[5].position,
+            stored[40].position,
+        ]
+        assert journal.source_positions("others", after=-1, limit=2) == []
+        backlogs.needed.remove(stored[3].position)
+        await retention(journal, clock, unfinished={stored[5].position}, streams=backlogs).step()
+        found, _ = journal.source_records("sensors", after=-1, limit=2, bytes_max=1 << 20)
+        assert found == [stored[5], stored[40]]
+
+
+async def test_a_stream_loses_nothing_while_retention_takes_segments_under_its_reader(folder, clock):
+    async with opened(folder, segment_bytes=1000) as journal:
+        stored = await append_all(journal, 200, source="sensors", function="")
+        keeper = retention(journal, clock, streams=Backlogs(*(each.position for each in stored)))
+        found, after = [], -1
+        while True:
+            page = asyncio.to_thread(journal.source_records, "sensors", after=after, limit=3, bytes_max=1 << 20)
+            (records, through), _ = await asyncio.gather(page, keeper.step())
+            if not records:
+                break
+            found += records
+            after = through
+        assert found == stored
+        assert len(journal.segments) < 20
