@@ -264,8 +264,8 @@ class LocalStreams(Protocol):
 
         Raises:
             StreamNotFound: no mapping reads such a stream; nothing was stored.
-            LaneFull: its slowest mapping is too far behind; those before the record that found no room may be stored.
-            StoreFull, StoreError: as Journal.append; likewise.
+            LaneFull: its slowest mapping is too far behind; nothing was stored.
+            StoreFull, StoreError: as Journal.append; the first of them may be stored.
         """
         ...
 
