@@ -163,6 +163,8 @@ class KafkaGroupSource:
     async def _revoked(self) -> None:
         self._joined.clear()
         self._joining_since = self._clock.monotonic()
+        if self._consumer is not None and not self._consumer.is_member():
+            self._lose("the group went on without us")
         going = {shard: partition for shard, partition in self._partitions.items() if partition.is_ready}
         for partition in self._partitions.values():
             partition.is_ready, partition.backlog = False, ()
@@ -251,18 +253,31 @@ class KafkaGroupSource:
             await self._wait_for_the_group(consumer, wait_s)
             return Poll()
         wanted = [each for each in self._partitions.values() if each.is_ready and each.shard not in paused]
+        for each in wanted:
+            self._go_back(consumer, each)
         chunks = take_from(wanted, records_max=records_max, bytes_max=bytes_max)
         if chunks:
             return passed_over(wanted, [consumer.next_offset(each.partition) for each in wanted], chunks)
         fetched = await self._fetch(consumer, wanted, records_max=records_max, wait_s=wait_s)
         if self._failure is not None:
             raise self._failure
-        # Whatever was revoked meanwhile is dropped: it is read again by whoever has it now.
+        # Whatever was revoked meanwhile is dropped: it is fetched again by whoever has it now, even if that is us.
         wanted = [each for each in wanted if each.is_ready and self._partitions.get(each.shard) is each]
         for each in wanted:
             each.backlog = fetched.get(each.partition, ())
         chunks = take_from(wanted, records_max=records_max, bytes_max=bytes_max)
         return passed_over(wanted, [consumer.next_offset(each.partition) for each in wanted], chunks)
+
+    def _go_back(self, consumer: Consumer, partition: Partition) -> None:
+        """Fetch again what was fetched and never handed out.
+
+        A getmany that began before a rebalance ends behind it with records of the new assignment: they are dropped
+        by `read`, since nobody knew then whose they are, and aiokafka's position has moved past them.
+        """
+        following = consumer.next_offset(partition.partition)
+        if not partition.backlog and following is not None and following > partition.through + 1:
+            log.debug("records_fetched_again", shard=partition.shard, position=partition.through + 1, until=following)
+            consumer.seek(partition.partition, partition.through + 1)
 
     async def _wait_for_the_group(self, consumer: Consumer, wait_s: float) -> None:
         try:

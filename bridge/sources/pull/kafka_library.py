@@ -51,6 +51,10 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka is untyped
         state = self._state(partition)
         return None if state is None else state.timestamp
 
+    def is_member(self) -> bool:
+        """Say whether the group knows us, as far as we know: not after an expired session."""
+        return self._coordinator is not None and self._coordinator.generation > 0
+
     def check(self) -> None:
         """Raise what the group's coordination failed with, if it did."""
         self._coordinator.check_errors()
@@ -71,27 +75,29 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka is untyped
         return {partition: commit for partition, commit in found.items() if commit.offset >= 0}
 
     async def shut(self) -> None:
-        """Leave the group and disconnect, in `SHUT_MAX_S` at most twice: the group notices by itself else."""
+        """Leave the group and disconnect, in `SHUT_MAX_S`; else disconnect, and the group notices by itself."""
+        # In a task of its own: aiokafka's stop may raise the CancelledError of a fetch that it cancelled itself.
+        stopping = asyncio.create_task(self.stop())
         try:
-            async with asyncio.timeout(SHUT_MAX_S):
-                await self.stop()
-        except (TimeoutError, KafkaError):
-            with contextlib.suppress(TimeoutError, KafkaError):
-                async with asyncio.timeout(SHUT_MAX_S):
-                    await self._abandon()
+            await asyncio.wait({stopping}, timeout=SHUT_MAX_S)
+        finally:
+            is_clean = stopping.done() and not stopping.cancelled() and stopping.exception() is None
+            stopping.cancel()
+            await asyncio.gather(stopping, return_exceptions=True)
+            if not is_clean:
+                await self._abandon()
 
     async def _abandon(self) -> None:
-        coordinator = self._coordinator
-        tasks = []
-        if coordinator is not None:
-            names = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task")
-            tasks = [task for name in names if (task := getattr(coordinator, name, None)) is not None]
+        """End what a stop that was cut short has left: tasks, then connections."""
+        names = ("_coordination_task", "_heartbeat_task", "_commit_refresh_task")
+        coordinator, fetcher = self._coordinator, self._fetcher
+        tasks = [task for name in names if (task := getattr(coordinator, name, None)) is not None]
+        if fetcher is not None:
+            tasks += [fetcher._fetch_task, *fetcher._pending_tasks]  # noqa: SLF001 - see the class
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._fetcher is not None:
-            await self._fetcher.close()
-        await self._client.close()
+        await asyncio.gather(self._client.close(), return_exceptions=True)
 
     def _state(self, partition: TopicPartition) -> Any:
         subscription = self._subscription.subscription
