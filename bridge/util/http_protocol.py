@@ -441,4 +441,6 @@ def _parse_refusal(error: httptools.HttpParserError) -> tuple[int, str]:
         return 501, "unknown method"
     if isinstance(error, httptools.HttpParserInvalidURLError):
         return 400, "the request target is not a URL"
-    return 400, "the request is not HTTP/1.1"
+    # The parser's own words, which hold nothing of what was sent; an error of a callback has a longer story.
+    why = str(error.args[0]) if error.args and error.__context__ is None else ""
+    return 400, f"the request is not HTTP/1.1: {why}" if why else "the request is not HTTP/1.1"

@@ -388,6 +388,13 @@ async def test_bad_framing_is_refused_in_one_line_and_the_listener_serves_on(nam
         assert (await ask(listener, post()))[0] == 200
 
 
+async def test_a_refusal_says_what_is_wrong_with_the_request():
+    data, _ = BAD["Transfer-Encoding with Content-Length"]
+    async with serving() as listener:
+        said = json.loads((await ask(listener, data))[2])["error"]
+    assert said == "the request is not HTTP/1.1: Content-Length can't be present with Transfer-Encoding"
+
+
 async def test_128_headers_and_a_header_of_8190_bytes_are_taken():
     async with serving() as listener:
         assert (await ask(listener, b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 127 + b"\r\n"))[0] == 200
