@@ -17,8 +17,8 @@ PROCESSES_MAX: Final = 1024
 SOCKET_DESCRIPTOR: Final = 1000
 """Where the worker keeps its socket to the daemon: high, so that user code does not trip over it."""
 TOKENS_DESCRIPTOR: Final = 1001
-NICE: Final = 10
-"""By how much workers are nicer than the daemon: with both cores full it still gets its share at once."""
+NICE: Final = 5
+"""By how much workers are nicer than the daemon: a third of its weight, so that a busy machine does not stop them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
