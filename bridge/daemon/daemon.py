@@ -485,6 +485,7 @@ async def _main(make: Callable[[], Daemon], *, on_ready: Callable[[Ready], None]
     # The file was read a moment ago: a SIGHUP during the start asks for nothing, and must not end the daemon.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     ready = await daemon.open()
+    gc.enable()  # off while everything was imported, see `bridge run`
     loop.add_signal_handler(signal.SIGHUP, reload)
     if on_ready is not None:
         on_ready(ready)

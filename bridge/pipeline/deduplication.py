@@ -3,9 +3,12 @@
 import hashlib
 import struct
 import uuid
+from functools import lru_cache
+from typing import Final
 
 from bridge.core import limits
 
+KEYS_CACHED_MAX: Final = 1024
 _ENTRY = struct.Struct("<16sd")
 
 
@@ -23,8 +26,9 @@ class DeliveryIndex:
         return len(self._entries)
 
     @staticmethod
+    @lru_cache(maxsize=KEYS_CACHED_MAX)
     def key(source: str, delivery_id: str) -> bytes:
-        """Return the 16-byte key of a delivery."""
+        """Return the 16-byte key of a delivery; asked for twice an event, when it comes and when it is stored."""
         return hashlib.blake2b(f"{source}\0{delivery_id}".encode(), digest_size=16).digest()
 
     def find(self, key: bytes, *, now: float, window_s: float) -> str | None:
@@ -38,7 +42,7 @@ class DeliveryIndex:
     def add(self, key: bytes, request_id: str, *, received_at: float) -> None:
         """Remember a stored delivery; forgets the oldest above the bound."""
         self._entries.pop(key, None)
-        self._entries[key] = _ENTRY.pack(uuid.UUID(request_id).bytes, received_at)
+        self._entries[key] = _ENTRY.pack(bytes.fromhex(request_id.replace("-", "")), received_at)
         if len(self._entries) > self._ids_max:
             del self._entries[next(iter(self._entries))]
 

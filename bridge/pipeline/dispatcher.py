@@ -183,8 +183,8 @@ class Dispatcher:
     def stored(self, records: Sequence[Record]) -> None:
         """A commit group is durable: put its events into their lanes (`Journal.on_commit`)."""
         for record in records:
-            if record.lane:
-                lane = self._flow(record.lane).lane
+            if name := record.lane:
+                lane = self._flow(name).lane
                 lane.unreserve(len(record.payload))
                 lane.add(record)
         self._end = max(self._end, records[-1].position + 1)

@@ -164,6 +164,7 @@ class Exchange(Shortcut):
         "response_complete",
         "response_started",
         "scope",
+        "task",
         "transport",
     )
 
@@ -188,6 +189,8 @@ class Exchange(Shortcut):
         self.more_body = True
         self.response_started = False
         self.response_complete = False
+        self.task: asyncio.Task[None] | None = None
+        """What runs it, where it is to leave the hub's tasks by itself."""
         self._expects_continue = expects_continue
         self._hub = hub
         self._linger = linger
@@ -227,6 +230,10 @@ class Exchange(Shortcut):
             if not self.response_complete and not self.disconnected:
                 log.error("request_unanswered", listener=self._hub.name)
                 self._fail()
+        finally:
+            if self.task is not None:
+                self._hub.tasks.discard(self.task)
+                self.task = None
 
     async def receive(self) -> Message:
         """Return the next ASGI message (spec 2.3)."""

@@ -360,12 +360,13 @@ class Connection(asyncio.Protocol):
         self._active = exchange
         if eagerly and sys.version_info >= (3, 12):
             task = asyncio.Task(exchange.run(hub.app), loop=self.loop, eager_start=True)
-            if task.done():
-                return
+            if not task.done():
+                hub.tasks.add(task)
+                exchange.task = task  # it has begun, so it reaches its own end: cheaper than a callback
         else:
             task = self.loop.create_task(exchange.run(hub.app))
-        hub.tasks.add(task)
-        task.add_done_callback(hub.tasks.discard)
+            hub.tasks.add(task)
+            task.add_done_callback(hub.tasks.discard)
 
     def on_response_complete(self) -> None:
         """Start the next pipelined request, or wait for one."""
