@@ -44,6 +44,19 @@ class Selection:
     ids: frozenset[str] = frozenset()
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
+class SourcePage:
+    """Event records of one source as columns of one length, in order of position: no object per record."""
+
+    positions: list[int]
+    times_ms: list[int]
+    """received_at, epoch milliseconds."""
+    ids: list[str]
+    payloads: list[bytes]
+    through: int
+    """Everything of the source up to this position was looked at."""
+
+
 class Journal(Protocol):
     """The append-only log of stored events. One writer; readers see only what is synced."""
 
@@ -105,12 +118,12 @@ class Journal(Protocol):
         """Return the same of a source's Event records, whatever function they are for. Blocks for milliseconds."""
         ...
 
-    def source_records(self, source: str, *, after: int, limit: int, bytes_max: int) -> tuple[Sequence[Record], int]:
-        """Return a source's next Event records above `after`, in order, and the position up to which it was looked.
+    def source_page(self, source: str, *, after: int, limit: int, bytes_max: int) -> SourcePage:
+        """Return a source's next Event records above `after`, and the position up to which it was looked.
 
         About `bytes_max` payload bytes at most (one record may be larger). There may be none although more follow:
-        go on behind the returned position, until that is one before `end`. What retention moved to a hold file is
-        still found; a damaged record is left out (logged as an error). Blocking: call it off the loop.
+        go on behind `through`, until that is one before `end`. What retention moved to a hold file is still found;
+        a damaged record is left out (logged as an error). Blocking: call it off the loop.
         """
         ...
 

@@ -6,8 +6,9 @@ from typing import overload
 
 import structlog
 
+from bridge.core.ports import SourcePage
 from bridge.core.record import Record
-from bridge.journal.frames import Span, unpack
+from bridge.journal.frames import Span, id_text, stream_head, unpack
 from bridge.journal.segment import Segment
 
 log = structlog.get_logger("bridge.journal")
@@ -62,6 +63,34 @@ def read_chunk(
     Raises:
         FileNotFoundError: retention took the segment meanwhile.
     """
+    spans, read = _load(segment, spans)
+    if selects is not None:
+        wanted = [selects(_frame(span, each)) for span, each in zip(spans, read, strict=True)]
+        spans, read = list(compress(spans, wanted)), list(compress(read, wanted))
+    return Chunk(segment.base, spans[::-1], read[::-1]) if reverse else Chunk(segment.base, spans, read)
+
+
+def read_columns(segment: Segment, spans: list[Span], *, source: str, page: SourcePage) -> None:
+    """Append the records at `spans` that are of `source` to a page; damaged ones are left out and reported.
+
+    Raises:
+        FileNotFoundError: retention took the segment meanwhile.
+    """
+    spans, read = _load(segment, spans)
+    base, begins_with = segment.base, len(encoded := source.encode())
+    for (offset, length, size), (view, begin) in zip(spans, read, strict=True):
+        at = offset - begin
+        received_ms, raw_id, source_at, source_n = stream_head(view, at)
+        if source_n != begins_with or view[source_at : source_at + source_n] != encoded:
+            continue  # another name of the same hash
+        page.positions.append(base | offset)
+        page.times_ms.append(received_ms)
+        page.ids.append(id_text(raw_id))
+        page.payloads.append(bytes(view[at + length - size : at + length]))
+
+
+def _load(segment: Segment, spans: list[Span]) -> tuple[list[Span], list[tuple[memoryview, int]]]:
+    """Return the spans that are whole, and what was read for each."""
     read, damaged = segment.load(spans)
     if damaged:
         log.error(
@@ -70,10 +99,7 @@ def read_chunk(
         bad = frozenset(damaged)
         spans = [span for number, span in enumerate(spans) if number not in bad]
         read = [each for number, each in enumerate(read) if number not in bad]
-    if selects is not None:
-        wanted = [selects(_frame(span, each)) for span, each in zip(spans, read, strict=True)]
-        spans, read = list(compress(spans, wanted)), list(compress(read, wanted))
-    return Chunk(segment.base, spans[::-1], read[::-1]) if reverse else Chunk(segment.base, spans, read)
+    return spans, read
 
 
 def _frame(span: Span, read: tuple[memoryview, int]) -> memoryview:

@@ -226,6 +226,12 @@ def salvage(data: bytes, row: Row, *, position: int, damage: str) -> DamagedReco
     )
 
 
+def stream_head(data: bytes | memoryview, at: int) -> tuple[int, bytes, int, int]:
+    """Return received ms, raw id, and place and length of the source's name of a checked frame that begins at `at`."""
+    fields = _HEADER.unpack_from(data, at)
+    return fields[4], fields[10], at + HEADER_BYTES, fields[7]
+
+
 def names_of(data: bytes | memoryview) -> tuple[str, str]:
     """Return source and function of a frame whose checksum holds."""
     *_, source_n, function_n, _, _ = _HEADER.unpack_from(data)

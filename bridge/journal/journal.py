@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from bridge.core.errors import StoreError, StoreFull
-from bridge.core.ports import Clock, Selection
+from bridge.core.ports import Clock, Selection, SourcePage
 from bridge.core.record import Record
 from bridge.journal.ahead import Ahead
 from bridge.journal.disk import Disk
@@ -308,9 +308,9 @@ class SegmentJournal:
         """Return (position, payload bytes) of a source's events. See ports.Journal."""
         return self._reader.source_positions(source, after=after, limit=limit)
 
-    def source_records(self, source: str, *, after: int, limit: int, bytes_max: int) -> tuple[Sequence[Record], int]:
-        """Return a source's next events and how far it was looked. See ports.Journal."""
-        return self._reader.source_records(source, after=after, limit=limit, bytes_max=bytes_max)
+    def source_page(self, source: str, *, after: int, limit: int, bytes_max: int) -> SourcePage:
+        """Return a source's next events as columns. See ports.Journal."""
+        return self._reader.source_page(source, after=after, limit=limit, bytes_max=bytes_max)
 
     def deliveries(self, *, since: float) -> Iterable[tuple[str, str, str, float]]:
         """Yield deliveries since a time. See ports.Journal."""

@@ -6,9 +6,9 @@ from typing import Final
 
 import structlog
 
-from bridge.core.ports import Selection
+from bridge.core.ports import Selection, SourcePage
 from bridge.core.record import DamagedRecord, Record
-from bridge.journal.chunk import Chunk, read_chunk
+from bridge.journal.chunk import Chunk, read_chunk, read_columns
 from bridge.journal.frames import FLAG_DELIVERY, ID_BYTES, Row, Span, id_bytes, lane_hash, name_hash, names_of
 from bridge.journal.holds import Holds
 from bridge.journal.segment import Segment
@@ -102,47 +102,47 @@ class Reader:
             return self.source_positions(source, after=after, limit=limit)
         return found
 
-    def source_records(self, source: str, *, after: int, limit: int, bytes_max: int) -> tuple[list[Record], int]:
-        """Return a source's next events and how far it was looked. See ports.Journal."""
+    def source_page(self, source: str, *, after: int, limit: int, bytes_max: int) -> SourcePage:
+        """Return a source's next events as columns. See ports.Journal."""
         segments = self.segments
-        found, through = self._held_records(
-            source, after=after, below=segments[0].base, limit=limit, bytes_max=bytes_max
-        )
-        size = sum(len(record.payload) for record in found)
+        page = self._held_page(source, after=after, below=segments[0].base, limit=limit, bytes_max=bytes_max)
+        size = sum(map(len, page.payloads))
         looked = 0
         try:
             for segment in segments:
                 end = segment.end  # first: what is synced meanwhile may be found, but need not
                 if segment.base | end <= after:
                     continue
-                if len(found) >= limit or size >= bytes_max or looked >= _SEGMENTS_AT_ONCE:
+                left = limit - len(page.positions)
+                if left <= 0 or size >= bytes_max or looked >= _SEGMENTS_AT_ONCE:
                     break
                 rows = segment.source_rows(name_hash(source), after=max(0, after - segment.base))
-                spans, is_cut = _first_spans(rows, limit=limit - len(found), bytes_max=bytes_max - size)
-                chunk = read_chunk(segment, spans, selects=_checker(Selection(source=source)), reverse=False)
-                found += chunk
+                spans, is_cut = _first_spans(rows, limit=left, bytes_max=bytes_max - size)
+                last = spans[-1][0] if spans else 0
+                read_columns(segment, spans, source=source, page=page)
                 size += sum(span[2] for span in spans)
-                through = segment.base | (spans[-1][0] if is_cut else max(end - 1, spans[-1][0] if spans else 0))
+                page.through = segment.base | (last if is_cut else max(end - 1, last))
                 if is_cut:
                     break
                 looked += 1
         except FileNotFoundError:  # retention was quicker: once more, with what it put aside
-            return self.source_records(source, after=after, limit=limit, bytes_max=bytes_max)
-        return found, through
+            return self.source_page(source, after=after, limit=limit, bytes_max=bytes_max)
+        return page
 
-    def _held_records(
-        self, source: str, *, after: int, below: int, limit: int, bytes_max: int
-    ) -> tuple[list[Record], int]:
-        found, size, through = list[Record](), 0, after
+    def _held_page(self, source: str, *, after: int, below: int, limit: int, bytes_max: int) -> SourcePage:
+        page, size = SourcePage(positions=[], times_ms=[], ids=[], payloads=[], through=after), 0
         for position, payload_bytes in self._holds.source_positions(source, after=after, below=below, limit=limit):
             if size and size + payload_bytes > bytes_max:
                 break
             record = self._holds.read(position)
-            if record is not None:
-                found.append(record)
+            if record is not None and not isinstance(record, DamagedRecord):
+                page.positions.append(position)
+                page.times_ms.append(round(record.received_at * 1000))
+                page.ids.append(record.id)
+                page.payloads.append(record.payload)
                 size += payload_bytes
-            through = position
-        return found, through
+            page.through = position
+        return page
 
     def deliveries(self, *, since: float) -> Iterator[tuple[str, str, str, float]]:
         """Yield deliveries since a time. See ports.Journal."""

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Itera
 from dataclasses import replace
 
 from bridge.core.invocation import Attempt, AttemptStatus, InvocationType
-from bridge.core.ports import Selection
+from bridge.core.ports import Selection, SourcePage
 from bridge.core.record import Record
 
 _PASSED = frozenset({AttemptStatus.OK, AttemptStatus.DEAD, AttemptStatus.FAILED, AttemptStatus.UNKNOWN})
@@ -86,15 +86,20 @@ class MemoryJournal:
         """Return positions and payload sizes of a source's events."""
         return [(r.position, len(r.payload)) for r in self._of(source, after=after)][:limit]
 
-    def source_records(self, source: str, *, after: int, limit: int, bytes_max: int) -> tuple[Sequence[Record], int]:
-        """Return a source's next events."""
-        found, size = list[Record](), 0
+    def source_page(self, source: str, *, after: int, limit: int, bytes_max: int) -> SourcePage:
+        """Return a source's next events as columns."""
+        page, size = SourcePage(positions=[], times_ms=[], ids=[], payloads=[], through=after), 0
         for record in self._of(source, after=after):
-            if found and (len(found) >= limit or size + len(record.payload) > bytes_max):
-                return found, found[-1].position
-            found.append(record)
+            if page.ids and (len(page.ids) >= limit or size + len(record.payload) > bytes_max):
+                page.through = page.positions[-1]
+                return page
+            page.positions.append(record.position)
+            page.times_ms.append(round(record.received_at * 1000))
+            page.ids.append(record.id)
+            page.payloads.append(record.payload)
             size += len(record.payload)
-        return found, max(after, self.end - 1)
+        page.through = max(after, self.end - 1)
+        return page
 
     def _of(self, source: str, *, after: int) -> Iterator[Record]:
         kept = self._kept(after=after)

@@ -14,6 +14,7 @@ from bridge.core.sources import EventSource, Source
 from bridge.core.stream import Chunk, Mark, Poll, Position, Shard
 from bridge.sources.pull.kafka import KafkaEventSource
 from bridge.util.clocks import SystemClock
+from tests.contract.journal_streams import MakeJournalStream, OpenJournal, local_stream, push_stream
 
 READ_MAX_S = 15.0
 NOBODY: frozenset[Shard] = frozenset()
@@ -60,6 +61,21 @@ def kafka_streams(request: pytest.FixtureRequest) -> MakeStream:
     return make
 
 
+def journal_streams(make: MakeJournalStream, kind: str) -> Callable[[pytest.FixtureRequest], MakeStream]:
+    """Streams of a journal of that kind."""
+
+    def streams(request: pytest.FixtureRequest) -> MakeStream:
+        open_journal: OpenJournal = request.getfixturevalue("open_journal")
+
+        async def make_stream(shards: int) -> Stream:
+            source, names, put = make(await open_journal(kind), shards)
+            return Stream(source=source, shards=names, put=put)
+
+        return make_stream
+
+    return streams
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """One implementation."""
@@ -75,7 +91,12 @@ SUBJECTS = [
         Subject(streams=kafka_streams, needs=("kafka_shared",)),
         id="kafka",
         marks=[pytest.mark.kafka, pytest.mark.integration],
-    )
+    ),
+    *(
+        pytest.param(Subject(streams=journal_streams(make, journal)), id=f"{name}-{journal}")
+        for name, make in (("push", push_stream), ("local", local_stream))
+        for journal in ("memory", "disk")
+    ),
 ]
 """Add what claims to be an event source."""
 

@@ -321,13 +321,16 @@ async def streamed(
     """Read a source to its end, page by page."""
     found: list[Record] = []
     while True:
-        records, through = journal.source_records(source, after=after, limit=limit, bytes_max=bytes_max)
-        assert len(records) <= limit
-        assert all(after < each.position <= through for each in records)
-        found += records
-        if not records and through <= after:
+        page = journal.source_page(source, after=after, limit=limit, bytes_max=bytes_max)
+        assert len(page.positions) <= limit
+        assert all(after < position <= page.through for position in page.positions)
+        records = [journal.read(position) for position in page.positions]
+        columns = zip(page.positions, page.times_ms, page.ids, page.payloads, strict=True)
+        assert [(r.position, r.received_at * 1000, r.id, r.payload) for r in records if r] == list(columns)
+        found += [each for each in records if each is not None]
+        if not records and page.through <= after:
             return found
-        after = through
+        after = page.through
 
 
 async def test_a_source_is_read_in_order_whatever_function_its_events_are_for(journal: Journal) -> None:
@@ -360,14 +363,15 @@ async def test_synchronous_events_are_no_part_of_a_stream(journal: Journal) -> N
 
     assert await streamed(journal, "a") == [first, last]
     assert journal.source_positions("a", after=-1, limit=9) == [(first.position, 7), (last.position, 7)]
-    assert journal.source_records("a", after=last.position, limit=9, bytes_max=9)[0] == []
+    assert journal.source_page("a", after=last.position, limit=9, bytes_max=9).positions == []
 
 
 async def test_a_page_of_a_source_has_about_so_many_bytes_one_record_at_least(journal: Journal) -> None:
     stored = [await journal.append(record(n, source="a", payload=b"x" * 100)) for n in range(10)]
 
-    assert journal.source_records("a", after=-1, limit=9, bytes_max=350)[0] == stored[:3]
-    assert journal.source_records("a", after=-1, limit=9, bytes_max=1) == ([stored[0]], stored[0].position)
+    assert journal.source_page("a", after=-1, limit=9, bytes_max=350).ids == [r.id for r in stored[:3]]
+    smallest = journal.source_page("a", after=-1, limit=9, bytes_max=1)
+    assert (smallest.ids, smallest.through) == ([stored[0].id], stored[0].position)
 
 
 async def test_what_retention_took_from_a_source_is_passed_over_what_it_kept_is_found(subject: Subject) -> None:

@@ -2,15 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import cast
 
 import orjson
 import pytest
+import pytest_asyncio
 
 from bridge.core.errors import SourceError
 from bridge.core.mapping import StartingPosition
+from bridge.core.ports import Journal
 from bridge.core.stream import Mark, Position, Shard, StreamRange
+from tests.contract.journal_streams import OpenJournal, journal_of
 from tests.contract.sources import SUBJECTS, Listener, MakeStream, Reading, Stream, Subject, open_consumer, opened
 
 
@@ -21,6 +26,17 @@ def subject(request: pytest.FixtureRequest) -> Subject:
     for name in implementation.needs:
         request.getfixturevalue(name)
     return implementation
+
+
+@pytest_asyncio.fixture
+async def open_journal(tmp_path: Path) -> AsyncIterator[OpenJournal]:
+    """Return what opens a journal of a kind; it is closed with the test."""
+    async with AsyncExitStack() as stack:
+
+        async def make(kind: str) -> Journal:
+            return await stack.enter_async_context(journal_of(kind, tmp_path))
+
+        yield make
 
 
 @pytest.fixture

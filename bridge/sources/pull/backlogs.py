@@ -13,7 +13,7 @@ from bridge.core.errors import LaneFull
 from bridge.core.invocation import InvocationType
 from bridge.core.mapping import StartingPosition
 from bridge.core.ports import Journal, Selection
-from bridge.core.record import Record
+from bridge.core.record import DamagedRecord, Record
 from bridge.core.sources import StreamMarks
 from bridge.core.stream import BEFORE_ALL, Mark, Position, Shard
 from bridge.sources.pull.sharding import Sharding
@@ -79,16 +79,14 @@ class Backlog:
         highest = min(max(marks.values()), end)
         after = min(marks.values())
         while after < highest:
-            records, through = self._journal.source_records(
-                self.source, after=after, limit=_PAGE_RECORDS, bytes_max=_PAGE_MAX_BYTES
-            )
-            for record in records:
-                if marks[self._shard_of(record)] < record.position <= highest:
+            page = self._journal.source_page(self.source, after=after, limit=_PAGE_RECORDS, bytes_max=_PAGE_MAX_BYTES)
+            for position, record_id, payload in zip(page.positions, page.ids, page.payloads, strict=True):
+                if marks[self._shard_of(record_id, payload)] < position <= highest:
                     count += 1
-                    size += len(record.payload)
-            if through <= after:
+                    size += len(payload)
+            if page.through <= after:
                 break
-            after = through
+            after = page.through
         for _, payload_bytes in self._rows(highest, end + 1):
             count += 1
             size += payload_bytes
@@ -102,13 +100,13 @@ class Backlog:
                 yield row
             after = rows[-1][0]
 
-    def _shard_of(self, record: Record) -> Shard:
-        return self.shards[self.sharding.place(record)[0]]
+    def _shard_of(self, record_id: str, payload: bytes) -> Shard:
+        return self.shards[self.sharding.place(record_id, payload)[0]]
 
     def stored(self, record: Record) -> None:
         """The journal has a new record of the source."""
         if self.is_open and record.position > self.counted_from:
-            self._ahead[self._shard_of(record)] += 1
+            self._ahead[self._shard_of(record.id, record.payload)] += 1
             self.waiting += 1
             self.waiting_bytes += len(record.payload)
 
@@ -159,9 +157,9 @@ class Backlog:
                 place = self._held_in.get(position)
                 if place is None:
                     record = self._journal.read(position)
-                    if record is None or record.source != self.source:
-                        continue  # damaged, or another source of the same hash
-                    place = self.sharding.place(record)[0]
+                    if record is None or isinstance(record, DamagedRecord) or record.source != self.source:
+                        continue  # nothing to hand out, or another source of the same hash
+                    place = self.sharding.place(record.id, record.payload)[0]
                 if position <= marks[self.shards[place]]:
                     continue
                 places[position] = place

@@ -1,33 +1,46 @@
 """Streams of the journal: one sequential read, a cursor per shard, woken by commits instead of polling."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from functools import partial
-from typing import Final, Protocol
+from dataclasses import dataclass, field
+from typing import Final, Protocol, overload
+
+import structlog
 
 from bridge.core import limits
 from bridge.core.errors import SourceError, StoreError
 from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
 from bridge.core.mapping import EventSourceMapping, StartingPosition
 from bridge.core.ports import Clock
-from bridge.core.record import Record
 from bridge.core.sources import EventShape, ShardEvents, Source
 from bridge.core.stream import Chunk, Mark, Poll, Position, Shard, StreamRange
 from bridge.events.streams import RecordsShape, record_json, shard_name
 from bridge.sources.pull.backlogs import Backlog, JournalStreams
-from bridge.sources.pull.sharding import Sharding, push_sharding
+from bridge.sources.pull.sharding import Sharding, body_of, push_sharding
+
+log = structlog.get_logger("bridge.streams")
 
 _PAGE_RECORDS_MAX: Final = 2048
 _PAGE_MAX_BYTES: Final = 4 * limits.MIB
 """One page is read in a thread: bounded, so that a cancelled read ends soon."""
 
 
+@dataclass(slots=True, eq=False)
+class Columns:
+    """Stored records of one shard."""
+
+    positions: list[Position] = field(default_factory=list)
+    times_ms: list[int] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+    keys: list[bytes] = field(default_factory=list)
+    payloads: list[bytes] = field(default_factory=list)
+
+
 class Codec(Protocol):
     """How stored records of a stream become columns."""
 
-    def chunk(self, shard: Shard, records: Sequence[Record], keys: Sequence[bytes], *, through: Position) -> Chunk:
+    def chunk(self, shard: Shard, records: Columns, *, through: Position) -> Chunk:
         """Return the chunk; runs in a thread."""
         ...
 
@@ -70,7 +83,8 @@ class _Reader:
 
     async def read(self, *, records_max: int, bytes_max: int, wait_s: float, paused: AbstractSet[Shard]) -> Poll:
         """Return the next records. See sources.Source."""
-        assert self._events is not None, "read before open, or after close"
+        if self._events is None:
+            raise SourceError(f"{self._stream.source} is not open")
         until = self._stream.clock.monotonic() + wait_s
         while True:
             self._wake.clear()
@@ -105,7 +119,7 @@ class _Reader:
             raise SourceError(f"{self._stream.source} cannot be read from the journal: {error}") from error
         self._turn += 1
         for shard, cursor in served.items():
-            if cursor <= through:
+            if cursor < through:
                 self._turns[shard] = self._turn
                 self._advance(shard, through)
         for chunk, sizes in found:
@@ -118,27 +132,29 @@ class _Reader:
     ) -> tuple[list[tuple[Chunk, list[int]]], Position]:
         """Read and shape a page, in a thread; beside each chunk the bytes that its records have in the journal."""
         stream = self._stream
-        records, through = stream.streams.journal.source_records(
-            stream.source, after=after, limit=records_max, bytes_max=bytes_max
-        )
-        place, names, ends = stream.sharding.place, stream.shards, self._ends
-        columns: dict[Shard, tuple[list[Record], list[bytes]]] = {}
-        for record in records:
-            number, key = place(record)
+        page = stream.streams.journal.source_page(stream.source, after=after, limit=records_max, bytes_max=bytes_max)
+        place, names, ends, through = stream.sharding.place, stream.shards, self._ends, page.through
+        columns: dict[Shard, Columns] = {}
+        for position, time_ms, record_id, payload in zip(
+            page.positions, page.times_ms, page.ids, page.payloads, strict=True
+        ):
+            number, key = place(record_id, payload)
             shard = names[number]
-            position = record.position
             if position > cursors.get(shard, position) and position <= ends.get(shard, position):
                 column = columns.get(shard)
                 if column is None:
-                    column = columns[shard] = [], []
-                column[0].append(record)
-                column[1].append(key)
+                    column = columns[shard] = Columns()
+                column.positions.append(position)
+                column.times_ms.append(time_ms)
+                column.ids.append(record_id)
+                column.keys.append(key)
+                column.payloads.append(payload)
         found = [
             (
-                stream.codec.chunk(shard, records, keys, through=min(through, ends.get(shard, through))),
-                [len(record.payload) for record in records],
+                stream.codec.chunk(shard, column, through=min(through, ends.get(shard, through))),
+                [len(payload) for payload in column.payloads],
             )
-            for shard, (records, keys) in columns.items()
+            for shard, column in columns.items()
         ]
         return found, through
 
@@ -183,7 +199,10 @@ class _Reader:
         if events is None:
             return
         try:
-            await events.revoking(frozenset(self._turns), deadline_s=limits.REVOKE_MAX_S)
+            async with asyncio.timeout(limits.REVOKE_MAX_S):
+                await events.revoking(frozenset(self._turns), deadline_s=limits.REVOKE_MAX_S)
+        except TimeoutError:
+            log.warning("revocation_late", mapping=self._stream.mapping, waited_s=limits.REVOKE_MAX_S)
         finally:
             self._stream.streams.unlisten(self._stream.source, self._wake)
 
@@ -358,7 +377,7 @@ class JournalEventSource:
 
     async def others(self) -> Sequence[str]:
         """Return nobody: these marks are this daemon's own."""
-        return ()
+        return []
 
 
 def push_event_source(
@@ -389,21 +408,48 @@ def push_event_source(
     )
 
 
+class _Bodies(Sequence[bytes | None]):
+    """The bodies of events, read out of them by whoever looks: most mappings have no filter."""
+
+    __slots__ = ("_payloads",)
+
+    def __init__(self, payloads: Sequence[bytes]) -> None:
+        self._payloads = payloads
+
+    def __len__(self) -> int:
+        return len(self._payloads)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes | None: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[bytes | None]: ...
+    def __getitem__(self, index: int | slice) -> bytes | None | Sequence[bytes | None]:
+        if isinstance(index, slice):
+            return _Bodies(self._payloads[index])
+        return body_of(self._payloads[index])
+
+    def __iter__(self) -> Iterator[bytes | None]:
+        return map(body_of, self._payloads)
+
+
 class _PushCodec:
-    """Records of a push source: the value is the event as it is stored."""
+    """Records of a push source: the value is the event's body, base64 taken off, as filters read that of SQS."""
 
     def __init__(self, tails: Mapping[Shard, bytes]) -> None:
         self._tails = tails
 
-    def chunk(self, shard: Shard, records: Sequence[Record], keys: Sequence[bytes], *, through: Position) -> Chunk:
+    def chunk(self, shard: Shard, records: Columns, *, through: Position) -> Chunk:
         """Return the chunk."""
-        to_json = partial(record_json, tail=self._tails[shard])
+        tail = self._tails[shard]
         return Chunk(
             shard=shard,
-            positions=[record.position for record in records],
-            times_ms=[round(record.received_at * 1000) for record in records],
-            keys=keys,
-            values=[record.payload for record in records],
-            fragments=[to_json(record.payload, record_id=record.id) for record in records],
+            positions=records.positions,
+            times_ms=records.times_ms,
+            keys=records.keys,
+            values=_Bodies(records.payloads),
+            fragments=[
+                record_json(payload, tail, record_id)
+                for payload, record_id in zip(records.payloads, records.ids, strict=True)
+            ],
             through=through,
         )

@@ -16,7 +16,7 @@ from bridge.core.record import Record
 from bridge.core.stream import Chunk, Position, PutRecord, Shard, shard_index
 from bridge.events.kafka import CREATE_TIME, KafkaShape, headers_json, record_fragments, record_prefix, shard_name
 from bridge.sources.pull.backlogs import JournalStreams
-from bridge.sources.pull.journal import JournalEventSource
+from bridge.sources.pull.journal import Columns, JournalEventSource
 from bridge.sources.pull.sharding import Sharding
 
 BOOTSTRAP_SERVERS: Final = "local"
@@ -107,11 +107,10 @@ class _KafkaCodec:
     def __init__(self, topic: str) -> None:
         self._topic = topic
 
-    def chunk(self, shard: Shard, records: Sequence[Record], keys: Sequence[bytes], *, through: Position) -> Chunk:
-        """Return the chunk; `keys` served for placing only: a record without a key has none in the event either."""
-        del keys
-        positions = [record.position for record in records]
-        put = [_unpacked(record.payload) for record in records]
+    def chunk(self, shard: Shard, records: Columns, *, through: Position) -> Chunk:
+        """Return the chunk; a record that was put without a key has none here either."""
+        positions = records.positions
+        put = [_unpacked(payload) for payload in records.payloads]
         rows = [
             (position, time_ms, CREATE_TIME, key, value, headers)
             for position, (time_ms, key, value, headers) in zip(positions, put, strict=True)
@@ -155,10 +154,10 @@ def _unpacked(payload: bytes) -> tuple[int, bytes | None, bytes | None, list[tup
     return put["timestamp"], _decoded(put["key"]), _decoded(put["value"]), headers
 
 
-def _key(record: Record) -> bytes:
+def _key(record_id: str, payload: bytes) -> bytes:
     """Return the record's key, or its id: those without one are spread."""
-    key = orjson.loads(record.payload)["key"]
-    return record.id.encode() if key is None else a2b_base64(key)
+    key = orjson.loads(payload)["key"]
+    return record_id.encode() if key is None else a2b_base64(key)
 
 
 def _record_id() -> str:

@@ -2,16 +2,15 @@
 
 import base64
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 from zlib import crc32
 
 import orjson
 
-from bridge.core.record import Record
-
-KeyOf = Callable[[Record], bytes]
-"""Returns a record's key."""
+KeyOf = Callable[[str, bytes], bytes]
+"""Returns a record's key, from its id and its payload."""
 
 _HEADER: Final = "header:"
 _BODY: Final = "body:"
@@ -34,9 +33,9 @@ class Sharding:
         """What a mark's meaning hangs on: with another layout the same position is another prefix."""
         return f"{self.shards} {self.key}"
 
-    def place(self, record: Record) -> tuple[int, bytes]:
+    def place(self, record_id: str, payload: bytes) -> tuple[int, bytes]:
         """Return the number of the record's shard and its key."""
-        key = self.key_of(record)
+        key = self.key_of(record_id, payload)
         return crc32(key) % self.shards, key
 
 
@@ -58,28 +57,28 @@ def push_sharding(*, shards: int, key: str = "") -> Sharding:
     return Sharding(shards=shards, key=key, key_of=_body_key(path))
 
 
-def _id(record: Record) -> bytes:
-    return record.id.encode()
+def _id(record_id: str, payload: bytes) -> bytes:
+    del payload
+    return record_id.encode()
 
 
 def _header_key(name: str) -> KeyOf:
-    def key_of(record: Record) -> bytes:
-        headers = _member(_parsed(record.payload), "headers")
+    def key_of(record_id: str, payload: bytes) -> bytes:
+        headers = _member(_parsed(payload), "headers")
         value = _member(headers, name)
-        return _id(record) if value is None else _bytes(value)
+        return record_id.encode() if value is None else _bytes(value)
 
     return key_of
 
 
 def _body_key(path: tuple[str, ...]) -> KeyOf:
-    def key_of(record: Record) -> bytes:
-        event = _parsed(record.payload)
-        value = _member(event, "body")
+    def key_of(record_id: str, payload: bytes) -> bytes:
+        value = _member(event := _parsed(payload), "body")
         if isinstance(value, str):
-            value = _body(value, is_base64=_member(event, "isBase64Encoded") is True)
+            value = _parsed(_raw(value, is_base64=_member(event, "isBase64Encoded") is True))
         for name in path:
             value = _member(value, name)
-        return _id(record) if value is None else _bytes(value)
+        return record_id.encode() if value is None else _bytes(value)
 
     return key_of
 
@@ -91,13 +90,23 @@ def _parsed(text: bytes | str) -> Any:
         return None
 
 
-def _body(body: str, *, is_base64: bool) -> Any:
-    if not is_base64:
-        return _parsed(body)
-    try:
-        return _parsed(base64.b64decode(body, validate=True))
-    except ValueError:
+def body_of(payload: bytes) -> bytes | None:
+    """Return the body of an event as its sender sent it; None when it has none."""
+    event = _parsed(payload)
+    body = _member(event, "body")
+    if body is None:
         return None
+    if not isinstance(body, str):
+        return orjson.dumps(body)
+    return _raw(body, is_base64=_member(event, "isBase64Encoded") is True)
+
+
+def _raw(body: str, *, is_base64: bool) -> bytes:
+    """Return a body's bytes; what is no base64, whatever it says, is taken as it is."""
+    if is_base64:
+        with suppress(ValueError):
+            return base64.b64decode(body, validate=True)
+    return body.encode("utf-8", "surrogatepass")
 
 
 def _member(value: Any, name: str) -> Any:

@@ -1,0 +1,77 @@
+"""Which shard a record belongs to: by a header, a field of the body, or its id."""
+
+import base64
+import json
+from zlib import crc32
+
+import pytest
+
+from bridge.sources.pull.sharding import body_of, push_sharding
+
+ID = "00000000-0000-4000-8000-000000000001"
+
+
+def key_of(key, event):
+    payload = event if isinstance(event, bytes) else json.dumps(event).encode()
+    number, found = push_sharding(shards=7, key=key).place(ID, payload)
+    assert number == crc32(found) % 7
+    return found
+
+
+def test_without_a_key_every_record_is_its_own():
+    assert key_of("", {"body": "x"}) == ID.encode()
+
+
+def test_a_header_whatever_its_case():
+    assert key_of("header:X-Device", {"headers": {"x-device": "d7"}}) == b"d7"
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [('{"user":{"id":"u1"}}', b"u1"), ('{"user":{"id":12}}', b"12"), ('{"user":{"id":["a"]}}', b'["a"]'),
+     ('{"user":{"id":false}}', b"false"), ('{"user":{"id":"\\u00e9"}}', "é".encode())],
+)  # fmt: skip
+def test_a_field_of_the_body(body, key):
+    assert key_of("body:user.id", {"body": body}) == key
+    packed = base64.b64encode(body.encode()).decode()
+    assert key_of("body:user.id", {"body": packed, "isBase64Encoded": True}) == key
+    assert key_of("body:user.id", {"body": json.loads(body)}) == key
+
+
+@pytest.mark.parametrize(
+    "event",
+    [{}, {"headers": {}}, {"headers": None, "body": None}, {"body": "no json"}, {"body": '{"user":5}'}, [1], b"\xff",
+     {"body": "***", "isBase64Encoded": True}, {"body": '{"user":{"id":null}}'}],
+)  # fmt: skip
+def test_a_record_without_it_is_kept_apart_by_its_id(event):
+    assert key_of("header:x-device", event) == ID.encode()
+    assert key_of("body:user.id", event) == ID.encode()
+
+
+@pytest.mark.parametrize("key", ["x-device", "header:", "body:", "body:a..b", "body:.", "query:a"])
+def test_other_keys_are_refused(key):
+    with pytest.raises(ValueError, match="header:NAME or body:FIELD"):
+        push_sharding(shards=4, key=key)
+
+
+def test_a_key_stays_in_its_shard_in_every_release():
+    places = [push_sharding(shards=4, key="header:k").place(ID, b'{"headers":{"k":"%d"}}' % n)[0] for n in range(12)]
+
+    assert places == [1, 3, 1, 3, 0, 2, 0, 2, 3, 1, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("event", "body"),
+    [
+        ({"body": '{"a":1}'}, b'{"a":1}'),
+        ({"body": "AAH/", "isBase64Encoded": True}, b"\x00\x01\xff"),
+        ({"body": "no base64!", "isBase64Encoded": True}, b"no base64!"),
+        ({"body": ""}, b""),
+        ({"body": {"a": 1}}, b'{"a":1}'),
+        ({"body": None}, None),
+        ({}, None),
+        ([1], None),
+    ],
+)
+def test_the_body_is_what_the_sender_sent(event, body):
+    assert body_of(json.dumps(event).encode()) == body
