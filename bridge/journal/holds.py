@@ -34,6 +34,8 @@ class Held(NamedTuple):
     raw_id: bytes
     received_at: float
     source: str
+    is_event: bool
+    """Part of the source's stream, too."""
 
 
 class Holds:
@@ -141,7 +143,9 @@ class Holds:
 
     def source_positions(self, source: str, *, after: int, below: int, limit: int) -> list[tuple[int, int]]:
         """Return the same of a source's held events."""
-        return self._places(lambda entry: entry.source == source, after=after, below=below, limit=limit)
+        return self._places(
+            lambda entry: entry.is_event and entry.source == source, after=after, below=below, limit=limit
+        )
 
     def _places(
         self, is_wanted: Callable[[Held], bool], *, after: int, below: int, limit: int
@@ -182,7 +186,7 @@ def _scan(path: Path) -> list[Held]:
         found.append(
             Held(
                 position, path, offset, head.length, record.lane, head.payload_n, id_bytes(record.id),
-                record.received_at, record.source,
+                record.received_at, record.source, record.invocation_type is InvocationType.EVENT,
             )
         )  # fmt: skip
         at = offset + head.length

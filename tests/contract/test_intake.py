@@ -3,6 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from bridge.core.errors import LaneFull, StoreFull
 from bridge.core.function import EventInvokeConfig, Function, FunctionVersion, function_arn
 from bridge.core.invocation import InvocationType
+from bridge.core.mapping import StartingPosition
 from bridge.core.ports import Journal, Receipt
 from bridge.core.record import Record
 from bridge.destinations.spill import Spill
@@ -19,10 +21,13 @@ from bridge.journal.journal import SegmentJournal
 from bridge.pipeline.delivery import AsyncDelivery
 from bridge.pipeline.dispatcher import Dispatcher
 from bridge.pipeline.intake import JournalIntake
+from bridge.sources.pull.backlogs import JournalStreams
+from bridge.sources.pull.sharding import push_sharding
 from bridge.testing.clock import ManualClock, settle
 from bridge.testing.journal import MemoryJournal, MemoryOutcomes
 from bridge.testing.runtime import ScriptedRuntime
 from bridge.testing.store import MemoryDeadLetters, MemoryMarks, MemoryParked
+from bridge.testing.streams import MemoryStreamMarks
 
 
 class Gate:
@@ -79,7 +84,10 @@ class World:
             **options,
         )
         await self.dispatcher.open(["f"])
-        self.intake = JournalIntake(journal=self.journal, dispatcher=self.dispatcher, clock=self.clock)
+        self.streams = JournalStreams(self.journal, MemoryStreamMarks(), events_max=2)
+        self.intake = JournalIntake(
+            journal=self.journal, dispatcher=self.dispatcher, clock=self.clock, streams=self.streams
+        )
         await self.intake.open(window_s=300)
 
     def record(self, delivery_id: str = "", payload: bytes = b"{}") -> Record:
@@ -91,6 +99,12 @@ class World:
             received_at=self.clock.time(),
             payload=payload,
             delivery_id=delivery_id,
+        )
+
+    async def map_source(self) -> None:
+        """Let a mapping read the source that all records come by."""
+        await self.streams.register(
+            "m", "r", shards=("s",), sharding=push_sharding(shards=1), start=StartingPosition.TRIM_HORIZON
         )
 
     async def submit(self, delivery_id: str = "", payload: bytes = b"{}") -> Receipt:
@@ -220,3 +234,50 @@ async def test_what_is_stored_after_its_sender_left_is_known_to_the_next(world: 
 
     assert (await world.submit("d")).duplicate
     assert world.waiting == 1
+
+
+async def test_what_only_mappings_read_is_in_no_lane(world: World) -> None:
+    await world.map_source()
+    receipt = await world.intake.submit(replace(world.record(), function=""))
+    found = world.journal.find(receipt.id)
+
+    assert found is not None
+    assert await world.streams.unfinished(0, world.journal.end) == [found.position]
+    assert [lane.function for lane in world.dispatcher.status()] == ["f"]
+    assert world.waiting == 0
+
+
+async def test_a_source_with_a_function_and_a_mapping_stores_once_for_both(world: World) -> None:
+    await world.map_source()
+    receipt = await world.submit()
+    found = world.journal.find(receipt.id)
+
+    assert found is not None
+    assert world.waiting == 1
+    assert world.dispatcher.unfinished(0, world.journal.end) == [found.position]
+    assert await world.streams.unfinished(0, world.journal.end) == [found.position]
+
+
+async def test_a_mapping_too_far_behind_refuses_and_takes_no_room_of_the_lane(world: World) -> None:
+    await world.map_source()
+    for _ in range(2):
+        await world.submit()
+    for _ in range(3):
+        with pytest.raises(LaneFull, match="mapping m has 2 events"):
+            await world.submit()
+
+    assert world.waiting == 2
+    assert not (await world.intake.submit(replace(world.record(), source="other"))).duplicate
+
+
+async def test_what_could_not_be_stored_gives_the_room_of_both_back(world: World) -> None:
+    await world.map_source()
+    world.journal.error = StoreFull("no space")
+    for _ in range(5):
+        with pytest.raises(StoreFull):
+            await world.submit()
+    world.journal.error = None
+    await world.submit()
+    await world.submit()
+    with pytest.raises(LaneFull):
+        await world.submit()

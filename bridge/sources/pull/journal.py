@@ -423,7 +423,7 @@ class _Bodies(Sequence[bytes | None]):
     def __getitem__(self, index: int) -> bytes | None: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[bytes | None]: ...
-    def __getitem__(self, index: int | slice) -> bytes | None | Sequence[bytes | None]:
+    def __getitem__(self, index: int | slice) -> bytes | Sequence[bytes | None] | None:
         if isinstance(index, slice):
             return _Bodies(self._payloads[index])
         return body_of(self._payloads[index])
