@@ -21,6 +21,8 @@ _VERBS: Final[Mapping[str, tuple[str, str]]] = {
     "dlq": ("dlq", "Look at dead letters; send them again or drop them."),
     "replays": ("replay", "Look at replays; pause, resume or cancel them."),
     "mappings": ("mappings", "Look at event source mappings; pause or resume them, move their marks."),
+    "filter": ("filter", "Say why an event matches a filter pattern, or does not."),
+    "generate-event": ("generate", "Print a sample event with chosen fields."),
     "completion": ("completion", "Print the script that completes words in your shell."),
 }
 """Verb -> module that holds a command of that name, and its help in one line. In the order that help shows."""
@@ -40,7 +42,7 @@ class _Verbs(click.Group):
         if cmd_name not in _VERBS:
             return None
         module = importlib.import_module(f"bridge.cli.{_VERBS[cmd_name][0]}")
-        command = getattr(module, f"{cmd_name}_command")
+        command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
         assert isinstance(command, click.Command)
         return command
 
