@@ -31,6 +31,11 @@ def show(ready: "Ready") -> None:
         lines.append(f"  {methods:8}  {escape(route.path)} -> {target} ({route.invocation_type.value})")
     if len(ready.routes) > _ROUTES_MAX:
         lines.append(f"  … and {len(ready.routes) - _ROUTES_MAX} more routes")
+    for mapping in ready.mappings[:_ROUTES_MAX]:
+        state = "" if mapping.enabled else " (disabled)"
+        lines.append(f"  mapping   {escape(mapping.source)} -> {mapping.function}{state}")
+    if len(ready.mappings) > _ROUTES_MAX:
+        lines.append(f"  … and {len(ready.mappings) - _ROUTES_MAX} more mappings")
     if ready.watched:
         names = ", ".join(ready.functions) or "no function"
         lines.append(f"  watching  {names}: an edit counts from the next event")
@@ -54,6 +59,10 @@ def _next_steps(ready: "Ready") -> list[str]:
             steps.append(f'curl -d \'{{"name":"Ada"}}\' {ready.public}{route.path}')
         elif route.invocation_type is InvocationType.REQUEST_RESPONSE:
             steps.append(f"curl '{ready.public}{route.path}?name=Ada'")
+    local = [mapping.name for mapping in ready.mappings if mapping.source.startswith("local://")]
+    steps += [f'bridge put {name} \'{{"name":"Ada"}}\'' for name in local[:_ROUTES_MAX]]
+    if ready.mappings:
+        steps.append("bridge mappings list")
     steps.append("bridge events list")
     if ready.functions:
         steps.append(f"bridge logs {ready.functions[0]} -f")

@@ -7,11 +7,14 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
+from bridge.config.connections import connection_values
 from bridge.config.functions import function_specs
+from bridge.config.mappings import mapping_values
 from bridge.config.settings import Settings
 from bridge.config.sources import WebhookSettings
 from bridge.core import limits
 from bridge.core.ports import Clock
+from bridge.daemon.streams import Streams
 from bridge.destinations.spill import Spill
 from bridge.invokers.service import FunctionService
 from bridge.journal.journal import SegmentJournal
@@ -20,11 +23,14 @@ from bridge.journal.retention import Retention
 from bridge.pipeline.delivery import AsyncDelivery
 from bridge.pipeline.dispatcher import Dispatcher
 from bridge.pipeline.intake import JournalIntake
+from bridge.pipeline.mappings import MappingSupervisor, Tasks
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays
 from bridge.registry.catalog import FunctionCatalog
 from bridge.runtime.logs import FunctionLogs
 from bridge.runtime.pool import WorkerPool
+from bridge.sources.pull.backlogs import JournalStreams
+from bridge.sources.pull.local import JournalLocalStreams
 from bridge.sources.push.signatures import make_verifier
 from bridge.sources.push.webhook import Route
 from bridge.store.ballast import Ballast
@@ -44,6 +50,9 @@ class Parts:
         settings: what is built from; later settings go through `configure`.
         clock: every part's time.
         spawn: starts a task whose failure is seen.
+        tasks: keeps tasks running.
+        asks_before_remote: mappings join a consumer group with members from elsewhere only where that is allowed.
+        allow_remote: …for all of them.
         fail: ends the process at once: the disk can no longer be trusted.
         exit_stack: closes what was opened, in reverse.
     """
@@ -54,12 +63,18 @@ class Parts:
         *,
         clock: Clock,
         spawn: Spawn,
+        tasks: Tasks,
+        asks_before_remote: bool,
+        allow_remote: bool,
         fail: Callable[[Exception], None],
         exit_stack: contextlib.AsyncExitStack,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._spawn = spawn
+        self._tasks = tasks
+        self._asks_before_remote = asks_before_remote
+        self._allow_remote = allow_remote
         self._fail = fail
         self._exit = exit_stack
 
@@ -86,6 +101,7 @@ class Parts:
             sync_wait_s=settings.invocation.sync_wait_s,
         )
         self.intake.set_window(deduplication_window(settings))
+        self.streams.configure(connection_values(settings))
         self.retention.configure(
             retention_s=settings.journal.retention_days * 86_400,
             retention_bytes=int(settings.journal.retention_gb * limits.GIB),
@@ -150,6 +166,7 @@ class Parts:
 
     async def _open_pipeline(self) -> None:
         settings, state = self._settings, self.state
+        self._open_streams()
         self.delivery = AsyncDelivery(
             outcomes=self.outcomes,
             parked=state.parked,
@@ -169,7 +186,9 @@ class Parts:
             lane_events_max=settings.journal.lane_events_max,
             lane_bytes_max=int(settings.journal.lane_gb_max * limits.GIB),
         )
-        self.intake = JournalIntake(journal=self.journal, dispatcher=self.dispatcher, clock=self._clock)
+        self.intake = JournalIntake(
+            journal=self.journal, dispatcher=self.dispatcher, clock=self._clock, streams=self.journal_streams
+        )
         self.replays = Replays(
             journal=self.journal,
             outcomes=self.outcomes,
@@ -193,13 +212,41 @@ class Parts:
             retention_s=settings.journal.retention_days * 86_400,
             retention_bytes=int(settings.journal.retention_gb * limits.GIB),
             unfinished=self.dispatcher.unfinished,
+            streams=self.journal_streams,
             release_ballast=self.ballast.release,  # pruning makes room, and needs some first
         )
         self.configure(settings)
         await self.dispatcher.open([function.name for function in self.catalog.functions()])
         await self.intake.open(window_s=deduplication_window(settings))
+        await self.mappings.open(mapping_values(settings))
         await self.replays.open()
         await self.redrives.open()
+
+    def _open_streams(self) -> None:
+        settings, state = self._settings, self.state
+        spill = Spill(state.dead_letters)
+        self.journal_streams = JournalStreams(
+            self.journal,
+            state.stream_marks,
+            events_max=settings.journal.lane_events_max,
+            bytes_max=int(settings.journal.lane_gb_max * limits.GIB),
+        )
+        self.local_streams = JournalLocalStreams(self.journal_streams, clock=self._clock)
+        self.streams = Streams(
+            self.journal_streams, spill=spill, clock=self._clock, region=settings.region, account=settings.account
+        )
+        self._exit.push_async_callback(self.streams.close)
+        self.mappings = MappingSupervisor(
+            slots=self.service,
+            streams=self.streams,
+            spill=spill,
+            journal=self.journal,
+            states=state.mapping_states,
+            tasks=self._tasks,
+            clock=self._clock,
+            asks_before_remote=self._asks_before_remote,
+            allow_remote=self._allow_remote,
+        )
 
 
 def read_catalog(settings: Settings) -> FunctionCatalog:

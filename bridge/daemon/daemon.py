@@ -19,12 +19,14 @@ import structlog
 from bridge import __version__
 from bridge.api.app import ApiApp, ReloadResult, Services
 from bridge.config.load import load
+from bridge.config.mappings import mapping_values
 from bridge.config.mistakes import ConfigErrors
 from bridge.config.settings import Settings, TlsFiles
 from bridge.config.watch import watch
 from bridge.core import limits
 from bridge.core.errors import BridgeError, ConfigError
 from bridge.core.invocation import InvocationType
+from bridge.core.mapping import EventSourceMapping, MappingState
 from bridge.daemon.composition import Parts, read_catalog, read_routes, register_secrets
 from bridge.registry.catalog import FunctionCatalog
 from bridge.sources.push.webhook import Route, WebhookSource
@@ -58,6 +60,7 @@ class Ready:
     state: Path
     functions: tuple[str, ...]
     routes: tuple["ReadyRoute", ...]
+    mappings: tuple[EventSourceMapping, ...]
     watched: bool
     took_s: float
 
@@ -109,7 +112,16 @@ class Daemon:
             window_s=limits.TASK_FAILURES_WINDOW_S,
         )
         self._exit = contextlib.AsyncExitStack()
-        self._parts = Parts(settings, clock=self._clock, spawn=self._spawn, fail=self._fail, exit_stack=self._exit)
+        self._parts = Parts(
+            settings,
+            clock=self._clock,
+            spawn=self._spawn,
+            tasks=self._supervisor,
+            asks_before_remote=watches or sys.stdin.isatty(),
+            allow_remote=allow_remote,
+            fail=self._fail,
+            exit_stack=self._exit,
+        )
         self._draining = False
         self._reloading = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
@@ -150,6 +162,7 @@ class Daemon:
                 )
                 for source in self._settings.sources.values()
             ),
+            mappings=tuple(mapping_values(self._settings)),
             watched=self._watches,
             took_s=took_s,
         )
@@ -215,6 +228,7 @@ class Daemon:
         if self._watches:
             self._start_watch()
         self._parts.dispatcher.kick()
+        self._parts.mappings.start()
 
     def _announce(self) -> None:
         """Write where the daemon listens, for the command line."""
@@ -336,7 +350,9 @@ class Daemon:
                 return self._refused(str(error).split("\n"))
             except (BridgeError, OSError) as error:
                 return self._refused([str(error)])
-            return self._take(settings, catalog, routes)
+            result = self._take(settings, catalog, routes)
+            await self._parts.mappings.configure(mapping_values(settings))
+            return result
 
     def _refused(self, mistakes: Sequence[str]) -> ReloadResult:
         telemetry.RELOADS.labels(result="refused").inc()
@@ -353,6 +369,8 @@ class Daemon:
             self._parts.pool.retire(name, keep_revision=keep)
         names = sorted(before.sources.keys() | settings.sources.keys())
         changes += [f"source {name}" for name in names if before.sources.get(name) != settings.sources.get(name)]
+        names = sorted(before.mappings.keys() | settings.mappings.keys())
+        changes += [f"mapping {name}" for name in names if before.mappings.get(name) != settings.mappings.get(name)]
         self._routes = routes
         self._webhooks.set_trusted_proxies(tuple(str(network) for network in settings.listen.trusted_proxies))
         self._parts.configure(settings)
@@ -371,6 +389,11 @@ class Daemon:
 
     def _problems(self) -> list[str]:
         problems = [f"task {name} failed: {reason}" for name, reason in self._supervisor.failed().items()]
+        problems += [
+            f"mapping {status.mapping.name} failed: {status.reason}"
+            for status in self._parts.mappings.status()
+            if status.state is MappingState.FAILED and f"mapping:{status.mapping.name}" not in self._supervisor.failed()
+        ]
         if self._draining:
             problems.append("draining")
         if self._parts.delivery.unsettled:
@@ -431,10 +454,11 @@ class Daemon:
         if self._watching is not None:
             self._watching.cancel()
         self._api_app.close()
-        _, _, cut = await asyncio.gather(
+        _, _, cut, _ = await asyncio.gather(
             self._parts.replays.close(deadline_s=min(_JOBS_CLOSE_S, left(2.0))),
             self._parts.redrives.close(deadline_s=min(_JOBS_CLOSE_S, left(2.0))),
             self._parts.dispatcher.drain(deadline_s=left(2.0)),
+            self._parts.mappings.drain(deadline_s=left(2.0)),
         )
         await self._public.close(left(1.5))
         await self._api.close(min(1.0, left(1.0)))

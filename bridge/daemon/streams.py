@@ -1,0 +1,132 @@
+"""Finds the streams that mappings read and the places their failures go to; the adapters load where one is used."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bridge.core.connection import KafkaConnection
+from bridge.core.errors import ConfigError
+from bridge.core.mapping import EventSourceMapping, SourceAddress, parse_source
+from bridge.core.ports import Clock, Destination
+from bridge.core.sources import EventSource
+from bridge.sources.pull.backlogs import JournalStreams
+
+
+class Streams:
+    """`sources.SourceMaker` over the connections of a file, and the failure destinations beside them.
+
+    Args:
+        journal: the journal's streams: push sources and local streams.
+        spill: the local dead letters.
+        clock: the daemon's.
+        region: in the ARNs of push sources.
+        account: likewise.
+    """
+
+    def __init__(
+        self, journal: JournalStreams, *, spill: Destination, clock: Clock, region: str, account: str
+    ) -> None:
+        self._journal = journal
+        self._spill = spill
+        self._clock = clock
+        self._region = region
+        self._account = account
+        self._connections: Mapping[str, KafkaConnection] = {}
+        self._destinations: dict[tuple[str, str], Any] = {}
+        """Kafka destinations by on_failure and source: a producer each, started with the first failure."""
+
+    def configure(self, connections: Mapping[str, KafkaConnection]) -> None:
+        """Take the connections of a new file; what is open stays as it is."""
+        if connections != self._connections:
+            self._connections = dict(connections)
+
+    # --- sources.SourceMaker ------------------------------------------------------------------
+
+    def event_source(self, mapping: EventSourceMapping) -> EventSource:
+        """Return the stream of a mapping; raises ConfigError when its settings cannot work."""
+        address = _parse(mapping)
+        if address.kind == "kafka":
+            from bridge.sources.pull.kafka import KafkaEventSource
+
+            return KafkaEventSource(
+                self._connection(address),
+                topic=address.name,
+                group=mapping.group,
+                clock=self._clock,
+                starting_position=mapping.starting_position,
+                starting_position_timestamp=mapping.starting_position_timestamp,
+                isolation_level=mapping.isolation_level,
+                group_instance_id=mapping.group_instance_id,
+                event_source_arn=mapping.event_source_arn,
+            )
+        if address.kind == "local":
+            from bridge.sources.pull.local import local_event_source
+
+            return local_event_source(mapping, streams=self._journal, clock=self._clock)
+        from bridge.sources.pull.journal import push_event_source
+
+        return push_event_source(
+            mapping, streams=self._journal, clock=self._clock, region=self._region, account_id=self._account
+        )
+
+    async def prepare(self, mapping: EventSourceMapping, source: EventSource) -> None:
+        """Have the journal keep what the mapping has not finished, from now on, whether it runs or is paused.
+
+        Raises:
+            StoreError: its marks could not be read or stored.
+        """
+        del mapping
+        from bridge.sources.pull.journal import JournalEventSource
+
+        if isinstance(source, JournalEventSource):
+            await source.prepare()
+
+    def forget(self, mapping: EventSourceMapping) -> None:
+        """Let the journal have what a mapping that is gone has not finished; its marks stay."""
+        self._journal.remove(mapping.name)
+
+    # --- failures -----------------------------------------------------------------------------
+
+    def destination(self, mapping: EventSourceMapping) -> Destination:
+        """Return where a mapping's failures go. Raises ConfigError: it cannot work."""
+        if mapping.on_failure == "spill":
+            return self._spill
+        key = mapping.on_failure, mapping.source
+        if key not in self._destinations:
+            self._destinations[key] = self._kafka_destination(mapping)
+        destination: Destination = self._destinations[key]
+        return destination
+
+    def _kafka_destination(self, mapping: EventSourceMapping) -> Destination:
+        from bridge.destinations.kafka import KafkaDestination
+        from bridge.sources.pull.kafka_client import client_arguments
+
+        place, source = parse_source(mapping.on_failure), _parse(mapping)
+        connection = self._connection(place)
+        return KafkaDestination(
+            topic=place.name,
+            connection=connection,
+            arguments=lambda: client_arguments(connection),
+            source=self._connection(source) if source.kind == "kafka" else None,
+            source_topic=source.name,
+        )
+
+    async def close(self) -> None:
+        """End the producers."""
+        for destination in self._destinations.values():
+            await destination.close()
+        self._destinations.clear()
+
+    def _connection(self, address: SourceAddress) -> KafkaConnection:
+        connection = self._connections.get(address.connection)
+        if connection is None:
+            if address.is_inline:
+                return KafkaConnection(name="", bootstrap_servers=tuple(address.connection.split(",")))
+            raise ConfigError(f"there is no [connections.{address.connection}]")
+        return connection
+
+
+def _parse(mapping: EventSourceMapping) -> SourceAddress:
+    try:
+        return parse_source(mapping.source)
+    except ValueError as error:
+        raise ConfigError(f"mappings.{mapping.name}.source: {error}") from error

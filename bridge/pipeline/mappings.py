@@ -1,0 +1,420 @@
+"""Keeps the event source mappings running: starts, pauses, resets and replaces their workers, and says how they are."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import structlog
+
+from bridge.core.errors import ConfigError, MappingNotFound, SourceError, StoreError
+from bridge.core.invocation import InvocationType
+from bridge.core.mapping import NO_RECORDS, EventSourceMapping, MappingState, StartingPosition
+from bridge.core.ports import Clock, Destination, Journal
+from bridge.core.record import Record
+from bridge.core.sources import EventShape, EventSource, MappingStates, MappingStatus, SourceMaker
+from bridge.core.stream import Chunk, Mark, Shard
+from bridge.pipeline.criteria import compile_criteria
+from bridge.pipeline.streams.lane import Keeps
+from bridge.pipeline.streams.settings import Slots, Work
+from bridge.pipeline.streams.worker import MappingWorker
+from bridge.util import telemetry
+
+log = structlog.get_logger("bridge.mappings")
+
+USER_ACTION: Final = "USER_INITIATED"
+_PAUSE_ANSWER_S: Final = 2.0
+"""How long `pause` waits for running batches before it answers `Disabling`."""
+_RESET_S: Final = 30.0
+"""How long a reset waits for running batches; what still runs then is cut and comes again from the new mark."""
+
+
+class Tasks(Protocol):
+    """Keeps tasks running (util/aio.Supervisor)."""
+
+    def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run for as long as the daemon lives."""
+        ...
+
+    async def stop(self, name: str) -> None:
+        """Cancel one and wait for its end."""
+        ...
+
+    def failed(self) -> dict[str, str]:
+        """Return those that were given up, with the last error."""
+        ...
+
+
+class LiveSlots(Slots, Protocol):
+    """The slots, and who is told of free ones."""
+
+    def on_free(self, callback: Callable[[], None]) -> None:
+        """Call back when a slot may have become free."""
+        ...
+
+    def live_work(self, waits: Callable[[], bool]) -> None:
+        """Ask whether live work waits."""
+        ...
+
+
+class Streams(SourceMaker, Protocol):
+    """The streams that mappings read (daemon/streams.py)."""
+
+    async def prepare(self, mapping: EventSourceMapping, source: EventSource) -> None:
+        """Keep what the mapping has not finished, from now on, whether it runs or is paused. Raises StoreError."""
+        ...
+
+    def forget(self, mapping: EventSourceMapping) -> None:
+        """The mapping is gone: nothing is kept for it any more."""
+        ...
+
+    def destination(self, mapping: EventSourceMapping) -> Destination:
+        """Return where its failures go; raises ConfigError when that cannot work."""
+        ...
+
+
+@dataclass(slots=True, kw_only=True)
+class _Entry:
+    """A mapping and, while it is enabled, its worker."""
+
+    mapping: EventSourceMapping
+    modified_at: float
+    is_paused: bool = False
+    state: MappingState = MappingState.CREATING
+    reason: str = USER_ACTION
+    source: EventSource | None = None
+    worker: MappingWorker | None = None
+    result: str = NO_RECORDS
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    @property
+    def task(self) -> str:
+        return f"mapping:{self.mapping.name}"
+
+
+class MappingSupervisor:
+    """`ports.Mappings` over workers.
+
+    Args:
+        slots: where invocations run.
+        streams: finds the stream of a mapping, and where its failures go.
+        spill: the local dead letters, where that destination fails.
+        journal: where `archive = true` copies records.
+        states: which mappings somebody paused.
+        tasks: keeps the workers running.
+        clock: time.
+        asks_before_remote: a consumer group with members from elsewhere is joined only where that is allowed.
+        allow_remote: …for all mappings.
+    """
+
+    def __init__(
+        self,
+        *,
+        slots: LiveSlots,
+        streams: Streams,
+        spill: Destination,
+        journal: Journal,
+        states: MappingStates,
+        tasks: Tasks,
+        clock: Clock,
+        asks_before_remote: bool = False,
+        allow_remote: bool = False,
+    ) -> None:
+        self._slots = slots
+        self._streams = streams
+        self._spill = spill
+        self._journal = journal
+        self._states = states
+        self._tasks = tasks
+        self._clock = clock
+        self._asks = asks_before_remote and not allow_remote
+        self._entries: dict[str, _Entry] = {}
+        self._changes: set[asyncio.Task[None]] = set()
+        self._turn = 0
+        self._is_draining = False
+        slots.on_free(self._kick)
+        slots.live_work(self._wants_slot)
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def open(self, mappings: Sequence[EventSourceMapping]) -> None:
+        """Know these mappings and have their records kept; nothing is read before `start`.
+
+        Raises:
+            StoreError: the marks of one could not be read or stored.
+        """
+        paused = await self._states.paused()
+        for mapping in mappings:
+            entry = _Entry(mapping=mapping, modified_at=self._clock.time(), is_paused=mapping.name in paused)
+            self._add(entry)
+            try:
+                entry.source = self._streams.event_source(mapping)
+                await self._streams.prepare(mapping, entry.source)
+            except (ConfigError, SourceError) as error:
+                entry.state, entry.reason = MappingState.FAILED, str(error)
+
+    def start(self) -> None:
+        """Read what is enabled, from now on."""
+        for entry in self._entries.values():
+            self._later(self._start(entry))
+
+    def _add(self, entry: _Entry) -> None:
+        name = entry.mapping.name
+        self._entries[name] = entry
+        telemetry.MAPPING_BEHIND.labels(mapping=name).set_function(lambda: self._behind(name))
+
+    async def configure(self, mappings: Sequence[EventSourceMapping]) -> None:
+        """Take these mappings: new ones start, those that are gone stop, changed ones go on under the new settings.
+
+        Returns at once where a batch still runs under the old ones; the mapping is `Updating` until it has ended.
+        """
+        paused = await self._states.paused()
+        wanted = {mapping.name: mapping for mapping in mappings}
+        for name in [name for name in self._entries if name not in wanted]:
+            entry = self._entries.pop(name)
+            entry.state = MappingState.DELETING
+            self._later(self._stop(entry))
+        for name, mapping in wanted.items():
+            entry = self._entries.get(name)
+            if entry is None:
+                entry = _Entry(mapping=mapping, modified_at=self._clock.time(), is_paused=name in paused)
+                self._add(entry)
+                self._later(self._start(entry))
+            elif entry.mapping != mapping:
+                entry.state, entry.reason = MappingState.UPDATING, USER_ACTION
+                self._later(self._replace(entry, mapping))
+
+    def _later(self, work: "Awaitable[None]") -> "asyncio.Task[None]":
+        task = asyncio.ensure_future(work)
+        self._changes.add(task)  # type: ignore[arg-type]
+        task.add_done_callback(self._changed)
+        return task  # type: ignore[return-value]
+
+    def _changed(self, task: "asyncio.Future[None]") -> None:
+        self._changes.discard(task)  # type: ignore[arg-type]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("mapping_change_failed", error=repr(error), exc_info=error)
+
+    async def _replace(self, entry: _Entry, mapping: EventSourceMapping) -> None:
+        async with entry.lock:
+            await self._halt(entry, deadline_s=None)
+            if entry.mapping.source != mapping.source:
+                self._streams.forget(entry.mapping)
+            entry.mapping, entry.source = mapping, None
+            entry.modified_at = self._clock.time()
+            await self._run(entry)
+
+    async def _start(self, entry: _Entry) -> None:
+        async with entry.lock:
+            await self._run(entry)
+
+    async def _stop(self, entry: _Entry) -> None:
+        async with entry.lock:
+            await self._halt(entry, deadline_s=None)
+            if self._entries.get(entry.mapping.name) is None:
+                self._streams.forget(entry.mapping)
+
+    async def _run(self, entry: _Entry) -> None:
+        """Start the worker of a mapping that is enabled."""
+        mapping = entry.mapping
+        try:
+            source = entry.source = entry.source or self._streams.event_source(mapping)
+            await self._streams.prepare(mapping, source)
+            if self._is_draining or not mapping.enabled or entry.is_paused:
+                entry.state, entry.reason = MappingState.DISABLED, USER_ACTION
+                return
+            destination = self._streams.destination(mapping)
+            if self._asks and source.is_remote and not mapping.allow_remote and (others := await source.others()):
+                entry.state = MappingState.DISABLED
+                entry.reason = (
+                    f"others consume with its group ({', '.join(others)}): "
+                    "join them with --allow-remote, or allow_remote = true in the file"
+                )
+                log.warning("mapping_not_started", mapping=mapping.name, reason=entry.reason)
+                return
+        except (ConfigError, SourceError, StoreError) as error:
+            entry.state, entry.reason = MappingState.FAILED, str(error)
+            log.error("mapping_not_started", mapping=mapping.name, reason=str(error))  # noqa: TRY400 - one line
+            return
+        entry.worker = MappingWorker(
+            Work(
+                mapping=mapping,
+                shape=source.shape,
+                make_source=source.consumer,
+                slots=self._slots,
+                destination=destination,
+                spill=self._spill,
+                clock=self._clock,
+                keeps=filters(mapping, source.shape),
+                archive=self._archive(mapping, source.shape) if mapping.archive else None,
+            )
+        )
+        entry.state, entry.reason = MappingState.ENABLED, USER_ACTION
+        self._tasks.start(entry.task, entry.worker.run)
+        log.info("mapping_started", mapping=mapping.name, source=mapping.source, function=mapping.function)
+
+    async def _halt(self, entry: _Entry, *, deadline_s: float | None) -> None:
+        """Stop the worker, what runs first, at most `deadline_s` seconds (None: for as long as it takes)."""
+        worker, entry.worker = entry.worker, None
+        if worker is None:
+            return
+        if deadline_s is None:
+            while not await worker.drain(deadline_s=60.0):
+                log.info("mapping_waits", mapping=entry.mapping.name, running=worker.running)
+        else:
+            await worker.drain(deadline_s=deadline_s)
+        await self._tasks.stop(entry.task)
+        await worker.stop()
+        entry.result = worker.result
+
+    async def drain(self, *, deadline_s: float) -> None:
+        """Stop all workers at once, within one deadline: the end of the daemon."""
+        self._is_draining = True
+        for change in self._changes:
+            change.cancel()
+        await asyncio.gather(*self._changes, return_exceptions=True)
+        await asyncio.gather(*(self._halt(entry, deadline_s=deadline_s) for entry in self._entries.values()))
+
+    def _archive(self, mapping: EventSourceMapping, shape: EventShape) -> Callable[[Chunk], Awaitable[None]]:
+        """Return what copies records to the journal: each as an event of its own, replayed like any other."""
+
+        async def archive(chunk: Chunk) -> None:
+            now = self._clock.time()
+            await asyncio.gather(
+                *(
+                    self._journal.append(
+                        Record(
+                            id=str(uuid.uuid4()),
+                            source=mapping.name,
+                            function=mapping.function,
+                            invocation_type=InvocationType.REQUEST_RESPONSE,  # in no lane: it runs by its mapping
+                            received_at=now,
+                            payload=shape.event([(chunk.shard, [fragment])]),
+                        )
+                    )
+                    for fragment in chunk.fragments
+                )
+            )
+
+        return archive
+
+    # --- slots --------------------------------------------------------------------------------
+
+    def _workers(self) -> list[MappingWorker]:
+        return [entry.worker for entry in self._entries.values() if entry.worker is not None]
+
+    def _kick(self) -> None:
+        """Tell the mappings of a free slot, each time another one first."""
+        workers = self._workers()
+        if workers:
+            self._turn = (self._turn + 1) % len(workers)
+            for worker in [*workers[self._turn :], *workers[: self._turn]]:
+                worker.kick()
+
+    def _wants_slot(self) -> bool:
+        return any(worker.wants_slot for worker in self._workers())
+
+    # --- ports.Mappings -----------------------------------------------------------------------
+
+    def get(self, name: str) -> EventSourceMapping:
+        """Return a mapping; raises MappingNotFound."""
+        return self._entry(name).mapping
+
+    def source(self, name: str) -> EventSource:
+        """Return the stream of a mapping, running or not; raises MappingNotFound or ConfigError."""
+        entry = self._entry(name)
+        return entry.source or self._streams.event_source(entry.mapping)
+
+    def status(self) -> Sequence[MappingStatus]:
+        """Return every mapping, by name."""
+        return [self._status(entry) for _, entry in sorted(self._entries.items())]
+
+    def _status(self, entry: _Entry) -> MappingStatus:
+        worker = entry.worker
+        state, reason = entry.state, entry.reason
+        if state is MappingState.ENABLED and (error := self._tasks.failed().get(entry.task)):
+            state, reason = MappingState.FAILED, error
+        elif worker is not None and worker.trouble:
+            reason = worker.trouble
+        return MappingStatus(
+            mapping=entry.mapping,
+            state=state,
+            reason=reason,
+            result=worker.result if worker is not None else entry.result,
+            modified_at=entry.modified_at,
+            running=worker.running if worker is not None else 0,
+            shards=worker.shards() if worker is not None else (),
+        )
+
+    def _behind(self, name: str) -> float:
+        entry = self._entries.get(name)
+        if entry is None or entry.worker is None:
+            return 0.0
+        return float(sum(shard.behind or 0 for shard in entry.worker.shards()))
+
+    async def pause(self, name: str) -> MappingStatus:
+        """Disable it, over restarts too. See ports.Mappings."""
+        entry = self._entry(name)
+        await self._states.pause(name)
+        if not entry.is_paused:
+            entry.is_paused = True
+            entry.state, entry.reason = MappingState.DISABLING, USER_ACTION
+            change = self._later(self._disable(entry))
+            await asyncio.wait({change}, timeout=_PAUSE_ANSWER_S)
+        return self._status(entry)
+
+    async def _disable(self, entry: _Entry) -> None:
+        async with entry.lock:
+            await self._halt(entry, deadline_s=None)
+            if entry.is_paused:
+                entry.state = MappingState.DISABLED
+                entry.modified_at = self._clock.time()
+
+    async def resume(self, name: str) -> MappingStatus:
+        """Enable it again, from its marks. See ports.Mappings."""
+        entry = self._entry(name)
+        await self._states.resume(name)
+        if entry.is_paused or entry.worker is None:
+            entry.is_paused = False
+            entry.state, entry.reason = MappingState.ENABLING, USER_ACTION
+            async with entry.lock:
+                if entry.worker is None:
+                    await self._run(entry)
+            entry.modified_at = self._clock.time()
+        return self._status(entry)
+
+    async def reset(
+        self, name: str, start: StartingPosition, *, timestamp: float | None = None
+    ) -> Mapping[Shard, Mark]:
+        """Move its marks. See ports.Mappings."""
+        entry = self._entry(name)
+        async with entry.lock:
+            was_running = entry.worker is not None
+            await self._halt(entry, deadline_s=_RESET_S)
+            try:
+                source = entry.source or self._streams.event_source(entry.mapping)
+                marks = await source.reset(start, timestamp=timestamp)
+                log.info("mapping_reset", mapping=name, position=start.value, shards=len(marks))
+                return marks
+            finally:
+                if was_running:
+                    await self._run(entry)
+
+    def _entry(self, name: str) -> _Entry:
+        entry = self._entries.get(name)
+        if entry is None:
+            raise MappingNotFound(f"there is no event source mapping {name}; `bridge mappings list` shows them")
+        return entry
+
+
+def filters(mapping: EventSourceMapping, shape: EventShape) -> Keeps | None:
+    """Return what a mapping's filters let pass; None: everything."""
+    if not mapping.filters:
+        return None
+    criteria = compile_criteria(mapping.filters, format=shape.format)
+
+    def keeps(key: bytes | None, value: bytes | None, document: "Callable[[], dict[str, object]]") -> bool:
+        return criteria.keeps(key=key, value=value, document=document)
+
+    return keeps

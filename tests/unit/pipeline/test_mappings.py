@@ -1,0 +1,271 @@
+"""The supervisor of mappings: pause, resume, reset, reload, the lock against accidents, archive."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import orjson
+import pytest
+
+from bridge.core.errors import ConfigError, MappingNotFound
+from bridge.core.mapping import EventSourceMapping, MappingState, StartingPosition
+from bridge.core.ports import Selection
+from bridge.pipeline.mappings import MappingSupervisor
+from bridge.testing.clock import ManualClock, settle
+from bridge.testing.journal import MemoryJournal
+from bridge.testing.source import ScriptedStream
+from bridge.testing.streams import MemoryMappingStates
+from bridge.util.aio import Supervisor
+from tests.unit.pipeline.streams.world import Boom, Function, Letters
+
+
+class Slots(Function):
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock)
+        self.waits = []
+        self.told = []
+
+    def on_free(self, callback=None) -> None:
+        if callback is not None:
+            self.told.append(callback)
+            return
+        for each in self.told:
+            each()
+
+    def live_work(self, waits) -> None:
+        self.waits.append(waits)
+
+
+class Streams:
+    def __init__(self, clock: ManualClock) -> None:
+        self.streams = {}
+        self.clock = clock
+        self.letters = Letters()
+        self.prepared = []
+        self.forgotten = []
+        self.mistake = ""
+
+    def event_source(self, mapping):
+        if self.mistake:
+            raise ConfigError(self.mistake)
+        return self.streams.setdefault(mapping.source, ScriptedStream(self.clock))
+
+    async def prepare(self, mapping, source) -> None:
+        self.prepared.append(mapping.name)
+
+    def forget(self, mapping) -> None:
+        self.forgotten.append(mapping.name)
+
+    def destination(self, mapping):
+        return self.letters
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+        self.slots = Slots(self.clock)
+        self.streams = Streams(self.clock)
+        self.journal = MemoryJournal()
+        self.states = MemoryMappingStates()
+        self.tasks = Supervisor(clock=self.clock, delays_s=(1.0,), failures_max=3, window_s=600)
+        self.orders = EventSourceMapping(name="orders", source="x://orders", function="f")
+        self.mappings = self.make()
+
+    def make(self, **options) -> MappingSupervisor:
+        return MappingSupervisor(
+            slots=self.slots,
+            streams=self.streams,
+            spill=Letters(),
+            journal=self.journal,
+            states=self.states,
+            tasks=self.tasks,
+            clock=self.clock,
+            **options,
+        )
+
+    async def start(self, *mappings: EventSourceMapping, **options) -> None:
+        if options:
+            self.mappings = self.make(**options)
+        await self.mappings.open(mappings or [self.orders])
+        self.mappings.start()
+        await self.advance(0.01)
+
+    async def advance(self, seconds: float) -> None:
+        await self.clock.advance(seconds)
+        await settle(30)
+
+    def stream(self, name: str = "x://orders") -> ScriptedStream:
+        return self.streams.streams[name]
+
+    def state(self, name: str = "orders"):
+        return next(status for status in self.mappings.status() if status.mapping.name == name)
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    made = World()
+    yield made
+    drain = asyncio.create_task(made.mappings.drain(deadline_s=0))
+    await settle(30)
+    await made.clock.advance(0.01)
+    await drain
+    await made.tasks.close()
+
+
+async def test_a_mapping_reads_once_it_is_started(world):
+    await world.start()
+    world.stream().put(1)
+    await world.advance(0.5)
+
+    assert world.slots.batches == [[1]]
+    assert (MappingState.ENABLED, "OK") == (world.state().state, world.state().result)
+    assert world.state().shards[0].position == 0
+
+
+async def test_a_disabled_mapping_reads_nothing_yet_its_records_are_kept(world):
+    await world.start(replace(world.orders, enabled=False))
+    await world.advance(1)
+
+    assert world.state().state is MappingState.DISABLED
+    assert "orders" in world.streams.prepared
+    assert world.stream().opened == 0
+
+
+async def test_pause_holds_over_a_restart_and_resume_goes_on_from_the_mark(world):
+    await world.start()
+    world.stream().put(1)
+    await world.advance(0.5)
+    status = await world.mappings.pause("orders")
+    assert status.state is MappingState.DISABLED
+    world.stream().put(2)
+    await world.mappings.drain(deadline_s=0)
+    await world.start(asks_before_remote=False)
+    await world.advance(1)
+    assert world.state().state is MappingState.DISABLED
+    assert world.slots.batches == [[1]]
+    await world.mappings.resume("orders")
+    await world.advance(0.5)
+
+    assert world.slots.batches == [[1], [2]]
+
+
+async def test_a_pause_lets_what_runs_end(world):
+    world.slots.duration_s = 1
+    await world.start()
+    world.stream().put(1)
+    await world.advance(0.1)
+    pause = asyncio.create_task(world.mappings.pause("orders"))
+    await settle(30)
+    assert world.state().state is MappingState.DISABLING
+    await world.advance(1)
+    await pause
+
+    assert world.stream().mark() == 0
+    assert world.state().state is MappingState.DISABLED
+
+
+async def test_a_reset_reads_again_from_the_beginning(world):
+    await world.start()
+    world.stream().put(1, 2)
+    await world.advance(0.5)
+    marks = await world.mappings.reset("orders", StartingPosition.TRIM_HORIZON)
+    await world.advance(0.5)
+
+    assert marks["s-0"].position == -1
+    assert world.slots.batches == [[1, 2], [1, 2]]
+
+
+async def test_a_reload_starts_stops_and_replaces(world):
+    await world.start()
+    world.stream().put(1)
+    await world.advance(0.5)
+    changed = replace(world.orders, batch_size=1)
+    clicks = EventSourceMapping(name="clicks", source="x://clicks", function="f")
+    await world.mappings.configure([changed, clicks])
+    await world.advance(0.5)
+    world.stream().put(2, 3)
+    world.stream("x://clicks").put("click")
+    await world.advance(0.5)
+    assert sorted(map(str, world.slots.batches)) == sorted(["[1]", "[2]", "[3]", "['click']"])
+    await world.mappings.configure([clicks])
+    await world.advance(0.5)
+
+    assert [status.mapping.name for status in world.mappings.status()] == ["clicks"]
+    assert world.streams.forgotten == ["orders"]
+
+
+async def test_what_runs_ends_under_the_old_settings_before_the_new_ones_count(world):
+    world.slots.duration_s = 2
+    await world.start()
+    world.stream().put(1)
+    await world.advance(0.1)
+    await world.mappings.configure([replace(world.orders, batch_size=1)])
+    await world.advance(0.5)
+    assert world.state().state is MappingState.UPDATING
+    await world.advance(3)
+
+    assert world.state().state is MappingState.ENABLED
+    assert world.slots.batches == [[1]]
+    assert world.state().mapping.batch_size == 1
+
+
+async def test_one_failing_mapping_does_not_slow_another(world):
+    def script(call, _number):
+        if "bad" in call.values:
+            raise Boom("bad")
+
+    world.slots.script = script
+    clicks = EventSourceMapping(name="clicks", source="x://clicks", function="f", batch_size=1)
+    await world.start(world.orders, clicks)
+    world.stream().put("bad")
+    await world.advance(5)
+    world.stream("x://clicks").put(*range(20))
+    await world.advance(0.5)
+
+    assert world.stream("x://clicks").mark() == 19
+    assert world.state("orders").shards[0].attempts >= 1
+    assert "Boom" in world.state("orders").shards[0].reason
+
+
+async def test_a_mapping_that_cannot_work_says_why_and_keeps_nobody_else_from_it(world):
+    world.streams.mistake = "there is no [connections.main]"
+    await world.start()
+
+    assert (MappingState.FAILED, "there is no [connections.main]") == (world.state().state, world.state().reason)
+
+
+async def test_a_group_with_members_from_elsewhere_is_not_joined_unasked(world):
+    stream = ScriptedStream(world.clock)
+    stream.is_remote = True
+
+    async def others():
+        return ["consumer-1 at 10.0.0.7"]
+
+    stream.others = others
+    world.streams.streams["x://orders"] = stream
+    await world.start(asks_before_remote=True)
+    await world.advance(1)
+    assert world.state().state is MappingState.DISABLED
+    assert "consumer-1 at 10.0.0.7" in world.state().reason
+    assert "--allow-remote" in world.state().reason
+    assert stream.opened == 0
+    await world.mappings.configure([replace(world.orders, allow_remote=True)])
+    await world.advance(1)
+
+    assert world.state().state is MappingState.ENABLED
+
+
+async def test_archived_records_are_in_the_journal_before_they_settle(world):
+    await world.start(replace(world.orders, archive=True))
+    world.stream().put(1, 2)
+    await world.advance(0.5)
+    stored = [record async for chunk in world.journal.scan(Selection()) for record in chunk]
+
+    assert [("orders", "f", "")] * 2 == [(record.source, record.function, record.lane) for record in stored]
+    assert [[1], [2]] == [[r["value"] for r in orjson.loads(record.payload)["Records"]] for record in stored]
+
+
+async def test_names_that_are_unknown_are_said(world):
+    await world.start()
+    with pytest.raises(MappingNotFound, match="bridge mappings list"):
+        await world.mappings.pause("nope")
