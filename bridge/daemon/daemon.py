@@ -265,6 +265,7 @@ class Daemon:
             replays=self._parts.replays,
             redrives=self._parts.redrives,
             lanes=self._parts.dispatcher,
+            mappings=self._parts.mappings,
             invoker=self._parts.service,
             intake=self._parts.intake,
             logs=self._parts.logs,

@@ -22,9 +22,7 @@ class Streams:
         account: likewise.
     """
 
-    def __init__(
-        self, journal: JournalStreams, *, spill: Destination, clock: Clock, region: str, account: str
-    ) -> None:
+    def __init__(self, journal: JournalStreams, *, spill: Destination, clock: Clock, region: str, account: str) -> None:
         self._journal = journal
         self._spill = spill
         self._clock = clock

@@ -24,6 +24,8 @@ from bridge.util import telemetry
 log = structlog.get_logger("bridge.mappings")
 
 USER_ACTION: Final = "USER_INITIATED"
+_ASK_AGAIN_S: Final = 2.0
+"""Between looks for others in a consumer group, while no broker answers."""
 _PAUSE_ANSWER_S: Final = 2.0
 """How long `pause` waits for running batches before it answers `Disabling`."""
 _RESET_S: Final = 30.0
@@ -130,7 +132,7 @@ class MappingSupervisor:
         self._clock = clock
         self._asks = asks_before_remote and not allow_remote
         self._entries: dict[str, _Entry] = {}
-        self._changes: set[asyncio.Task[None]] = set()
+        self._changes: set[asyncio.Future[None]] = set()
         self._turn = 0
         self._is_draining = False
         slots.on_free(self._kick)
@@ -172,9 +174,9 @@ class MappingSupervisor:
         paused = await self._states.paused()
         wanted = {mapping.name: mapping for mapping in mappings}
         for name in [name for name in self._entries if name not in wanted]:
-            entry = self._entries.pop(name)
-            entry.state = MappingState.DELETING
-            self._later(self._stop(entry))
+            gone = self._entries.pop(name)
+            gone.state = MappingState.DELETING
+            self._later(self._stop(gone))
         for name, mapping in wanted.items():
             entry = self._entries.get(name)
             if entry is None:
@@ -185,14 +187,14 @@ class MappingSupervisor:
                 entry.state, entry.reason = MappingState.UPDATING, USER_ACTION
                 self._later(self._replace(entry, mapping))
 
-    def _later(self, work: "Awaitable[None]") -> "asyncio.Task[None]":
+    def _later(self, work: Awaitable[None]) -> "asyncio.Future[None]":
         task = asyncio.ensure_future(work)
-        self._changes.add(task)  # type: ignore[arg-type]
+        self._changes.add(task)
         task.add_done_callback(self._changed)
-        return task  # type: ignore[return-value]
+        return task
 
     def _changed(self, task: "asyncio.Future[None]") -> None:
-        self._changes.discard(task)  # type: ignore[arg-type]
+        self._changes.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("mapping_change_failed", error=repr(error), exc_info=error)
 
@@ -225,13 +227,7 @@ class MappingSupervisor:
                 entry.state, entry.reason = MappingState.DISABLED, USER_ACTION
                 return
             destination = self._streams.destination(mapping)
-            if self._asks and source.is_remote and not mapping.allow_remote and (others := await source.others()):
-                entry.state = MappingState.DISABLED
-                entry.reason = (
-                    f"others consume with its group ({', '.join(others)}): "
-                    "join them with --allow-remote, or allow_remote = true in the file"
-                )
-                log.warning("mapping_not_started", mapping=mapping.name, reason=entry.reason)
+            if self._asks and source.is_remote and not mapping.allow_remote and not await self._may_join(entry, source):
                 return
         except (ConfigError, SourceError, StoreError) as error:
             entry.state, entry.reason = MappingState.FAILED, str(error)
@@ -253,6 +249,33 @@ class MappingSupervisor:
         entry.state, entry.reason = MappingState.ENABLED, USER_ACTION
         self._tasks.start(entry.task, entry.worker.run)
         log.info("mapping_started", mapping=mapping.name, source=mapping.source, function=mapping.function)
+
+    async def _may_join(self, entry: _Entry, source: EventSource) -> bool:
+        """Ask who else consumes with the mapping's marks; nobody may be disturbed by accident.
+
+        While that cannot be asked (no broker answers) the mapping is `Enabling`, and it is asked again.
+        """
+        try:
+            others = await source.others()
+        except SourceError as error:
+            entry.state, entry.reason = MappingState.ENABLING, str(error)
+            log.warning("mapping_not_started", mapping=entry.mapping.name, reason=str(error))
+            self._later(self._start_later(entry))
+            return False
+        if others:
+            entry.state = MappingState.DISABLED
+            entry.reason = (
+                f"others consume with its group ({', '.join(others)}): "
+                "join them with --allow-remote, or allow_remote = true in the file"
+            )
+            log.warning("mapping_not_started", mapping=entry.mapping.name, reason=entry.reason)
+        return not others
+
+    async def _start_later(self, entry: _Entry) -> None:
+        await self._clock.sleep(_ASK_AGAIN_S)
+        async with entry.lock:
+            if entry.state is MappingState.ENABLING and entry.worker is None:
+                await self._run(entry)
 
     async def _halt(self, entry: _Entry, *, deadline_s: float | None) -> None:
         """Stop the worker, what runs first, at most `deadline_s` seconds (None: for as long as it takes)."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from bridge.core.errors import ConfigError, MappingNotFound
+from bridge.core.errors import ConfigError, MappingNotFound, SourceError
 from bridge.core.mapping import EventSourceMapping, MappingState, StartingPosition
 from bridge.core.ports import Selection
 from bridge.pipeline.mappings import MappingSupervisor
@@ -24,13 +24,10 @@ class Slots(Function):
         super().__init__(clock)
         self.waits = []
         self.told = []
+        self.freed = lambda: [each() for each in self.told]
 
-    def on_free(self, callback=None) -> None:
-        if callback is not None:
-            self.told.append(callback)
-            return
-        for each in self.told:
-            each()
+    def on_free(self, callback) -> None:
+        self.told.append(callback)
 
     def live_work(self, waits) -> None:
         self.waits.append(waits)
@@ -220,7 +217,8 @@ async def test_one_failing_mapping_does_not_slow_another(world):
     world.stream().put("bad")
     await world.advance(5)
     world.stream("x://clicks").put(*range(20))
-    await world.advance(0.5)
+    for _ in range(20):
+        await world.advance(0.05)
 
     assert world.stream("x://clicks").mark() == 19
     assert world.state("orders").shards[0].attempts >= 1
@@ -251,6 +249,26 @@ async def test_a_group_with_members_from_elsewhere_is_not_joined_unasked(world):
     assert stream.opened == 0
     await world.mappings.configure([replace(world.orders, allow_remote=True)])
     await world.advance(1)
+
+    assert world.state().state is MappingState.ENABLED
+
+
+async def test_a_broker_that_is_away_at_the_start_is_asked_again(world):
+    stream = ScriptedStream(world.clock)
+    stream.is_remote = True
+    answers = [SourceError("no broker answers"), []]
+
+    async def others():
+        answer = answers.pop(0)
+        if isinstance(answer, SourceError):
+            raise answer
+        return answer
+
+    stream.others = others
+    world.streams.streams["x://orders"] = stream
+    await world.start(asks_before_remote=True)
+    assert (MappingState.ENABLING, "no broker answers") == (world.state().state, world.state().reason)
+    await world.advance(2.1)
 
     assert world.state().state is MappingState.ENABLED
 

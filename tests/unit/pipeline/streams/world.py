@@ -53,7 +53,7 @@ class Function:
         self.calls: list[Call] = []
         self.running = 0
         self.running_max = 0
-        self.on_free: Callable[[], None] = lambda: None
+        self.freed: Callable[[], None] = lambda: None
 
     def resolve(self, target: str) -> Target:
         if not self.exists:
@@ -89,7 +89,7 @@ class Function:
         finally:
             self.running -= 1
             call.ended = True
-            self.on_free()
+            self.freed()
         if isinstance(answer, InvocationResult):
             return answer
         return InvocationResult(kind=ResultKind.OK, payload=orjson.dumps(answer), version="$LATEST")
@@ -161,7 +161,7 @@ class World:
                 **self.more,
             )
         )
-        self.function.on_free = worker.kick
+        self.function.freed = worker.kick
         return worker
 
     async def __aenter__(self) -> Self:
