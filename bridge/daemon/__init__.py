@@ -4,6 +4,7 @@ from bridge.util.slim import import_structlog
 
 import_structlog()
 
-from bridge.daemon.daemon import Daemon, Ready, ReadyRoute, run  # noqa: E402 - structlog comes first
+from bridge.daemon.daemon import Daemon, Ready, ReadyRoute  # noqa: E402 - structlog comes first
+from bridge.daemon.process import run  # noqa: E402
 
 __all__ = ["Daemon", "Ready", "ReadyRoute", "run"]

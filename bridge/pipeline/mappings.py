@@ -435,9 +435,4 @@ def filters(mapping: EventSourceMapping, shape: EventShape) -> Keeps | None:
     """Return what a mapping's filters let pass; None: everything."""
     if not mapping.filters:
         return None
-    criteria = compile_criteria(mapping.filters, format=shape.format)
-
-    def keeps(key: bytes | None, value: bytes | None, document: "Callable[[], dict[str, object]]") -> bool:
-        return criteria.keeps(key=key, value=value, document=document)
-
-    return keeps
+    return compile_criteria(mapping.filters, format=shape.format).kept

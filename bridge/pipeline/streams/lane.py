@@ -4,9 +4,6 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import orjson
 
 from bridge.core.stream import Chunk, Mark, Position, Shard
 from bridge.pipeline.streams.batch import Batch, Part, Tries, compact, partition
@@ -14,8 +11,8 @@ from bridge.pipeline.streams.notes import RANGES_MAX, Note, Span
 from bridge.pipeline.streams.track import Piece, ShardTrack
 from bridge.pipeline.streams.windows import Window
 
-Keeps = Callable[[bytes | None, bytes | None, Callable[[], dict[str, Any]]], bool]
-"""Whether a filter lets a record pass: its key, its value, and its own JSON when that is asked for."""
+Keeps = Callable[[Chunk], Sequence[int]]
+"""Returns the indexes of a chunk's records that the filters let pass, rising."""
 
 
 @dataclass(slots=True, eq=False)
@@ -227,14 +224,7 @@ class ShardWork:
     def _kept(self, chunk: Chunk, keeps: Keeps | None) -> Sequence[int] | None:
         """Return the indexes that are to be handled; None: all."""
         positions = chunk.positions
-        kept: Sequence[int] | None = None
-        if keeps is not None:
-            fragments = chunk.fragments
-            kept = [
-                index
-                for index, (key, value) in enumerate(zip(chunk.keys, chunk.values, strict=True))
-                if keeps(key, value, lambda index=index: orjson.loads(fragments[index]))  # type: ignore[misc]
-            ]
+        kept = None if keeps is None else keeps(chunk)
         if self._skip and self._skip[0][0] <= positions[-1]:
             skip = self._skip
             kept = [

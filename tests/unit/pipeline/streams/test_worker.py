@@ -370,7 +370,9 @@ async def test_a_failure_destination_that_is_down_leaves_it_to_the_local_dead_le
 
 
 async def test_filtered_records_and_holes_move_the_mark():
-    async with World(keeps=lambda _key, value, _document: orjson.loads(value) % 2 == 0) as world:
+    async with World(
+        keeps=lambda chunk: [i for i, value in enumerate(chunk.values) if orjson.loads(value) % 2 == 0]
+    ) as world:
         world.stream.put(1, 2, 3)
         world.stream.skip(5)
         await world.advance(0.5)
