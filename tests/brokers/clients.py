@@ -1,5 +1,6 @@
 """The outside clients of the brokers: topics by aiokafka's admin client, records by kcat, and TLS for both."""
 
+import asyncio
 import ssl
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ async def create_topic(
             described = await admin.describe_topics([name])
             if not described[0]["error_code"] and len(described[0]["partitions"]) == partitions:
                 return
+            await asyncio.sleep(0.05)
         raise AssertionError(f"{name} does not appear")
     finally:
         await admin.close()
