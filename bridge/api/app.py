@@ -15,6 +15,7 @@ from bridge.api.jobs import JobEndpoints
 from bridge.api.mappings import MappingEndpoints
 from bridge.api.router import Router
 from bridge.api.services import ReloadResult, Services
+from bridge.api.streams import StreamEndpoints
 from bridge.api.system import System
 from bridge.core.errors import BridgeError, FunctionNotFound, LaneFull, StoreFull
 from bridge.util.asgi import ClientGone, Receive, Scope, Send
@@ -119,6 +120,7 @@ def _routes(services: Services) -> Router:
         ("GET", "/events/tail", events.tail),
         ("GET", "/events/export", events.export),
         ("GET", "/events/{id}", events.one),
+        ("POST", "/streams/{name}/records", StreamEndpoints(services).put),
         ("GET", "/dlq", letters.page),
         ("GET", "/dlq/{id}", letters.one),
         ("POST", "/dlq/purge", letters.purge),

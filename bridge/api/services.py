@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bridge.core import limits
-from bridge.core.errors import MappingNotFound
+from bridge.core.errors import MappingNotFound, StreamNotFound
 from bridge.core.function import Function
 from bridge.core.mapping import StartingPosition
 from bridge.core.ports import Clock, DeadLetters, Intake, Invoker, Jobs, Journal, Lanes, Outcomes, ParkedStore
-from bridge.core.sources import Mappings, MappingStatus
-from bridge.core.stream import Mark, Shard
+from bridge.core.sources import LocalStreams, Mappings, MappingStatus
+from bridge.core.stream import Mark, Position, PutRecord, Shard
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays
 
@@ -57,6 +57,15 @@ class NoMappings:
         raise MappingNotFound(f"no mapping {name}")
 
 
+class NoStreams:
+    """The embedded streams of a daemon that has none."""
+
+    async def put(self, stream: str, records: Sequence[PutRecord]) -> Sequence[Position]:
+        """Raise StreamNotFound."""
+        del records
+        raise StreamNotFound(f"no mapping reads local://{stream}")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """Everything behind the admin endpoints."""
@@ -81,6 +90,7 @@ class Services:
     version: str
     clock: Clock
     mappings: Mappings = field(default_factory=NoMappings)
+    streams: LocalStreams = field(default_factory=NoStreams)
     async_payload_max_bytes: int = limits.ASYNC_PAYLOAD_MAX_BYTES
     status: Callable[[], Mapping[str, object]] = field(default=dict)
     """Further sections of `GET status`: listeners, workers, journal, tasks."""

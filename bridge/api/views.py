@@ -23,11 +23,12 @@ _EXACT_MAX: Final = 2**53 - 1
 def event_state(record: Record, attempts: Sequence[Attempt]) -> str:
     """Return one word or two for where an event is.
 
-    `waiting`, `running`, `retrying`, `succeeded`, `dead`; `answered` and `failed` for synchronous ones.
+    `waiting`, `running`, `retrying`, `succeeded`, `dead`; `answered` and `failed` for synchronous ones; `stored` for
+    those that only mappings read: how far these are, the mappings know.
     """
     is_async = record.invocation_type is InvocationType.EVENT
     if not attempts:
-        return "waiting" if is_async else "answered"
+        return "answered" if not is_async else "waiting" if record.function else "stored"
     last = attempts[-1].status
     if last in _SUCCESSES:
         return "succeeded"
@@ -41,7 +42,7 @@ def event_state(record: Record, attempts: Sequence[Attempt]) -> str:
 
 def is_settled(record: Record, attempts: Sequence[Attempt]) -> bool:
     """Tell whether nothing more will happen to an event by itself."""
-    return event_state(record, attempts) in ("succeeded", "dead", "answered", "failed")
+    return event_state(record, attempts) in ("succeeded", "dead", "answered", "failed", "stored")
 
 
 def embedded(payload: bytes) -> orjson.Fragment:

@@ -12,6 +12,7 @@ _VERBS: Final[Mapping[str, tuple[str, str]]] = {
     "run": ("service", "Run the daemon."),
     "check": ("service", "Check a configuration; every mistake at once."),
     "invoke": ("invoke", "Invoke a function."),
+    "put": ("put", "Put records into an embedded stream."),
     "replay": ("replay", "Send stored events again."),
     "logs": ("invoke", "Show what a function printed."),
     "reload": ("service", "Read the configuration again."),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 STYLES: Final = {
     "succeeded": "green", "ok": "green", "replayed_ok": "green", "COMPLETED": "green", "active": "green",
-    "answered": "green",
+    "answered": "green", "stored": "green",
     "dead": "red", "failed": "red", "replayed_failed": "red", "FAILED": "red", "stopped": "red", "no function": "red",
     "waiting": "cyan", "running": "cyan", "started": "cyan", "RUNNING": "cyan", "STARTING": "cyan", "redriving": "cyan",
     "retrying": "yellow", "unknown": "yellow", "PAUSED": "yellow", "CANCELLED": "yellow", "CANCELLING": "yellow",

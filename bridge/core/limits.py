@@ -96,6 +96,9 @@ TOPIC_MAX_CHARS: Final = 249
 BOOTSTRAP_SERVERS_MAX: Final = 100
 STREAM_SHARDS_DEFAULT: Final = 4
 STREAM_SHARDS_MAX: Final = 256
+PUT_RECORDS_MAX: Final = 10_000
+PUT_MAX_BYTES: Final = 12 * MIB
+"""What one request may put into an embedded stream: a value of 6 MiB in base64, and more than can be delivered."""
 STREAM_BACKOFF_MIN_S: Final = 0.5
 STREAM_BACKOFF_MAX_S: Final = 60.0
 """Between tries of a batch, doubling, with full jitter (AWS documents none)."""

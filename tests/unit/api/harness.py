@@ -3,17 +3,18 @@
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
 from bridge.api.app import ApiApp, ReloadResult, Services
-from bridge.core.errors import FunctionNotFound
+from bridge.core.errors import FunctionNotFound, StreamNotFound
 from bridge.core.function import Function, FunctionVersion, function_arn
 from bridge.core.invocation import Attempt, AttemptStatus, Condition, DeadLetter, InvocationType
 from bridge.core.ports import LaneStatus, Receipt
 from bridge.core.record import Record
+from bridge.core.stream import PutRecord
 from bridge.invokers.service import FunctionService
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays
@@ -80,6 +81,25 @@ class FakeIntake:
         self._journal.archive(record)
 
 
+class FakeStreams:
+    """The embedded stream `clicks`, which remembers what was put."""
+
+    def __init__(self) -> None:
+        self.records: list[PutRecord] = []
+        self.puts: list[int] = []
+        self.fail_with: list[Exception] = []
+        """Raised by the next puts, one each."""
+
+    async def put(self, stream: str, records: Sequence[PutRecord]) -> Sequence[int]:
+        if stream != "clicks":
+            raise StreamNotFound(f"no mapping reads local://{stream}")
+        if self.fail_with:
+            raise self.fail_with.pop(0)
+        self.puts.append(len(records))
+        self.records += records
+        return range(len(self.records) - len(records), len(self.records))
+
+
 class FakeLogs:
     def __init__(self) -> None:
         self.lines: deque[tuple[float, str, str]] = deque()
@@ -143,13 +163,13 @@ class World:
             dead_letters=self.letters, outcomes=self.outcomes, jobs=self.jobs, clock=self.clock, spawn=self._spawn,
             wake=self.woken.append,
         )  # fmt: skip
-        self.mappings = MemoryMappings()
+        self.mappings, self.streams = MemoryMappings(), FakeStreams()
         self.services = Services(
             journal=self.journal, outcomes=self.outcomes, parked=self.parked, dead_letters=self.letters,
             jobs=self.jobs, replays=self.replays, redrives=self.redrives, lanes=self.lanes, invoker=self.invoker,
             intake=self.intake, logs=self.logs, functions=self.catalog.functions, reload=self._reload,
             readiness=lambda: self.problems, facts=lambda: self.facts, version="9.9.9", clock=self.clock,
-            mappings=self.mappings, async_payload_max_bytes=1000, status=lambda: {"listeners": {}},
+            mappings=self.mappings, streams=self.streams, async_payload_max_bytes=1000, status=lambda: {"listeners": {}},
         )  # fmt: skip
         self.app = ApiApp(self.services, token=TOKEN, hosts=hosts, heartbeat_s=heartbeat_s)
 

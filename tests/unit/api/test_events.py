@@ -259,3 +259,11 @@ async def test_prefixes_are_searched_only_so_far(world, monkeypatch):
 
     assert (await world.get("/events/00000001")).status == 404
     assert json.loads((await world.get(f"/events/{event_id(1)}")).body)["id"] == event_id(1)
+
+
+async def test_an_event_that_only_mappings_read_is_stored_and_waits_for_no_function(world):
+    world.store(1, source="sensors", function="")
+
+    (event,) = (await world.get("/events")).json()["events"]
+
+    assert (event["source"], event["function"], event["state"]) == ("sensors", "", "stored")
