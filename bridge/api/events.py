@@ -16,6 +16,7 @@ from bridge.api.services import Services
 from bridge.core.invocation import Attempt
 from bridge.core.ports import Selection
 from bridge.core.record import Record
+from bridge.core.sources import RecordReader
 from bridge.pipeline.selecting import ReplaySpec, outcome_of
 
 POLL_S: Final = 0.2
@@ -92,7 +93,7 @@ class Events:
                 scanned, last = scanned + 1, record
                 attempts = history.get(record.position, [])
                 if wanted.keeps(record, attempts):
-                    page.append(views.event_view(record, attempts))
+                    page.append(views.event_view(record, attempts, self._services.readers(record)))
         return json_answer({"events": page, "next": None})
 
     async def one(self, request: Request) -> Answer:
@@ -104,14 +105,23 @@ class Events:
         attempts = (await self._history([record])).get(record.position, [])
         parked = await services.parked.get(record.id)
         letter = await services.dead_letters.get(record.id)
-        settled = views.is_settled(record, attempts) and parked is None
-        view = views.event_view(record, attempts) | views.whole_event(record)
+        readers = services.readers(record)
+        settled = views.is_settled(record, attempts, readers) and parked is None
+        view = views.event_view(record, attempts, readers) | views.whole_event(record)
         view["position"] = record.position
         view["history"] = [views.attempt_view(attempt) for attempt in attempts]
         view["parked"] = None if parked is None else views.parked_view(parked)
-        view["waits_for"] = "" if settled else await services.lanes.explain(record)
+        view["read_by"] = [views.reader_view(reader) for reader in readers]
+        view["waits_for"] = "" if settled else await self._explain(record, readers)
         view["dead_letter"] = None if letter is None else views.dead_letter_view(letter)
         return json_answer(view)
+
+    async def _explain(self, record: Record, readers: Sequence[RecordReader]) -> str:
+        """Say in one line what an unfinished event waits for."""
+        if record.function:
+            return await self._services.lanes.explain(record)
+        waiting = [f"{reader.mapping} ({reader.shard})" for reader in readers if not reader.is_finished]
+        return f"mapping {', '.join(waiting)}; `bridge mappings show` says why"
 
     async def tail(self, request: Request) -> Stream:
         """Follow: a line for each new event, and one for each attempt of those seen."""
@@ -177,7 +187,7 @@ class Events:
                         continue
                     watched[record.position] = (record, 0)
                     if not wanted.failed:
-                        yield {"type": "event"} | views.event_view(record, [])
+                        yield {"type": "event"} | views.event_view(record, [], self._services.readers(record))
                 position = max(position, records[-1].position)
                 while len(watched) > _WATCHED_MAX:
                     watched.popitem(last=False)
@@ -197,7 +207,7 @@ class Events:
             news = [attempt for attempt in attempts[told:] if not failed or attempt.status in views.FAILURES]
             lines += [head | views.attempt_view(attempt) for attempt in news]
             watched[position] = (record, len(attempts))
-            if views.is_settled(record, attempts):
+            if views.is_settled(record, attempts, self._services.readers(record)):
                 del watched[position]
         return lines
 

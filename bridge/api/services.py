@@ -9,7 +9,8 @@ from bridge.core.errors import MappingNotFound, StreamNotFound
 from bridge.core.function import Function
 from bridge.core.mapping import StartingPosition
 from bridge.core.ports import Clock, DeadLetters, Intake, Invoker, Jobs, Journal, Lanes, Outcomes, ParkedStore
-from bridge.core.sources import LocalStreams, Mappings, MappingStatus
+from bridge.core.record import Record
+from bridge.core.sources import LocalStreams, Mappings, MappingStatus, RecordReader
 from bridge.core.stream import Mark, Position, PutRecord, Shard
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays
@@ -91,6 +92,8 @@ class Services:
     clock: Clock
     mappings: Mappings = field(default_factory=NoMappings)
     streams: LocalStreams = field(default_factory=NoStreams)
+    readers: Callable[[Record], Sequence[RecordReader]] = lambda record: ()  # noqa: ARG005 - a daemon without streams
+    """Which mappings read a stored record, and whether they are done with it."""
     async_payload_max_bytes: int = limits.ASYNC_PAYLOAD_MAX_BYTES
     status: Callable[[], Mapping[str, object]] = field(default=dict)
     """Further sections of `GET status`: listeners, workers, journal, tasks."""

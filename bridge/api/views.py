@@ -10,7 +10,7 @@ import orjson
 from bridge.core.invocation import Attempt, AttemptStatus, Condition, DeadLetter, InvocationType
 from bridge.core.ports import Job, LaneStatus
 from bridge.core.record import DamagedRecord, Parked, Record
-from bridge.core.sources import MappingStatus, ShardStatus
+from bridge.core.sources import ARCHIVE_PREFIX, MappingStatus, RecordReader, ShardStatus
 from bridge.core.stream import Position
 
 FAILURES: Final = frozenset(AttemptStatus) - {AttemptStatus.STARTED, AttemptStatus.OK, AttemptStatus.REPLAYED_OK}
@@ -20,29 +20,39 @@ _EXACT_MAX: Final = 2**53 - 1
 """The largest whole number that every JSON reader keeps."""
 
 
-def event_state(record: Record, attempts: Sequence[Attempt]) -> str:
+def event_state(record: Record, attempts: Sequence[Attempt], readers: Sequence[RecordReader] = ()) -> str:
     """Return one word or two for where an event is.
 
-    `waiting`, `running`, `retrying`, `succeeded`, `dead`; `answered` and `failed` for synchronous ones; `stored` for
-    those that only mappings read: how far these are, the mappings know.
+    `waiting`, `running`, `retrying`, `succeeded`, `dead`; `answered` and `failed` for synchronous ones; `archived` for
+    what a mapping copied. Of a source that only mappings read: `waiting` until all of them are done with it, then
+    `settled` (handled, filtered out, or with the dead letters), and `stored` where none reads it.
     """
     is_async = record.invocation_type is InvocationType.EVENT
     if not attempts:
-        return "answered" if not is_async else "waiting" if record.function else "stored"
+        if is_async and not record.function:
+            return "stored" if not readers else "settled" if all(r.is_finished for r in readers) else "waiting"
+        if record.source.startswith(ARCHIVE_PREFIX):
+            return "archived"
+        return "waiting" if is_async else "answered"
     last = attempts[-1].status
     if last in _SUCCESSES:
         return "succeeded"
     if last is AttemptStatus.REPLAYED_FAILED:
         live = [attempt for attempt in attempts if attempt.status is not AttemptStatus.REPLAYED_FAILED]
-        return event_state(record, live)
+        return event_state(record, live, readers)
     if last is AttemptStatus.ERROR:
         return "failed"
     return {AttemptStatus.STARTED: "running", AttemptStatus.DEAD: "dead"}.get(last, "retrying")
 
 
-def is_settled(record: Record, attempts: Sequence[Attempt]) -> bool:
+def is_settled(record: Record, attempts: Sequence[Attempt], readers: Sequence[RecordReader] = ()) -> bool:
     """Tell whether nothing more will happen to an event by itself."""
-    return event_state(record, attempts) in ("succeeded", "dead", "answered", "failed", "stored")
+    return event_state(record, attempts, readers) not in ("waiting", "running", "retrying")
+
+
+def reader_view(reader: RecordReader) -> dict[str, object]:
+    """A mapping that reads an event."""
+    return {"mapping": reader.mapping, "shard": reader.shard, "finished": reader.is_finished}
 
 
 def embedded(payload: bytes) -> orjson.Fragment:
@@ -53,7 +63,7 @@ def embedded(payload: bytes) -> orjson.Fragment:
     return orjson.Fragment(payload.replace(b"\n", b" ").replace(b"\r", b" ") or b"{}")
 
 
-def event_view(record: Record, attempts: Sequence[Attempt]) -> dict[str, object]:
+def event_view(record: Record, attempts: Sequence[Attempt], readers: Sequence[RecordReader] = ()) -> dict[str, object]:
     """An event in a list."""
     ended = [attempt for attempt in attempts if attempt.status is not AttemptStatus.STARTED]
     last = ended[-1] if ended else None
@@ -64,7 +74,7 @@ def event_view(record: Record, attempts: Sequence[Attempt]) -> dict[str, object]
         "function": record.function,
         "invocation_type": record.invocation_type.value,
         "bytes": len(record.payload),
-        "state": event_state(record, attempts),
+        "state": event_state(record, attempts, readers),
         "attempts": max((attempt.number for attempt in attempts if not attempt.replay), default=0),
         "duration_ms": last.duration_ms if last else None,
         "error_type": last.error_type if last else "",

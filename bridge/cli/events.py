@@ -90,6 +90,7 @@ def events_show(context: click.Context, event_id: str, as_json: bool) -> None:  
         ("received", output.when(event["received_at"])),
         ("source", event["source"]),
         ("function", event["function"]),
+        ("read by", ", ".join(map(_reader, event["read_by"]))),
         ("type", event["invocation_type"]),
         ("delivery id", event["delivery_id"]),
         ("size", output.size(event["bytes"])),
@@ -104,6 +105,10 @@ def events_show(context: click.Context, event_id: str, as_json: bool) -> None:  
         if letter["state"] == "dead" and "damage" not in event:
             click.echo(f"send it again: bridge dlq redrive --id {event['id']}")
     print_payload("event", event["event"])
+
+
+def _reader(reader: dict[str, Any]) -> str:
+    return f"{reader['mapping']} ({'finished' if reader['finished'] else 'not finished'}, {reader['shard']})"
 
 
 def print_history(history: list[dict[str, Any]]) -> None:

@@ -4,10 +4,14 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from bridge.core.mapping import EventSourceMapping, MappingState, StartingPosition
+from bridge.core.record import Record
 from bridge.core.stream import Chunk, Mark, Poll, Position, PutRecord, RecordFormat, Shard, StreamRange
+
+ARCHIVE_PREFIX: Final = "mapping:"
+"""Before a mapping's name: the source of the records that it copied to the journal (`archive = true`)."""
 
 
 class ShardEvents(Protocol):
@@ -233,6 +237,16 @@ class MappingStates(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordReader:
+    """A mapping that reads a stored record, and whether it is done with it."""
+
+    mapping: str
+    shard: Shard
+    is_finished: bool
+    """Handled, filtered out, or a dead letter of the mapping's."""
+
+
 class StreamBacklogs(Protocol):
     """What the mappings of push sources and local streams have not finished: what intake and retention ask."""
 
@@ -249,6 +263,10 @@ class StreamBacklogs(Protocol):
 
     def unreserve(self, source: str, size: int) -> None:
         """Give back what `reserve` took: the record was not stored."""
+        ...
+
+    def readers(self, record: Record) -> Sequence[RecordReader]:
+        """Return the mappings that read a stored record, by name; those that began behind it are done with it."""
         ...
 
     async def unfinished(self, low: int, high: int) -> Sequence[int]:

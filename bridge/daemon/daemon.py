@@ -263,6 +263,8 @@ class Daemon:
             redrives=self._parts.redrives,
             lanes=self._parts.dispatcher,
             mappings=self._parts.mappings,
+            streams=self._parts.local_streams,
+            readers=self._parts.journal_streams.readers,
             invoker=self._parts.service,
             intake=self._parts.intake,
             logs=self._parts.logs,

@@ -13,7 +13,7 @@ from bridge.core.invocation import InvocationType
 from bridge.core.mapping import NO_RECORDS, EventSourceMapping, MappingState, StartingPosition
 from bridge.core.ports import Clock, Destination, Journal
 from bridge.core.record import Record
-from bridge.core.sources import EventShape, EventSource, MappingStates, MappingStatus, SourceMaker
+from bridge.core.sources import ARCHIVE_PREFIX, EventShape, EventSource, MappingStates, MappingStatus, SourceMaker
 from bridge.core.stream import Chunk, Mark, Shard
 from bridge.pipeline.criteria import compile_criteria
 from bridge.pipeline.streams.lane import Keeps
@@ -309,7 +309,7 @@ class MappingSupervisor:
                     self._journal.append(
                         Record(
                             id=str(uuid.uuid4()),
-                            source=mapping.name,
+                            source=ARCHIVE_PREFIX + mapping.name,
                             function=mapping.function,
                             invocation_type=InvocationType.REQUEST_RESPONSE,  # in no lane: it runs by its mapping
                             received_at=now,

@@ -14,7 +14,7 @@ from bridge.core.invocation import InvocationType
 from bridge.core.mapping import StartingPosition
 from bridge.core.ports import Journal, Selection
 from bridge.core.record import DamagedRecord, Record
-from bridge.core.sources import StreamMarks
+from bridge.core.sources import RecordReader, StreamMarks
 from bridge.core.stream import BEFORE_ALL, Mark, Position, Shard
 from bridge.sources.pull.sharding import Sharding
 
@@ -135,6 +135,13 @@ class Backlog:
             for shard, handed in self._handed.items():
                 self._ahead[shard] += sum(position > self.counted_from for position, _ in handed)
                 handed.clear()
+
+    def reader(self, record: Record) -> RecordReader:
+        """Return whether the mapping is done with a record of its source."""
+        shard = self._shard_of(record.id, record.payload)
+        return RecordReader(
+            mapping=self.mapping, shard=shard, is_finished=self.is_open and record.position <= self.marks[shard]
+        )
 
     def behind(self, shard: Shard, position: Position, *, read_to: Position) -> int | None:
         """Return how many records of a shard lie above `position`, of which was read up to `read_to`."""
@@ -365,6 +372,11 @@ class JournalStreams:
         if reserved is not None:
             # Never below nothing: a mapping may have come between a record's reservation and its commit.
             reserved[0], reserved[1] = max(0, reserved[0] - 1), max(0, reserved[1] - size)
+
+    def readers(self, record: Record) -> Sequence[RecordReader]:
+        """Return the mappings that read a record. See sources.StreamBacklogs."""
+        backlogs = self._by_source.get(record.source, ()) if record.invocation_type is InvocationType.EVENT else ()
+        return [backlog.reader(record) for backlog in sorted(backlogs, key=lambda each: each.mapping)]
 
     async def unfinished(self, low: int, high: int) -> Sequence[int]:
         """Return what some mapping has not finished. See sources.StreamBacklogs."""

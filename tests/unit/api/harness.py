@@ -14,6 +14,7 @@ from bridge.core.function import Function, FunctionVersion, function_arn
 from bridge.core.invocation import Attempt, AttemptStatus, Condition, DeadLetter, InvocationType
 from bridge.core.ports import LaneStatus, Receipt
 from bridge.core.record import Record
+from bridge.core.sources import RecordReader
 from bridge.core.stream import PutRecord
 from bridge.invokers.service import FunctionService
 from bridge.pipeline.redrive import Redrives
@@ -164,12 +165,14 @@ class World:
             wake=self.woken.append,
         )  # fmt: skip
         self.mappings, self.streams = MemoryMappings(), FakeStreams()
+        self.readers: list[RecordReader] = []
         self.services = Services(
             journal=self.journal, outcomes=self.outcomes, parked=self.parked, dead_letters=self.letters,
             jobs=self.jobs, replays=self.replays, redrives=self.redrives, lanes=self.lanes, invoker=self.invoker,
             intake=self.intake, logs=self.logs, functions=self.catalog.functions, reload=self._reload,
             readiness=lambda: self.problems, facts=lambda: self.facts, version="9.9.9", clock=self.clock,
-            mappings=self.mappings, streams=self.streams, async_payload_max_bytes=1000, status=lambda: {"listeners": {}},
+            mappings=self.mappings, streams=self.streams, readers=lambda record: self.readers,
+            async_payload_max_bytes=1000, status=lambda: {"listeners": {}},
         )  # fmt: skip
         self.app = ApiApp(self.services, token=TOKEN, hosts=hosts, heartbeat_s=heartbeat_s)
 

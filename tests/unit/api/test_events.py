@@ -7,6 +7,7 @@ import pytest
 
 from bridge.core.invocation import AttemptStatus, InvocationType
 from bridge.core.record import Parked
+from bridge.core.sources import RecordReader
 from tests.unit.api.harness import NOW, event_id
 
 
@@ -152,6 +153,34 @@ async def test_states(world, statuses, state):
         world.attempt(record, AttemptStatus(status), number)
 
     assert (await world.get("/events")).json()["events"][0]["state"] == state
+
+
+def reader(name: str, *, is_finished: bool) -> RecordReader:
+    return RecordReader(mapping=name, shard="shardId-000000000001", is_finished=is_finished)
+
+
+@pytest.mark.parametrize(
+    ("readers", "state", "waits_for"),
+    [
+        ([], "stored", ""),
+        ([("a", True), ("b", True)], "settled", ""),
+        ([("a", True), ("b", False)], "waiting", "mapping b (shardId-000000000001); `bridge mappings show` says why"),
+    ],
+)
+async def test_what_only_mappings_read_waits_for_all_of_them(world, readers, state, waits_for):
+    record = world.store(1, function="")
+    world.readers = [reader(name, is_finished=is_finished) for name, is_finished in readers]
+
+    event = (await world.get(f"/events/{record.id}")).json()
+
+    assert (state, waits_for) == (event["state"], event["waits_for"])
+    assert [(each["mapping"], each["finished"]) for each in event["read_by"]] == readers
+
+
+async def test_what_a_mapping_copied_is_archived(world):
+    world.store(1, source="mapping:orders", invocation_type=InvocationType.REQUEST_RESPONSE)
+
+    assert (await world.get("/events")).json()["events"][0]["state"] == "archived"
 
 
 async def test_tail_tells_new_events_and_their_attempts(world):

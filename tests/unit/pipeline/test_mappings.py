@@ -279,7 +279,7 @@ async def test_archived_records_are_in_the_journal_before_they_settle(world):
     await world.advance(0.5)
     stored = [record async for chunk in world.journal.scan(Selection()) for record in chunk]
 
-    assert [("orders", "f", "")] * 2 == [(record.source, record.function, record.lane) for record in stored]
+    assert [("mapping:orders", "f", "")] * 2 == [(record.source, record.function, record.lane) for record in stored]
     assert [[1], [2]] == [[r["value"] for r in orjson.loads(record.payload)["Records"]] for record in stored]
 
 
