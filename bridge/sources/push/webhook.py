@@ -270,7 +270,7 @@ class WebhookSource:
         except StoreFull as error:
             raise _unavailable("no space on disk; try again later", reason="disk full") from error
         except LaneFull as error:
-            raise _unavailable("too many events wait for the function; try again later", reason="lane full") from error
+            raise _unavailable("too many events wait; try again later", reason="lane full") from error
         except FunctionNotFound as error:
             raise _unavailable(str(error), reason="no function") from error
         except Exception as error:  # the outcome is open, whatever went wrong: no answer is the only honest one
