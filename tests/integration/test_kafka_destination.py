@@ -134,6 +134,7 @@ async def test_what_the_brokers_refuse_is_an_error_and_the_next_letter_goes_thro
     assert parse_event(json.dumps(json.loads(found.value)["payload"]).encode())[0].offset == 2
 
 
+@pytest.mark.apache_kafka("topics that are not made by asking")
 async def test_a_topic_that_does_not_exist_takes_nothing(kafka):
     one = destination(kafka, "there-is-no-such-topic", send_max_s=2.0)
 

@@ -104,6 +104,7 @@ def everything(*readings):
 
 
 # --- groups ---------------------------------------------------------------------------------------------------------
+@pytest.mark.apache_kafka("rebalances that end")
 async def test_two_members_share_the_partitions_and_nothing_is_read_twice(kafka, kafka_topic, wait_until):
     topic = await kafka_topic(4)
     source, other = (source_of(kafka.bootstrap, topic, group=f"of-{topic}") for _ in range(2))
@@ -126,6 +127,7 @@ async def test_two_members_share_the_partitions_and_nothing_is_read_twice(kafka,
     assert await source.others() == []
 
 
+@pytest.mark.apache_kafka("rebalances that end")
 async def test_members_that_come_and_go_under_load_lose_nothing(kafka, kafka_topic, wait_until):
     topic = await kafka_topic(6)
     sources = [source_of(kafka.bootstrap, topic, group=f"of-{topic}") for _ in range(3)]
@@ -163,6 +165,7 @@ async def test_members_that_come_and_go_under_load_lose_nothing(kafka, kafka_top
     assert sum(what == "revoking" for what, _ in steady.listener.log) >= 3
 
 
+@pytest.mark.apache_kafka("expiry of sessions")
 async def test_a_member_that_dies_is_followed_from_its_last_commit(kafka, kafka_topic, wait_until):
     topic = await kafka_topic(2)
     dying, heir = (source_of(kafka.bootstrap, topic, group=f"of-{topic}", session_timeout_s=1.5) for _ in range(2))
@@ -183,6 +186,7 @@ async def test_a_member_that_dies_is_followed_from_its_last_commit(kafka, kafka_
     assert second.positions == {f"{topic}-0": list(range(40, 100))}
 
 
+@pytest.mark.apache_kafka("expiry of sessions")
 async def test_results_for_partitions_that_the_group_gave_away_are_ignored(kafka, kafka_topic, wait_until):
     topic = await kafka_topic(1)
     source = source_of(kafka.bootstrap, topic, session_timeout_s=1.0)
@@ -207,6 +211,7 @@ async def test_results_for_partitions_that_the_group_gave_away_are_ignored(kafka
     await reading.source.close()
 
 
+@pytest.mark.apache_kafka("expiry of sessions")
 async def test_a_member_whose_partitions_all_wait_stays_in_the_group(kafka, kafka_topic):
     topic = await kafka_topic(2)
     source = source_of(kafka.bootstrap, topic, session_timeout_s=1.0)

@@ -39,6 +39,7 @@ from bridge.sources.pull.kafka_client import cluster_name
 from bridge.sources.pull.kafka_library import (
     NOWHERE,
     REQUEST_MAX_S,
+    STUCK_MAX_S,
     Consumer,
     Listener,
     failures,
@@ -56,8 +57,6 @@ POLL_INTERVAL_MAX_MS: Final = 1_800_000
 """Longer than any function may run; reading never waits for one, this is the belt."""
 WATCH_S: Final = 10.0
 """The ends of the partitions are asked for at such intervals: what is behind shows while nothing is fetched, too."""
-STUCK_MAX_S: Final = 60.0
-"""No fetch was answered for so long though there is something to fetch: the client is rebuilt (aiokafka#1154)."""
 READ_GAP_S: Final = 5.0
 """Reads further apart than this say nothing about the client: nobody asked, or the machine slept."""
 

@@ -25,6 +25,10 @@ SHUT_MAX_S: Final = 5.0
 FETCH_MAX_BYTES: Final = 16 * 1024 * 1024
 """Of one answer of a broker. A record larger than this still comes, alone (KIP-74)."""
 FETCH_PARTITION_MAX_BYTES: Final = 1024 * 1024
+FETCH_WAIT_MAX_MS: Final = 250
+"""How long a broker keeps an empty answer. A partition that was held back meanwhile is asked for only after it."""
+STUCK_MAX_S: Final = 60.0
+"""No fetch was answered for so long though there is something to fetch: the client is rebuilt (aiokafka#1154)."""
 NOWHERE: Final = TopicPartition("", -1)
 """No partition: polling it takes no records, yet counts as polling. An empty argument list would mean all."""
 
@@ -158,6 +162,7 @@ def make_consumer(connection: KafkaConnection, **arguments: Any) -> Consumer:
         **client_arguments(connection),
         enable_auto_commit=False,
         auto_offset_reset="none",
+        fetch_max_wait_ms=FETCH_WAIT_MAX_MS,
         fetch_max_bytes=FETCH_MAX_BYTES,
         max_partition_fetch_bytes=FETCH_PARTITION_MAX_BYTES,
         **arguments,

@@ -19,6 +19,7 @@ from bridge.sources.pull.kafka_client import cluster_name
 from bridge.sources.pull.kafka_library import (
     NOWHERE,
     REQUEST_MAX_S,
+    STUCK_MAX_S,
     Consumer,
     failures,
     make_consumer,
@@ -53,6 +54,9 @@ class KafkaRangeSource:
         """Those that have not ended."""
         self._ends: dict[Shard, int] = {}
         """Offset behind the last one of the range."""
+        self._answers: list[int | None] = []
+        self._answered_at = 0.0
+        """When a fetch was answered last, monotonic."""
 
     async def open(self, events: ShardEvents) -> None:
         """Connect, find where each partition's part begins and ends, and tell all shards."""
@@ -70,7 +74,7 @@ class KafkaRangeSource:
                     bounds = await self._bounds(consumer, chosen)
             if chosen:
                 consumer.assign(chosen)
-            now = self._clock.monotonic()
+            now = self._answered_at = self._clock.monotonic()
             for each, (first, end) in bounds.items():
                 partition = Partition(each, next_offset=first, epoch=0)
                 partition.quiet_since = now
@@ -118,12 +122,20 @@ class KafkaRangeSource:
                 each.backlog = [record for record in fetched.get(each.partition, ()) if self._is_inside(each, record)]
         chunks = take_from(wanted, records_max=records_max, bytes_max=bytes_max)
         poll = passed_over(wanted, [self._next(consumer, each) for each in wanted], chunks)
-        now = self._clock.monotonic()
-        for each in self._partitions.values():
-            if chunks or poll.through or each.shard in paused:
-                each.quiet_since, each.fetched_at_ms = now, consumer.fetched_at_ms(each.partition)
+        self._note_progress(consumer, wanted, is_progress=bool(chunks or poll.through))
         poll.ended = self._take_ended(consumer)
         return poll
+
+    def _note_progress(self, consumer: Consumer, wanted: list[Partition], *, is_progress: bool) -> None:
+        now = self._clock.monotonic()
+        answers = [consumer.fetched_at_ms(each.partition) for each in wanted]
+        if is_progress or answers != self._answers:
+            self._answers, self._answered_at = answers, now
+        if is_progress or len(wanted) < len(self._partitions):
+            for each in self._partitions.values():
+                each.quiet_since, each.fetched_at_ms = now, consumer.fetched_at_ms(each.partition)
+        if wanted and now - self._answered_at > STUCK_MAX_S:
+            raise SourceError(f"{self._name}: nothing was fetched of {self._topic} for {STUCK_MAX_S:.0f} s")
 
     def _next(self, consumer: Consumer, partition: Partition) -> int | None:
         following = consumer.next_offset(partition.partition)

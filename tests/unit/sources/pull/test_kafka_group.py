@@ -12,7 +12,8 @@ from bridge.core.connection import KafkaConnection
 from bridge.core.errors import SourceError
 from bridge.core.stream import Mark
 from bridge.sources.pull import kafka_group
-from bridge.sources.pull.kafka_group import READ_GAP_S, STUCK_MAX_S, WATCH_S, GroupSettings, KafkaGroupSource
+from bridge.sources.pull.kafka_group import READ_GAP_S, WATCH_S, GroupSettings, KafkaGroupSource
+from bridge.sources.pull.kafka_library import STUCK_MAX_S
 from bridge.testing.clock import ManualClock
 
 FIRST = TopicPartition("orders", 0)
