@@ -29,13 +29,12 @@ class Streams:
         self._region = region
         self._account = account
         self._connections: Mapping[str, KafkaConnection] = {}
-        self._destinations: dict[tuple[str, str], Any] = {}
-        """Kafka destinations by on_failure and source: a producer each, started with the first failure."""
+        self._destinations: dict[tuple[object, ...], Any] = {}
+        """Kafka destinations by topic, source and connections: a producer each, started with the first failure."""
 
     def configure(self, connections: Mapping[str, KafkaConnection]) -> None:
         """Take the connections of a new file; what is open stays as it is."""
-        if connections != self._connections:
-            self._connections = dict(connections)
+        self._connections = dict(connections)
 
     # --- sources.SourceMaker ------------------------------------------------------------------
 
@@ -66,6 +65,11 @@ class Streams:
             mapping, streams=self._journal, clock=self._clock, region=self._region, account_id=self._account
         )
 
+    def reached_by(self, mapping: EventSourceMapping) -> tuple[KafkaConnection | None, ...]:
+        """Return the connections of a mapping's source and of its failure destination."""
+        places = [_parse(mapping)] + ([] if mapping.on_failure == "spill" else [parse_source(mapping.on_failure)])
+        return tuple(self._connections.get(place.connection) for place in places)
+
     async def prepare(self, mapping: EventSourceMapping, source: EventSource) -> None:
         """Have the journal keep what the mapping has not finished, from now on, whether it runs or is paused.
 
@@ -88,7 +92,7 @@ class Streams:
         """Return where a mapping's failures go. Raises ConfigError: it cannot work."""
         if mapping.on_failure == "spill":
             return self._spill
-        key = mapping.on_failure, mapping.source
+        key = mapping.on_failure, mapping.source, self.reached_by(mapping)
         if key not in self._destinations:
             self._destinations[key] = self._kafka_destination(mapping)
         destination: Destination = self._destinations[key]

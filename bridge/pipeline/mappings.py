@@ -71,6 +71,10 @@ class Streams(SourceMaker, Protocol):
         """The mapping is gone: nothing is kept for it any more."""
         ...
 
+    def reached_by(self, mapping: EventSourceMapping) -> object:
+        """Return what else decides how its streams are reached (connections): another value is another mapping."""
+        ...
+
     def destination(self, mapping: EventSourceMapping) -> Destination:
         """Return where its failures go; raises ConfigError when that cannot work."""
         ...
@@ -85,6 +89,7 @@ class _Entry:
     is_paused: bool = False
     state: MappingState = MappingState.CREATING
     reason: str = USER_ACTION
+    reached_by: object = None
     source: EventSource | None = None
     worker: MappingWorker | None = None
     result: str = NO_RECORDS
@@ -183,7 +188,7 @@ class MappingSupervisor:
                 entry = _Entry(mapping=mapping, modified_at=self._clock.time(), is_paused=name in paused)
                 self._add(entry)
                 self._later(self._start(entry))
-            elif entry.mapping != mapping:
+            elif entry.mapping != mapping or entry.reached_by != self._streams.reached_by(mapping):
                 entry.state, entry.reason = MappingState.UPDATING, USER_ACTION
                 self._later(self._replace(entry, mapping))
 
@@ -221,6 +226,7 @@ class MappingSupervisor:
         """Start the worker of a mapping that is enabled."""
         mapping = entry.mapping
         try:
+            entry.reached_by = self._streams.reached_by(mapping)
             source = entry.source = entry.source or self._streams.event_source(mapping)
             await self._streams.prepare(mapping, source)
             if self._is_draining or not mapping.enabled or entry.is_paused:

@@ -41,6 +41,7 @@ class Streams:
         self.prepared = []
         self.forgotten = []
         self.mistake = ""
+        self.connection = "main"
 
     def event_source(self, mapping):
         if self.mistake:
@@ -52,6 +53,9 @@ class Streams:
 
     def forget(self, mapping) -> None:
         self.forgotten.append(mapping.name)
+
+    def reached_by(self, mapping):
+        return self.connection
 
     def destination(self, mapping):
         return self.letters
@@ -204,6 +208,19 @@ async def test_what_runs_ends_under_the_old_settings_before_the_new_ones_count(w
     assert world.state().state is MappingState.ENABLED
     assert world.slots.batches == [[1]]
     assert world.state().mapping.batch_size == 1
+
+
+async def test_a_changed_connection_opens_its_streams_anew(world):
+    await world.start()
+    await world.mappings.configure([world.orders])
+    await world.advance(0.5)
+    assert world.stream().opened == 1
+    world.streams.connection = "another"
+    await world.mappings.configure([world.orders])
+    await world.advance(0.5)
+
+    assert world.stream().opened == 2
+    assert world.state().state is MappingState.ENABLED
 
 
 async def test_one_failing_mapping_does_not_slow_another(world):
