@@ -16,6 +16,8 @@ LOCKED := $(PIP) --require-hashes
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --system-certs
 # Kills of the daemon in the crash tests; make crash raises it to 100, and the times it is stopped from 5 to 50.
 KILLS ?= 20
+# Random lives of a mapping in make crash; make check runs 200 of them.
+LIVES ?= 10000
 # Pythons beside the one of .venv that the unit and contract tests run on, where they are installed.
 MINORS := 11 13
 
@@ -30,7 +32,7 @@ help:
 	  'run     set up, then bridge run --watch config/quickstart.toml' \
 	  'test    check and all tests, on uvloop and asyncio, on Python 3.11 and 3.13 where present' \
 	  'check   format, lint, types, layers, unit tests' \
-	  'crash   100 kills, 50 stops and the burst' \
+	  'crash   100 kills, 50 stops, the burst, and 10,000 random lives of a mapping' \
 	  'bench   ratios against named baselines' \
 	  'lock    write requirements/*.txt anew' \
 	  'image   build the container image' \
@@ -110,6 +112,7 @@ crash-quick: $(VENV)/.stamp-test
 
 crash: $(VENV)/.stamp-test
 	BRIDGE_CRASH_KILLS=100 BRIDGE_CRASH_STOPS=50 $(BIN)/pytest -rA tests/crash
+	BRIDGE_LIVES=$(LIVES) $(BIN)/pytest -n 2 --timeout 7200 tests/unit/pipeline/streams/test_simulation.py
 
 bench: $(VENV)/.stamp-test
 	@requirements/apt.sh wrk:wrk

@@ -219,7 +219,7 @@ class ScriptedSource:
         ended: list[Shard] = []
         for name in self._mine:
             held = self._stream.shards[name]
-            if name in paused:
+            if name in paused or (records_max <= 0 and held.cursor < self._last(name)):
                 continue
             records = [record for record in held.records if record.position > held.cursor][:records_max]
             size = 0
@@ -229,7 +229,7 @@ class ScriptedSource:
                     records = records[:count]
                     break
             records_max -= len(records)
-            last_known = max(held.records[-1].position if held.records else BEFORE_ALL, held.through)
+            last_known = max(self._last(name), held.through)
             is_last = not records or records[-1] is held.records[-1]
             reached = last_known if is_last else records[-1].position
             if records:
@@ -242,6 +242,10 @@ class ScriptedSource:
         for name in ended:
             del self._mine[name]
         return Poll(chunks=chunks, through=through, ended=ended)
+
+    def _last(self, shard: Shard) -> Position:
+        records = self._stream.shards[shard].records
+        return records[-1].position if records else BEFORE_ALL
 
     async def commit(self, marks: Mapping[Shard, Mark]) -> None:
         """Store; old epochs and earlier positions are ignored."""

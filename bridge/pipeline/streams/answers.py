@@ -48,7 +48,10 @@ def read_answer(payload: bytes, batch: Batch, shape: EventShape, *, reports: boo
     if windowed:
         if not isinstance(answer, dict) or not isinstance(answer.get("state"), dict):
             return Answer(mistake='the answer has no "state" object, which a tumbling window needs')
-        state = orjson.dumps(answer["state"])
+        try:
+            state = orjson.dumps(answer["state"])
+        except orjson.JSONEncodeError:  # it is written less deep than it is read
+            return Answer(mistake='the "state" of the answer is nested too deep')
     if not reports:
         return Answer(state=state)
     failed, mistake = _failures(answer, batch, shape)

@@ -49,10 +49,10 @@ class BlockPolicy:
         """Take out what is too old: one discard per contiguous part of a lane, and the rest (None: nothing left)."""
         if self._age_max_s < 0 or not self._has_expired(batch, now=now):
             return [], batch
-        limit_ms = (now - self._age_max_s) * 1000
 
         def is_expired(chunk: Chunk, index: int) -> bool:
-            return 0 <= chunk.times_ms[index] <= limit_ms
+            time_ms = chunk.times_ms[index]
+            return time_ms >= 0 and self._left_s(time_ms, now=now) <= 0
 
         discards: list[Discard] = []
         left: list[Part] = []
@@ -78,7 +78,10 @@ class BlockPolicy:
         oldest_ms = min(
             (chunk.times_ms[index] for chunk, index in batch.records() if chunk.times_ms[index] >= 0), default=None
         )
-        return None if oldest_ms is None else max(0.0, oldest_ms / 1000 + self._age_max_s - now)
+        return None if oldest_ms is None else max(0.0, self._left_s(oldest_ms, now=now))
+
+    def _left_s(self, time_ms: int, *, now: float) -> float:
+        return time_ms / 1000 + self._age_max_s - now
 
     def _has_expired(self, batch: Batch, *, now: float) -> bool:
         left_s = self.expires_in_s(batch, now=now)

@@ -8,7 +8,7 @@ from bridge.core.errors import InvokeError
 from bridge.core.invocation import Attempt, AttemptStatus, Invocation, InvocationResult, ResultKind
 from bridge.core.sources import WindowPart
 from bridge.core.stream import Shard
-from bridge.pipeline.streams.answers import read_answer
+from bridge.pipeline.streams.answers import SUCCESS, Answer, read_answer
 from bridge.pipeline.streams.batch import HISTORY_MAX, Batch
 from bridge.pipeline.streams.block import BlockPolicy, Discard, Step
 from bridge.pipeline.streams.failures import Failures
@@ -73,9 +73,13 @@ class BatchDelivery:
             )
         crash_point("stream.handled")
         self._count(result)
-        step = self._follow(batch, result)
-        if not step.is_ok:
+        answer = self._answer(batch, result)
+        is_ok = result.is_ok and not answer.mistake and not answer.failed
+        if not is_ok:  # before it is split: every part keeps the history
             self._remember(batch, invocation.request_id, result, started_at=started_at)
+        step = self._follow(batch, result, answer)
+        step.is_ok = is_ok
+        if not is_ok:
             telemetry.RETRIES.labels(function=self._mapping.function).inc(bool(step.follow))
         return step
 
@@ -92,25 +96,25 @@ class BatchDelivery:
         window = batch.parts[0].lane.shard.window if batch.parts else None
         return None if window is None else window.part(is_final=batch.is_final, is_early=batch.is_early)
 
-    def _follow(self, batch: Batch, result: InvocationResult) -> Step:
+    def _answer(self, batch: Batch, result: InvocationResult) -> Answer:
+        if not result.is_ok:
+            return SUCCESS
+        windowed = batch.parts[0].lane.shard.window is not None and not batch.is_final
+        return read_answer(
+            result.payload, batch, self._shape, reports=self._mapping.reports_item_failures, windowed=windowed
+        )
+
+    def _follow(self, batch: Batch, result: InvocationResult, answer: Answer) -> Step:
         now = self._clock.time()
         batch.tries.reason = f"{result.error_type}: {result.error_message}"[:200] if result.error_type else ""
         if result.kind is ResultKind.UNKNOWN:
             return self._policy.after_setback(batch, result, now=now)
         if result.kind is ResultKind.FUNCTION_ERROR:
             return self._policy.after_failure(batch, result, now=now)
-        window = batch.parts[0].lane.shard.window
-        answer = read_answer(
-            result.payload,
-            batch,
-            self._shape,
-            reports=self._mapping.reports_item_failures,
-            windowed=window is not None and not batch.is_final,
-        )
         if answer.mistake or answer.failed:
             batch.tries.reason = answer.mistake or f"{len(answer.failed)} records failed (batchItemFailures)"
         step = self._policy.after_answer(batch, answer, result, now=now)
-        step.is_ok = not answer.mistake and not answer.failed
+        window = batch.parts[0].lane.shard.window
         if window is not None and not answer.mistake:
             window.answered(answer.state, is_final=batch.is_final, is_early=batch.is_early)
         return step

@@ -92,7 +92,7 @@ class Forming:
     def form(self, lane: Lane, others: Iterable[Lane], *, now: float) -> Batch | None:
         """Take the next batch off a lane that is due; where shards mix, filled up with what other lanes have."""
         if lane.pending:
-            return lane.pending.popleft()
+            return self._next_pending(lane)
         if lane.shard.window is not None:
             return self._form_windowed(lane, now)
         batch = Batch(parts=[])
@@ -123,6 +123,27 @@ class Forming:
         batch.parts.append(Part(lane=lane, pieces=pieces))
         return sum(map(len, pieces)), before - lane.size_bytes
 
+    def _next_pending(self, lane: Lane) -> Batch:
+        """Take the batch that is to be tried again; of one that the window's state leaves no room for, the front."""
+        batch = lane.pending.popleft()
+        room = self._room(lane)
+        if len(batch) < 2 or sum(piece.size() for piece in batch.pieces) <= room:
+            return batch
+        fits = size = 0
+        for chunk, index in batch.records():
+            size += len(chunk.fragments[index]) + 1
+            if size > room:
+                break
+            fits += 1
+        batch, rest = batch.split(max(1, fits))
+        lane.pending.appendleft(rest)
+        return batch
+
+    def _room(self, lane: Lane) -> int:
+        """Return how many bytes of records an event of that lane may hold."""
+        window = lane.shard.window
+        return self._bytes_max if window is None else max(1, self._bytes_max - len(window.state))
+
     def _form_windowed(self, lane: Lane, now: float) -> Batch | None:
         window = lane.shard.window
         assert window is not None
@@ -134,7 +155,7 @@ class Forming:
         window.open_for(self._time(first.track.chunk, first.indexes[0]))
         pieces = lane.take(
             records_max=self._batch_size,
-            bytes_max=max(1, self._bytes_max - len(window.state)),
+            bytes_max=self._room(lane),
             until=lambda chunk, index: window.is_later(self._time(chunk, index)),
         )
         lane.first_at = now if lane.queue else None
@@ -146,19 +167,23 @@ class Forming:
         """Return what of a batch is given up before it is sent, and the rest (`now`: wall clock)."""
         discards, rest = self._policy.expire(batch, now=now)
         if rest is not None and len(rest) == 1:
-            (piece,) = list(rest.pieces)
-            if piece.size() > self._bytes_max:
+            (part,) = rest.parts
+            if part.pieces[0].size() > self._room(part.lane):
                 discards.append(Discard(batch=rest, condition=Condition.RECORD_TOO_LARGE))
                 rest = None
         return discards, rest
 
     def expired(self, lane: Lane, *, now: float) -> Batch | None:
-        """Take the lane's next batch if its first record is too old, whether or not it is due (`now`: wall clock)."""
+        """Take the lane's next batch if its first record is too old, whether or not it is due (`now`: wall clock).
+
+        Something of it is given up, so it needs no slot: not so the call that ends a window, which goes before.
+        """
         if lane.pending:
             batch = lane.pending[0]
             left_s = self._policy.expires_in_s(batch, now=now)
             return lane.pending.popleft() if left_s is not None and left_s <= 0 else None
-        if not lane.queue:
+        window = lane.shard.window
+        if not lane.queue or (window is not None and window.is_open and self._closes(lane)):
             return None
         first = lane.queue[0]
         probe = Batch(parts=[Part(lane=lane, pieces=[first.cut(0, 1)])])

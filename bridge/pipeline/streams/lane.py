@@ -1,9 +1,10 @@
 """A shard as it is worked on: its lanes, what waits in each, and what a former owner left to be known."""
 
 import zlib
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from bridge.core.stream import Chunk, Mark, Position, Shard
 from bridge.pipeline.streams.batch import Batch, Part, Tries, compact, partition
@@ -99,6 +100,20 @@ class Lane:
         while self._restoring and self._restoring[0].span.last <= through:
             self._restored()
 
+    def restore_now(self, *, whole: bool) -> bool:
+        """Wait no longer for the rest of the first batch of a former run; whether that has brought one to try.
+
+        `whole`: nothing of any is to come; else the rest is a batch of its own.
+        """
+        before = len(self.pending)
+        while self._restoring and whole:
+            self._restored()
+        if self._restoring and self._restoring[0].pieces:
+            span, pieces = self._restoring[0].span, self._restoring[0].pieces
+            self._restoring[0] = _Restoring(replace(span, first=pieces[-1].last + 1, tries=span.tries.copy()))
+            self.pending.append(Batch(parts=[Part(lane=self, pieces=pieces)], tries=span.tries))
+        return len(self.pending) > before
+
     def _restored(self) -> None:
         restoring = self._restoring.popleft()
         if restoring.pieces:
@@ -164,6 +179,21 @@ class Lane:
         return spans
 
 
+def _merged(pairs: Iterable[tuple[Position, Position]]) -> list[tuple[Position, Position]]:
+    merged: list[tuple[Position, Position]] = []
+    for first, last in sorted(pairs):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = merged[-1][0], max(merged[-1][1], last)
+        else:
+            merged.append((first, last))
+    return merged
+
+
+def _holds(ranges: Sequence[tuple[Position, Position]], position: Position) -> bool:
+    at = bisect_right(ranges, position, key=lambda pair: pair[0]) - 1
+    return at >= 0 and position <= ranges[at][1]
+
+
 def _before(piece: Piece, fits: int, until: Callable[[Chunk, int], bool]) -> int:
     chunk = piece.track.chunk
     for place in range(fits):
@@ -188,16 +218,19 @@ class ShardWork:
         self.has_ended = False
         self.window = Window.restore(window_s, mark.state) if window_s else None
         note = Note.unpack(mark.note)
-        self._skip: list[tuple[Position, Position]] = [pair for pair in note.finished if pair[1] > mark.position]
+        self._skip = _merged(pair for pair in note.finished if pair[1] > mark.position)
+        """Ranges that are finished already, wherever they come again: in order, apart from each other."""
+        self._finished_to = max((last for _, last in self._skip), default=mark.position)
+        """No record behind it is finished, but for those that were filtered out."""
         if note.lanes == lanes:
             for span in note.spans:
                 if span.last > mark.position and 0 <= span.lane < lanes:
                     self.lanes[span.lane].restore(span)
 
     def skip(self, positions: Sequence[Position]) -> None:
-        """These are finished already, wherever they come again."""
-        self._skip += [(position, position) for position in positions]
-        self._skip.sort()
+        """These are finished already."""
+        self._skip = _merged([*self._skip, *((position, position) for position in positions)])
+        self._finished_to = max(self._finished_to, *positions) if positions else self._finished_to
 
     def take_in(self, chunk: Chunk, keeps: Keeps | None) -> int:
         """Take a chunk in, filter it, and hand it to the lanes; returns how many records were filtered out."""
@@ -221,6 +254,11 @@ class ShardWork:
             lane.seen(through)
         self.is_dirty = self.is_dirty or self.track.mark != before
 
+    def restore_now(self, *, whole: bool = False) -> bool:
+        """Begin with what was read of batches of a former run: see `Lane.restore_now`."""
+        begun = [lane.restore_now(whole=whole) for lane in self.lanes]
+        return any(begun)
+
     def _kept(self, chunk: Chunk, keeps: Keeps | None) -> Sequence[int] | None:
         """Return the indexes that are to be handled; None: all."""
         positions = chunk.positions
@@ -228,9 +266,7 @@ class ShardWork:
         if self._skip and self._skip[0][0] <= positions[-1]:
             skip = self._skip
             kept = [
-                index
-                for index in (range(len(chunk)) if kept is None else kept)
-                if not any(low <= positions[index] <= high for low, high in skip)
+                index for index in (range(len(chunk)) if kept is None else kept) if not _holds(skip, positions[index])
             ]
             self._skip = [pair for pair in skip if pair[1] > positions[-1]]
         return kept
@@ -256,13 +292,14 @@ class ShardWork:
         """These records are done with."""
         for piece in pieces:
             self.track.finish(piece)
+            self._finished_to = max(self._finished_to, piece.last)
         self.is_dirty = True
 
     def mark(self, *, now_tries: Callable[[Batch], Tries]) -> Mark:
         """Return what is to be committed now."""
         spans = [span for lane in self.lanes for span in lane.spans(now_tries=now_tries)]
-        finished = self.track.finished_above(limit=RANGES_MAX) if len(self.lanes) > 1 or spans else []
-        finished += [pair for pair in self._skip if pair[0] > self.track.mark]
+        finished = self.track.finished_above(limit=RANGES_MAX) if self._finished_to > self.track.mark else []
+        finished += [pair for pair in self._skip if pair[1] > self.track.mark]
         note = Note(lanes=len(self.lanes), spans=spans, finished=finished).pack()
         return Mark(
             position=self.track.mark,

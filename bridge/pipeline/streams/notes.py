@@ -1,5 +1,6 @@
 """The note of a mark: attempts and due times of what is blocked, and what is finished above the gap, as small JSON."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -63,7 +64,7 @@ class Note:
                 spans=tuple(_span(item) for item in data.get("b", ())),
                 finished=tuple((int(first), int(last)) for first, last in data.get("r", ())),
             )
-        except (ValueError, TypeError, AttributeError, KeyError, IndexError):
+        except (ValueError, TypeError, AttributeError, KeyError, IndexError, OverflowError):
             return cls()
 
 
@@ -78,6 +79,8 @@ def _packed(span: Span) -> list[Any]:
 
 def _span(item: list[Any]) -> Span:
     lane, first, last, attempts, invocations, setbacks, failed_at, due_at, delay_s = item
+    if not all(math.isfinite(float(time)) for time in (failed_at, due_at, delay_s)):
+        raise ValueError("no time")
     return Span(
         lane=int(lane),
         first=int(first),

@@ -130,6 +130,8 @@ class MappingWorker:
                 await self._commits.now()
                 return 0
             paused = {shard.name for shard in self._shards.values() if self._is_full(shard)}
+            for name in paused:
+                self._begin_restored(self._shards[name])
             poll = await source.read(
                 records_max=records_max,
                 bytes_max=_READ_MAX_BYTES,
@@ -158,29 +160,39 @@ class MappingWorker:
         return track.open_bytes >= min(work.buffer_bytes_max, share)
 
     async def _take_in(self, poll: Poll) -> None:
+        owned = dict(self._shards)
         for chunk in poll.chunks:
             if not len(chunk):
                 continue
             if self._work.archive is not None:
                 await self._work.archive(chunk)
-            shard = self._shards.get(chunk.shard)
-            if shard is None:
-                continue  # taken away meanwhile
+            shard = owned.get(chunk.shard)
+            if shard is None or not shard.is_attached:
+                continue  # taken away meanwhile; where it has come back, it is read again from its mark
             filtered = shard.take_in(chunk, self._work.keeps)
             self._forming.arrived(shard)
             telemetry.RECORDS.labels(mapping=self._mapping.name, outcome="filtered").inc(filtered)
             self._commits.changed(shard)
             self._waiting.update(dict.fromkeys(lane for lane in shard.lanes if lane.has_work))
         for name, through in poll.through.items():
-            if (shard := self._shards.get(name)) is not None:
+            if (shard := owned.get(name)) is not None and shard.is_attached:
                 shard.passed(through)
+                self._forming.arrived(shard)
                 self._commits.changed(shard)
                 self._waiting.update(dict.fromkeys(lane for lane in shard.lanes if lane.has_work))
         for name in poll.ended:
-            if (shard := self._shards.get(name)) is not None:
+            if (shard := owned.get(name)) is not None and shard.is_attached:
                 shard.has_ended = True
+                self._begin_restored(shard, whole=True)
                 self._waiting.update(dict.fromkeys(shard.lanes))
         self.kick()
+
+    def _begin_restored(self, shard: ShardWork, *, whole: bool = False) -> None:
+        """Nothing more is read of it now: batches of a former run go on with the records that are here."""
+        if shard.restore_now(whole=whole):
+            self._forming.arrived(shard)
+            self._waiting.update(dict.fromkeys(lane for lane in shard.lanes if lane.has_work))
+            self.kick()
 
     # --- ShardEvents --------------------------------------------------------------------------
 
@@ -245,7 +257,7 @@ class MappingWorker:
         self._pumping = False
         self.wants_slot = False
         concurrency = self._mapping.maximum_concurrency
-        while not self._is_stopping and self._waiting and (concurrency is None or len(self._running) < concurrency):
+        while self._may_begin and self._waiting and (concurrency is None or len(self._running) < concurrency):
             now = self._clock.monotonic()
             lane, due = self._next_lane(now)
             if lane is None:
@@ -253,6 +265,10 @@ class MappingWorker:
                 return
             if not self._begin(lane, now):
                 return
+
+    @property
+    def _may_begin(self) -> bool:
+        return not self._is_stopping and self._error is None
 
     def _next_lane(self, now: float) -> tuple[Lane | None, float | None]:
         """Return the lane whose turn it is, or when the first one will have work."""
@@ -305,10 +321,8 @@ class MappingWorker:
 
     def _handled(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # A bug of ours: reading ends with it, the supervisor restarts the mapping and says so.
-            self._error = error if isinstance(error, Exception) else RuntimeError(repr(error))
-            self._changed.set()
+        if not task.cancelled():
+            task.exception()  # `_read` raises it: the supervisor restarts the mapping and says so
 
     async def _handle(self, batch: Batch, target: Any, slot: Any, *, discards: list[Any], rest: Batch | None) -> None:
         """One try of a batch, or the discard of what is too old in it, and what follows."""
@@ -324,6 +338,9 @@ class MappingWorker:
             )
             self._count(handled, discarded)
             self.result = PROCESSED if step.is_ok else CALL_FAILED
+        except Exception as error:  # a bug of ours: nothing goes on behind a batch of which nobody knows how it ended
+            self._error = error
+            raise
         finally:
             self._running.discard(batch)
             for part in batch.parts:
@@ -389,7 +406,7 @@ class MappingWorker:
             wall = self._clock.time()
             for shard in list(self._shards.values()):
                 for lane in shard.lanes:
-                    if lane.busy is None and not shard.is_leaving and not self._is_stopping:
+                    if lane.busy is None and not shard.is_leaving and self._may_begin:
                         self._sweep(lane, wall)
             self.kick()
 
