@@ -227,6 +227,31 @@ async def test_a_member_whose_partitions_all_wait_stays_in_the_group(kafka, kafk
     await reading.source.close()
 
 
+@pytest.mark.apache_kafka("rebalances that end")
+async def test_a_member_that_leaves_in_the_middle_of_a_rebalance_holds_nobody_up(
+    kafka, kafka_topic, wait_until, monkeypatch
+):
+    topic = await kafka_topic(2)
+    sources = [source_of(kafka.bootstrap, topic, group=f"of-{topic}", session_timeout_s=20.0) for _ in range(2)]
+    steady = await begin(sources[0])
+    monkeypatch.setattr("bridge.sources.pull.kafka_library.SHUT_MAX_S", 0.3)
+    async with reading_on(steady):
+        await wait_until(lambda: owned(steady) == [shards_of(topic, 2)], 20, "all are the first one's")
+        steady.listener.when_revoked = lambda: asyncio.sleep(2)
+        guest = await begin(sources[1])
+        await asyncio.sleep(0.5)  # its join waits for the other member now
+        await guest.source.close()
+
+        def is_back():
+            return [what for what, _ in steady.listener.log][-2:] == ["revoking", "assigned"]
+
+        await wait_until(is_back, 15, "the rebalance ended before the guest's session")
+    assert owned(steady) == [shards_of(topic, 2)]
+    monkeypatch.undo()
+    steady.listener.when_revoked = None
+    await steady.source.close()
+
+
 @pytest.mark.apache_kafka("static members")
 async def test_a_static_member_comes_back_without_a_rebalance(kafka, kafka_topic, wait_until):
     topic = await kafka_topic(2)

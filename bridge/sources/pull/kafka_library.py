@@ -9,6 +9,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from bridge.core.connection import KafkaConnection
@@ -22,6 +23,7 @@ REQUEST_MAX_S: Final = 10.0
 """How long one question to the brokers may take, retries included."""
 SHUT_MAX_S: Final = 5.0
 """How long leaving the group may take before connections are just closed."""
+LEAVE_MAX_S: Final = 2.0
 FETCH_MAX_BYTES: Final = 16 * 1024 * 1024
 """Of one answer of a broker. A record larger than this still comes, alone (KIP-74)."""
 FETCH_PARTITION_MAX_BYTES: Final = 1024 * 1024
@@ -125,7 +127,20 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka is untyped
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        with contextlib.suppress(TimeoutError, KafkaError):
+            async with asyncio.timeout(LEAVE_MAX_S):
+                await self._leave()
         await asyncio.gather(self._client.close(), return_exceptions=True)
+
+    async def _leave(self) -> None:
+        """Say good-bye on a connection of its own: on the group's, a join that waits for others is still unanswered.
+
+        A member that only vanishes holds up the others' rebalances until its session ends.
+        """
+        coordinator = self._coordinator
+        if self._group_instance_id is None and getattr(coordinator, "coordinator_id", None) is not None:
+            request = LeaveGroupRequest(coordinator.group_id, coordinator.member_id)
+            await self._client.send(coordinator.coordinator_id, request)
 
     def _state(self, partition: TopicPartition) -> Any:
         subscription = self._subscription.subscription
