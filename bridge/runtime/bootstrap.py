@@ -129,17 +129,73 @@ class Connection:
         return start
 
 
-class Worker:
+class Exchange:
+    """What a handler is given and how its answer or its error is written, wherever it runs."""
+
+    _own_files: frozenset[str] = _OWN_FILES
+    """Left out at the top of stack traces."""
+
+    def __init__(self) -> None:
+        self._rewrite: list[tuple[str, str]] = []
+        self._dumps: Callable[[Any], str] = encoding.make_encoder(ascii_only=True)
+
+    @staticmethod
+    def _unmarshal(payload: memoryview) -> Any:
+        try:
+            return encoding.loads(str(payload, "utf-8")) if payload else {}
+        except (ValueError, RecursionError) as error:
+            raise Fault("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}") from None
+
+    def _marshal(self, value: Any) -> bytes:
+        if isinstance(value, bytes):
+            result = value
+        else:
+            try:
+                result = self._dumps(value).encode()
+            except Exception as error:  # noqa: BLE001 - user objects
+                raise Fault("Runtime.MarshalError", f"Unable to marshal response: {_text(error)}") from None
+        if len(result) > RESPONSE_MAX_BYTES:
+            raise ResponseTooLarge
+        return result
+
+    def _describe(self, exception: BaseException, request_id: str) -> dict[str, Any]:
+        try:
+            frames = traceback.extract_tb(exception.__traceback__)
+            first = next((i for i, frame in enumerate(frames) if frame.filename not in self._own_files), len(frames))
+            # As plain tuples: AWS's lists have no marker lines (^^^^) under the source.
+            trace = traceback.format_list([(f.filename, f.lineno or 0, f.name, f.line) for f in frames[first:]])
+        except Exception:  # noqa: BLE001 - a user's traceback may be anything
+            trace = []
+        return self._error(_text(exception), type(exception).__name__, trace, request_id)
+
+    def _error(self, message: str, error_type: str, trace: list[str], request_id: str) -> dict[str, Any]:
+        if len(message) > MESSAGE_MAX_CHARS:
+            message = message[:MESSAGE_MAX_CHARS]
+        trace = [self._shown(line) for line in trace]
+        return {"errorMessage": message, "errorType": error_type, "requestId": request_id, "stackTrace": trace}
+
+    def _shown(self, line: str) -> str:
+        for real, shown in self._rewrite:
+            line = line.replace(real, shown)
+        return line
+
+    def _encode_error(self, error: dict[str, Any]) -> bytes:
+        try:
+            return self._dumps(error).encode()
+        except UnicodeEncodeError:
+            return json.dumps(error).encode()
+
+
+class Worker(Exchange):
     """Runs events one by one for as long as the daemon keeps the socket open."""
 
     def __init__(self, connection: Connection, tokens: int) -> None:
+        super().__init__()
         self._connection = connection
         self._tokens = tokens
-        self._rewrite: list[tuple[str, str]] = []
         self._request_id = ""
         self._peak_kb = 0
         self._last_trace: str | None = None
-        self._dumps: Callable[[Any], str] = encoding.make_encoder(ascii_only=True)
 
     def run(self) -> NoReturn:
         """Serve until the end of the process."""
@@ -228,25 +284,6 @@ class Worker:
             return False
         return True
 
-    @staticmethod
-    def _unmarshal(payload: memoryview) -> Any:
-        try:
-            return encoding.loads(str(payload, "utf-8")) if payload else {}
-        except (ValueError, RecursionError) as error:
-            raise Fault("Runtime.UnmarshalError", f"Unable to unmarshal input: {error}") from None
-
-    def _marshal(self, value: Any) -> bytes:
-        if isinstance(value, bytes):
-            result = value
-        else:
-            try:
-                result = self._dumps(value).encode()
-            except Exception as error:  # noqa: BLE001 - user objects
-                raise Fault("Runtime.MarshalError", f"Unable to marshal response: {_text(error)}") from None
-        if len(result) > RESPONSE_MAX_BYTES:
-            raise _TooLargeError
-        return result
-
     def _send(self, kind: int, sequence: int, duration_ms: float, payload: bytes) -> None:
         if not sequence & 15 or duration_ms > 1 or sequence < 2:
             self._measure()
@@ -265,39 +302,11 @@ class Worker:
         return self._encode_error(error)
 
     def _report_exception(self, exception: Exception) -> bytes:
-        if isinstance(exception, _TooLargeError):
-            text = f"Response payload size exceeded maximum allowed payload size ({RESPONSE_MAX_BYTES} bytes)."
-            return json.dumps({"errorMessage": text, "errorType": "Function.ResponseSizeTooLarge"}).encode()
+        if isinstance(exception, ResponseTooLarge):
+            return exception.payload()
         error = self._describe(exception, self._request_id)
         self._log_error(error)
         return self._encode_error(error)
-
-    def _describe(self, exception: BaseException, request_id: str) -> dict[str, Any]:
-        try:
-            frames = traceback.extract_tb(exception.__traceback__)
-            first = next((i for i, frame in enumerate(frames) if frame.filename not in _OWN_FILES), len(frames))
-            # As plain tuples: AWS's lists have no marker lines (^^^^) under the source.
-            trace = traceback.format_list([(f.filename, f.lineno or 0, f.name, f.line) for f in frames[first:]])
-        except Exception:  # noqa: BLE001 - a user's traceback may be anything
-            trace = []
-        return self._error(_text(exception), type(exception).__name__, trace, request_id)
-
-    def _error(self, message: str, error_type: str, trace: list[str], request_id: str) -> dict[str, Any]:
-        if len(message) > MESSAGE_MAX_CHARS:
-            message = message[:MESSAGE_MAX_CHARS]
-        trace = [self._shown(line) for line in trace]
-        return {"errorMessage": message, "errorType": error_type, "requestId": request_id, "stackTrace": trace}
-
-    def _shown(self, line: str) -> str:
-        for real, shown in self._rewrite:
-            line = line.replace(real, shown)
-        return line
-
-    def _encode_error(self, error: dict[str, Any]) -> bytes:
-        try:
-            return self._dumps(error).encode()
-        except UnicodeEncodeError:
-            return json.dumps(error).encode()
 
     @staticmethod
     def _log_error(error: dict[str, Any]) -> None:
@@ -315,8 +324,13 @@ class Worker:
         return self._request_id
 
 
-class _TooLargeError(Exception):
-    pass
+class ResponseTooLarge(Exception):
+    """The answer has more bytes than Lambda takes."""
+
+    def payload(self) -> bytes:
+        """Return the error as AWS words it."""
+        text = f"Response payload size exceeded maximum allowed payload size ({RESPONSE_MAX_BYTES} bytes)."
+        return json.dumps({"errorMessage": text, "errorType": "Function.ResponseSizeTooLarge"}).encode()
 
 
 def _text(error: BaseException) -> str:

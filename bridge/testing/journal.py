@@ -22,15 +22,25 @@ class MemoryJournal:
         self._newest_at = 0.0
         self.pins: dict[str, int] = {}
         self.fail_with: Exception | None = None
+        self.holds_group = False
+        """While it is set, what is appended becomes one commit group that nobody learns of before `release`."""
+        self._group: list[Record] = []
 
     async def append(self, record: Record) -> Record:
         """Store at once."""
         if self.fail_with is not None:
             raise self.fail_with
         stored = self._put(record)
-        for callback in self._callbacks:
-            callback([stored])
+        self._group.append(stored)
+        if not self.holds_group:
+            self.release()
         return stored
+
+    def release(self) -> None:
+        """Tell of the commit group."""
+        group, self._group = self._group, []
+        for callback in self._callbacks if group else ():
+            callback(group)
 
     def archive(self, record: Record) -> None:
         """Store without telling the lanes."""

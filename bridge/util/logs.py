@@ -4,6 +4,7 @@ No payload is ever logged: bytes show as their length, and whoever logs passes i
 the log all the same is masked here: values registered with `register_secret`, and every field whose name says secret.
 """
 
+import contextlib
 import datetime as dt
 import io
 import logging
@@ -11,7 +12,7 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TextIO
 
 import orjson
@@ -20,7 +21,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 from bridge.util.text import escape
 
-__all__ = ["LEVELS", "configure", "escape", "forget_secrets", "mask", "register_secret"]
+__all__ = ["LEVELS", "configure", "escape", "forget_secrets", "mask", "register_secret", "to_standard_logging"]
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 MASK: Final = "***"
@@ -234,3 +235,30 @@ def configure(*, level: str = "info", style: str = "auto", stream: TextIO | None
 
 def _has_colours(stream: TextIO) -> bool:
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb" and stream.isatty()
+
+
+# --- inside of somebody else's process ------------------------------------------------------------------------------
+@contextlib.contextmanager
+def to_standard_logging() -> Iterator[None]:
+    """Send our entries to the standard library's logger `bridge`; whatever structlog was set to do comes back after."""
+    before = structlog.get_config() if structlog.is_configured() else None
+    structlog.configure(
+        processors=[_handed_on],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLogger("bridge").getEffectiveLevel()),
+        logger_factory=structlog.ReturnLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
+        if before is not None:
+            structlog.configure(**before)
+
+
+def _handed_on(_logger: WrappedLogger, method: str, entry: EventDict) -> EventDict:
+    level = LEVELS.get({"warn": "warning"}.get(method, method), logging.ERROR)
+    exc_info = entry.pop("exc_info", None)
+    pairs = " ".join(f"{key}={mask(str(value))}" for key, value in entry.items() if key != "event")
+    logging.getLogger("bridge").log(level, "%s %s", entry.get("event", ""), pairs, exc_info=exc_info)
+    raise structlog.DropEvent

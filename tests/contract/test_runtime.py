@@ -1,4 +1,4 @@
-"""The contract of Runtime, over worker processes and the scripted fake."""
+"""The contract of Runtime, over worker processes, handlers in this process and the scripted fake."""
 
 import asyncio
 import uuid
@@ -12,6 +12,7 @@ import pytest_asyncio
 from bridge.core.function import FunctionVersion, function_arn
 from bridge.core.invocation import Invocation, ResultKind
 from bridge.core.ports import Runtime
+from bridge.runtime.in_process import InProcessRuntime
 from bridge.runtime.logs import FunctionLogs
 from bridge.runtime.pool import WorkerPool
 from bridge.testing.runtime import ScriptedRuntime
@@ -50,7 +51,7 @@ def code(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest_asyncio.fixture(params=["processes", "scripted"])
+@pytest_asyncio.fixture(params=["processes", "in process", "scripted"])
 async def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Runtime]:
     clock = SystemClock()
     if request.param == "scripted":
@@ -66,12 +67,26 @@ async def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
         scripted.duration_s = {"slow": 0.1}
         yield scripted
         return
+    if request.param == "in process":
+        here = InProcessRuntime(lambda *_: None, region="us-east-1")
+        turns = asyncio.create_task(take_turns(here))
+        yield here
+        turns.cancel()
+        here.close()
+        return
     logs = FunctionLogs(tmp_path / "logs")
     pool = WorkerPool(run_folder=tmp_path / "run", logs=logs, clock=clock, workers_max=4)
     await pool.open()
     yield pool
     await pool.close()
     logs.close()
+
+
+async def take_turns(runtime: InProcessRuntime) -> None:
+    while True:
+        await asyncio.sleep(0.08)
+        while runtime.waiting:
+            runtime.run_next()
 
 
 async def test_a_handlers_answer_is_the_payload(runtime: Runtime, code: Path) -> None:

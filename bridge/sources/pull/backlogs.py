@@ -284,6 +284,11 @@ class JournalStreams:
         """Tell whether a mapping reads a source."""
         return source in self._by_source
 
+    def waiting(self, mapping: str) -> int:
+        """Return how many records a mapping has not finished, 0 for an unknown one."""
+        backlog = self._backlogs.get(mapping)
+        return 0 if backlog is None else backlog.waiting
+
     # --- positions ----------------------------------------------------------------------------
 
     async def position(self, source: str, start: StartingPosition, timestamp: float | None = None) -> Position:
