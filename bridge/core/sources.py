@@ -42,6 +42,11 @@ class Source(Protocol):
     It never filters, batches, retries or drops. One task reads; `commit` may be called from another.
     """
 
+    @property
+    def trouble(self) -> str:
+        """What keeps it from reading although it goes on trying, in one line; empty when nothing does. No I/O."""
+        ...
+
     async def open(self, events: ShardEvents) -> None:
         """Connect and begin. Shards are told through `events`, here or later.
 

@@ -364,8 +364,8 @@ class MappingSupervisor:
         state, reason = entry.state, entry.reason
         if state is MappingState.ENABLED and (error := self._tasks.failed().get(entry.task)):
             state, reason = MappingState.FAILED, error
-        elif worker is not None and worker.trouble:
-            reason = worker.trouble
+        elif worker is not None and worker.in_trouble:
+            reason = worker.in_trouble
         return MappingStatus(
             mapping=entry.mapping,
             state=state,

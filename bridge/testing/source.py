@@ -161,6 +161,8 @@ class ScriptedSource:
         self._mine: dict[Shard, int] = {}
         """Epoch by shard."""
 
+    trouble = ""
+
     async def open(self, events: ShardEvents) -> None:
         """Take all shards."""
         self._check()

@@ -445,6 +445,12 @@ class MappingWorker:
     # --- status -------------------------------------------------------------------------------
 
     @property
+    def in_trouble(self) -> str:
+        """What keeps it from reading or delivering, the source's own word included; empty when nothing does."""
+        source = self._commits.source
+        return self.trouble or (source.trouble if source is not None else "")
+
+    @property
     def running(self) -> int:
         """Invocations that run now."""
         return len(self._running)

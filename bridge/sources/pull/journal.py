@@ -81,6 +81,9 @@ class _Reader:
         """Shards at their end and not told yet."""
         self._wake = asyncio.Event()
 
+    trouble = ""
+    """A journal that cannot be read ends the daemon."""
+
     async def read(self, *, records_max: int, bytes_max: int, wait_s: float, paused: AbstractSet[Shard]) -> Poll:
         """Return the next records. See sources.Source."""
         if self._events is None:

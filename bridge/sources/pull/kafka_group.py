@@ -117,6 +117,8 @@ class KafkaGroupSource:
         self._watching: asyncio.Task[None] | None = None
         self._read_at = 0.0
         self._is_closed = False
+        self.trouble = ""
+        """See sources.Source: the brokers were away when they were asked last, or the group has not let us in."""
 
     # --- opening and closing ---------------------------------------------------------------------------------------
     async def open(self, events: ShardEvents) -> None:
@@ -404,12 +406,16 @@ class KafkaGroupSource:
             partitions = {each.partition: each for each in self._partitions.values() if each.is_ready}
             consumer = self._consumer
             if not partitions or consumer is None:
+                self.trouble = "" if self._joined.is_set() else f"{self._name}: waits for the group to divide the topic"
                 continue
             try:
                 async with asyncio.timeout(REQUEST_MAX_S):
                     ends = await consumer.end_offsets(list(partitions))
-            except (KafkaError, TimeoutError):
-                continue  # then the brokers are away, or a partition has no leader: nothing to hold against the client
+            except (KafkaError, TimeoutError) as error:
+                # The brokers are away, or a partition has no leader: nothing to hold against the client.
+                self.trouble = f"{self._name}: no answer from the brokers: {error or 'timed out'}"
+                continue
+            self.trouble = ""
             for each, partition in partitions.items():
                 partition.end = ends.get(each)
                 self._check_progress(consumer, partition)

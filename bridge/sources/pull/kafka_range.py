@@ -58,6 +58,9 @@ class KafkaRangeSource:
         self._answered_at = 0.0
         """When a fetch was answered last, monotonic."""
 
+    trouble = ""
+    """A range that cannot be read fails instead."""
+
     async def open(self, events: ShardEvents) -> None:
         """Connect, find where each partition's part begins and ends, and tell all shards."""
         consumer = make_consumer(self._connection, group_id=None, isolation_level=self._isolation_level)

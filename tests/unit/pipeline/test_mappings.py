@@ -210,6 +210,13 @@ async def test_what_runs_ends_under_the_old_settings_before_the_new_ones_count(w
     assert world.state().mapping.batch_size == 1
 
 
+async def test_what_keeps_a_source_from_reading_is_said(world):
+    await world.start()
+    world.stream().live.trouble = "no broker answers"
+
+    assert (MappingState.ENABLED, "no broker answers") == (world.state().state, world.state().reason)
+
+
 async def test_a_changed_connection_opens_its_streams_anew(world):
     await world.start()
     await world.mappings.configure([world.orders])

@@ -180,6 +180,23 @@ async def test_nothing_is_held_against_a_client_that_has_nothing_to_fetch(member
     await watch(member, 5 * STUCK_MAX_S, paused={"orders-0"} if why == "paused" else frozenset())
 
 
+async def test_brokers_that_do_not_answer_are_its_trouble_until_they_do(member):
+    await member.cluster.assign(FIRST)
+    member.cluster.end_error = KafkaError("away")
+    await watch(member, 2 * WATCH_S)
+    assert "no answer from the brokers" in member.source.trouble
+    member.cluster.end_error = None
+    await watch(member, 2 * WATCH_S)
+
+    assert member.source.trouble == ""
+
+
+async def test_a_group_that_is_being_divided_is_its_trouble(member):
+    await watch(member, 2 * WATCH_S)
+
+    assert "waits for the group" in member.source.trouble
+
+
 async def test_a_machine_that_slept_starts_the_watch_anew(member):
     await member.cluster.assign(FIRST)
 
