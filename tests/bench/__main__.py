@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import measure
+from tests.bench.kafka_topics import Topic, full_topic
 from tests.bench.measure import Bar, Figure, interleave, spread
-from tests.bench.variants import daemons
+from tests.bench.variants import daemons, kafka
 
 RUNTIME_API = "tests.bench.baselines.runtime_api"
 SQLITE = "tests.bench.baselines.sqlite_log"
@@ -24,7 +25,12 @@ JOURNAL = "tests.bench.variants.journal"
 FILTERS = "tests.bench.variants.filters"
 FILTER_INTERPRETER = "tests.bench.baselines.filter_interpreter"
 WORKERS = "tests.bench.variants.workers"
+KAFKA_GETMANY = "tests.bench.baselines.kafka_getmany"
+KAFKA_NAIVE = "tests.bench.baselines.kafka_naive"
 SCANNED = 100_000
+# More than a bare loop reads in the seconds of a bench: (bytes of a value, records).
+KAFKA_SMALL = (200, 2_500_000)
+KAFKA_LARGE = (1024, 900_000)
 
 Note = Callable[[str], None]
 
@@ -145,7 +151,56 @@ def ready(rounds: int, seconds: float, note: Note) -> list[Figure]:
     return [figure]
 
 
-BENCHES = {f.__name__: f for f in (invoke, start, append, webhook, saturation, scan, match, ready)}
+def pipeline(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """Kafka to batches of 100, a local handler, commits: 200 B and 1 KB records of a full topic of four partitions."""
+    figures = []
+    for (size, records), limit in ((KAFKA_SMALL, 0.35), (KAFKA_LARGE, 0.45)):
+        with full_topic(records=records, value_bytes=size) as topic:
+            figures += _pipeline(rounds, seconds, note, topic, size=size, limit=limit)
+    return figures
+
+
+def _pipeline(rounds: int, seconds: float, note: Note, topic: Topic, *, size: int, limit: float) -> list[Figure]:
+    arguments = (topic.bootstrap, topic.name, "--seconds", str(seconds))
+    variants = {
+        "ours": lambda: kafka.pipeline(topic, seconds),
+        "getmany": lambda: measure.run(KAFKA_GETMANY, *arguments),
+    }
+    is_small = size == KAFKA_SMALL[0]
+    if is_small:
+        variants["naive"] = lambda: measure.run(KAFKA_NAIVE, *arguments)
+    results = interleave(rounds, variants, note)
+    name, bare = f"kafka {size} B", "a bare aiokafka getmany loop"
+    rate = Figure(bar=Bar(name=name, limit=limit, at_least=True), baseline=bare, unit="/s")
+    cpu = Figure(bar=Bar(name=f"{name}, daemon's CPU", limit=2.5, at_least=False), baseline=bare, unit="us")
+    naive = Figure(
+        bar=Bar(name=f"{name}, naive", limit=4, at_least=True),
+        baseline="async for, json, ProcessPoolExecutor, commit per batch",
+        unit="/s",
+    )
+    for found in results:
+        rate.add(found["ours"]["per_s"], found["getmany"]["per_s"])
+        cpu.add(found["ours"]["cpu_us"], found["getmany"]["cpu_us"])
+        if is_small:
+            naive.add(found["ours"]["per_s"], found["naive"]["per_s"])
+    return [rate, cpu, naive] if is_small else [rate, cpu]
+
+
+def blocked(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """A daemon's resident memory while its shards are blocked and their topic grows tenfold, to 450 MB."""
+    note("grows a topic behind a function that fails")
+    found = kafka.blocked()
+    figure = Figure(
+        bar=Bar(name="memory, blocked shards", limit=1.1, at_least=False), baseline="before the topic grew", unit="MiB"
+    )
+    figure.add(found["after_mib"], found["before_mib"])
+    return [figure]
+
+
+BENCHES = {
+    f.__name__: f
+    for f in (invoke, start, append, webhook, saturation, scan, match, pipeline, blocked, ready)
+}  # fmt: skip
 
 
 def table(figures: list[Figure]) -> Table:
