@@ -152,10 +152,18 @@ class KafkaShape:
     def event(self, parts: Sequence[tuple[Shard, Sequence[bytes]]], window: WindowPart | None = None) -> bytes:
         """Return the event: `records` keyed by topic-partition. Kafka has no tumbling windows."""
         assert window is None, "tumbling windows are refused for Kafka"
-        return b"%b%b}}" % (
-            self._head,
-            b",".join(b"%b:[%b]" % (orjson.dumps(shard), b",".join(fragments)) for shard, fragments in parts),
-        )
+        if not parts:
+            return self._head + b"}}"
+        # Everything is joined by commas, so that a large event is put together, and copied, once.
+        members: list[bytes] = []
+        for shard, fragments in parts:
+            first = len(members)
+            members += fragments or (b"",)
+            members[first] = b"%b:[%b" % (orjson.dumps(shard), members[first])
+            members[-1] += b"]"
+        members[0] = self._head + members[0]
+        members[-1] += b"}}"
+        return b",".join(members)
 
     def identifier(self, chunk: Chunk, index: int) -> object:
         """Return topic-partition and offset."""

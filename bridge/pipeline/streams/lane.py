@@ -153,11 +153,11 @@ class Lane:
     @staticmethod
     def _fits(piece: Piece, *, records_max: int, bytes_max: int, empty: bool) -> int:
         count = min(len(piece), records_max)
-        fragments = piece.fragments()[:count]
-        if sum(map(len, fragments)) + count <= bytes_max:
+        first = piece if count == len(piece) else piece.cut(0, count)
+        if first.size() <= bytes_max:
             return count
         size = 0
-        for place, fragment in enumerate(fragments):
+        for place, fragment in enumerate(first.fragments()):
             size += len(fragment) + 1
             if size > bytes_max:
                 return max(place, 1 if empty else 0)

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Final
 
 from bridge.core.stream import Chunk, Position
@@ -14,7 +15,7 @@ _FINISHED: Final = 1
 class ChunkTrack:
     """A chunk with one byte per record: open or finished."""
 
-    __slots__ = ("chunk", "done", "finished", "size_bytes", "through")
+    __slots__ = ("chunk", "done", "ends", "finished", "size_bytes", "through")
 
     def __init__(self, chunk: Chunk) -> None:
         self.chunk = chunk
@@ -23,7 +24,9 @@ class ChunkTrack:
         """Records at the front that are finished."""
         self.through = chunk.through
         """The mark once all are finished; grows when what follows the chunk holds no record."""
-        self.size_bytes = sum(map(len, chunk.fragments)) + len(chunk)
+        self.ends = list(accumulate(map(len, chunk.fragments), initial=0))
+        """Bytes of the first n fragments: the size of any run of them without another look at each."""
+        self.size_bytes = self.ends[-1] + len(chunk)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +59,10 @@ class Piece:
 
     def size(self) -> int:
         """Return bytes of the records' JSON with one separator each."""
-        return sum(map(len, self.fragments())) + len(self.indexes)
+        indexes, ends = self.indexes, self.track.ends
+        if isinstance(indexes, range):
+            return ends[indexes.stop] - ends[indexes.start] + len(indexes)
+        return sum(map(len, self.fragments())) + len(indexes)
 
     def cut(self, start: int, stop: int) -> "Piece":
         """Return the records at those places of `indexes`."""

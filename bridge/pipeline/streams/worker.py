@@ -56,6 +56,10 @@ class MappingWorker:
         self._changed = asyncio.Event()
         self._is_stopping = False
         self._error: Exception | None = None
+        self._handled_records, self._discarded, self._filtered = (
+            telemetry.RECORDS.labels(mapping=work.mapping.name, outcome=outcome)
+            for outcome in ("handled", "discarded", "filtered")
+        )
         self.trouble = ""
         """What keeps it from reading or delivering, in one line; empty when nothing does."""
         self.result = NO_RECORDS
@@ -171,7 +175,8 @@ class MappingWorker:
                 continue  # taken away meanwhile; where it has come back, it is read again from its mark
             filtered = shard.take_in(chunk, self._work.keeps)
             self._forming.arrived(shard)
-            telemetry.RECORDS.labels(mapping=self._mapping.name, outcome="filtered").inc(filtered)
+            if filtered:
+                self._filtered.inc(filtered)
             self._commits.changed(shard)
             self._waiting.update(dict.fromkeys(lane for lane in shard.lanes if lane.has_work))
         for name, through in poll.through.items():
@@ -372,12 +377,11 @@ class MappingWorker:
         return any(self._home(part.lane, whole) is not None for part in batch.parts) or not batch.parts
 
     def _count(self, handled: int, discarded: int) -> None:
-        name = self._mapping.name
         if handled:
-            telemetry.RECORDS.labels(mapping=name, outcome="handled").inc(handled)
+            self._handled_records.inc(handled)
             self._work.on_delivered(handled, True)
         if discarded:
-            telemetry.RECORDS.labels(mapping=name, outcome="discarded").inc(discarded)
+            self._discarded.inc(discarded)
             self._work.on_delivered(discarded, False)
         self._commits.finished(handled + discarded)
 
