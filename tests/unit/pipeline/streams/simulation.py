@@ -93,7 +93,7 @@ class SimClock(ManualClock):
 
 
 class SimSource(ScriptedSource):
-    """Reads in pieces of random size; tells the model of every assignment."""
+    """Reads in pieces of random size, now and then slowly; tells the model of every assignment."""
 
     async def assign(self, names: Any) -> None:
         for name in names:
@@ -102,14 +102,20 @@ class SimSource(ScriptedSource):
         await super().assign(names)
 
     async def read(self, *, records_max: int, bytes_max: int, wait_s: float, paused: Any) -> Any:
-        most = self._stream.rng.choice((1, 2, 5, 1000))
+        rng = self._stream.rng
+        if rng.random() < self._stream.slowness:
+            await self._stream.clock.sleep(rng.uniform(0, 3))
+        most = rng.choice((1, 2, 5, 1000))
         return await super().read(records_max=min(records_max, most), bytes_max=bytes_max, wait_s=wait_s, paused=paused)
 
 
 class SimStream(ScriptedStream):
     model: Model
     rng: random.Random
+    clock: ManualClock
     away: set[str]
+    slowness: float
+    """How likely a read takes long."""
 
     def consumer(self) -> SimSource:
         return SimSource(self, self._clock)
@@ -249,7 +255,8 @@ class SimWorld(World):
         shape = ScriptedShape(mixes_shards=mixes, partial_answer=partial)
         shape.overhead_bytes = 250 if windowed else 64
         self.stream: SimStream = SimStream(self.clock, shards=shards, shape=shape)
-        self.stream.rng = rng
+        self.stream.rng, self.stream.clock = rng, self.clock
+        self.stream.slowness = rng.choice((0.0, 0.1, 0.6))
         self.stream.away = set()
         self.model = self.stream.model = Model(self.stream, self.clock, self.mapping)
         self.stream.commits = CheckedCommits()
