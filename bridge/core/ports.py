@@ -1,13 +1,13 @@
 """The seams: what each layer may ask of another. A docstring here is the contract its suite tests."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
 from bridge.core.function import FunctionVersion
 from bridge.core.invocation import Attempt, DeadLetter, Invocation, InvocationResult
-from bridge.core.record import Parked, Record
+from bridge.core.record import DamagedRecord, Parked, Record
 
 
 class Clock(Protocol):
@@ -55,6 +55,9 @@ class SourcePage:
     payloads: list[bytes]
     through: int
     """Everything of the source up to this position was looked at."""
+    damaged: list[DamagedRecord] = field(default_factory=list)
+    """What lies among them and is damaged on disk, in order of position; of one whose name cannot be read any more it
+    is just likely that it is the source's."""
 
 
 class Journal(Protocol):
@@ -123,7 +126,7 @@ class Journal(Protocol):
 
         About `bytes_max` payload bytes at most (one record may be larger). There may be none although more follow:
         go on behind `through`, until that is one before `end`. What retention moved to a hold file is still found;
-        a damaged record is left out (logged as an error). Blocking: call it off the loop.
+        what is damaged comes beside the others (and is logged as an error). Blocking: call it off the loop.
         """
         ...
 

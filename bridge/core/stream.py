@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeAlias
 
+from bridge.core.record import DamagedRecord
+
 Shard: TypeAlias = str
 """Name of an ordered part of a stream: `orders-0` (Kafka partition, as in events), `shardId-000000000000`."""
 Position: TypeAlias = int
@@ -62,6 +64,9 @@ class Chunk:
     through: Position
     """The source has seen everything of the shard up to here; at least the last position. Positions that hold no
     record (compacted, transaction markers, of other shards) are passed over with it."""
+    damaged: Sequence[DamagedRecord] = ()
+    """Records that are stored and cannot be read any more, up to `through`, in no column: each becomes a dead letter
+    before the mark passes it. A chunk may hold nothing else."""
 
     def __len__(self) -> int:
         return len(self.positions)

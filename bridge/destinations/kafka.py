@@ -6,13 +6,14 @@ the record's own key. The message's value is AWS's record of the failure with th
 
 import asyncio
 import contextlib
+from binascii import b2a_base64
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from bridge.core import limits
 from bridge.core.connection import KafkaConnection
 from bridge.core.errors import ConfigError, DestinationError
-from bridge.core.invocation import DeadLetter
+from bridge.core.invocation import Condition, DeadLetter
 from bridge.events.kafka import KafkaRecord, split_event
 
 SEND_MAX_S: Final = 15.0
@@ -126,8 +127,13 @@ async def _stop(producer: Any) -> None:
 
 # --- messages -------------------------------------------------------------------------------------------------------
 def _messages(letter: DeadLetter) -> list[_Message]:
+    records: list[tuple[KafkaRecord | None, bytes]]
     try:
-        records: list[tuple[KafkaRecord | None, bytes]] = list(split_event(letter.payload))
+        if letter.condition is Condition.RECORD_DAMAGED:
+            # Perhaps no JSON any more: as the api shows it.
+            records = [(None, b'{"base64":"%b"}' % b2a_base64(letter.payload, newline=False))]
+        else:
+            records = list(split_event(letter.payload))
     except ValueError:  # not Kafka's records: a push source read as a stream
         records = [(None, letter.payload)]
     return [

@@ -63,7 +63,7 @@ def read_chunk(
     Raises:
         FileNotFoundError: retention took the segment meanwhile.
     """
-    spans, read = _load(segment, spans)
+    spans, read, _ = _load(segment, spans)
     if selects is not None:
         wanted = [selects(_frame(span, each)) for span, each in zip(spans, read, strict=True)]
         spans, read = list(compress(spans, wanted)), list(compress(read, wanted))
@@ -71,12 +71,17 @@ def read_chunk(
 
 
 def read_columns(segment: Segment, spans: list[Span], *, source: str, page: SourcePage) -> None:
-    """Append the records at `spans` that are of `source` to a page; damaged ones are left out and reported.
+    """Append the records at `spans` that are of `source` to a page; damaged ones apart.
 
     Raises:
         FileNotFoundError: retention took the segment meanwhile.
     """
-    spans, read = _load(segment, spans)
+    spans, read, damaged = _load(segment, spans)
+    for offset in damaged:
+        record = segment.salvage(offset)
+        # A name that does not fit the index any more is left empty: better a dead letter too many than a loss.
+        if record is not None and record.source in {"", source}:
+            page.damaged.append(record)
     base, begins_with = segment.base, len(encoded := source.encode())
     for (offset, length, size), (view, begin) in zip(spans, read, strict=True):
         at = offset - begin
@@ -89,17 +94,18 @@ def read_columns(segment: Segment, spans: list[Span], *, source: str, page: Sour
         page.payloads.append(bytes(view[at + length - size : at + length]))
 
 
-def _load(segment: Segment, spans: list[Span]) -> tuple[list[Span], list[tuple[memoryview, int]]]:
-    """Return the spans that are whole, and what was read for each."""
+def _load(segment: Segment, spans: list[Span]) -> tuple[list[Span], list[tuple[memoryview, int]], list[int]]:
+    """Return the spans that are whole, what was read for each, and the offsets of the damaged ones."""
+    offsets = list[int]()
     read, damaged = segment.load(spans)
     if damaged:
         log.error(
             "records_unreadable", segment=segment.path.name, offset=spans[damaged[0]][0], records=len(damaged)
         )  # fmt: skip
-        bad = frozenset(damaged)
+        bad, offsets = frozenset(damaged), [spans[number][0] for number in damaged]
         spans = [span for number, span in enumerate(spans) if number not in bad]
         read = [each for number, each in enumerate(read) if number not in bad]
-    return spans, read
+    return spans, read, offsets
 
 
 def _frame(span: Span, read: tuple[memoryview, int]) -> memoryview:

@@ -113,7 +113,7 @@ class Reader:
                 end = segment.end  # first: what is synced meanwhile may be found, but need not
                 if segment.base | end <= after:
                     continue
-                left = limit - len(page.positions)
+                left = limit - len(page.positions) - len(page.damaged)
                 if left <= 0 or size >= bytes_max or looked >= _SEGMENTS_AT_ONCE:
                     break
                 rows = segment.source_rows(name_hash(source), after=max(0, after - segment.base))
@@ -135,7 +135,10 @@ class Reader:
             if size and size + payload_bytes > bytes_max:
                 break
             record = self._holds.read(position)
-            if record is not None and not isinstance(record, DamagedRecord):
+            if isinstance(record, DamagedRecord):
+                page.damaged.append(record)
+                size += payload_bytes
+            elif record is not None:
                 page.positions.append(position)
                 page.times_ms.append(round(record.received_at * 1000))
                 page.ids.append(record.id)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from bridge.core.record import Record
+from bridge.core.record import DamagedRecord, Record
 from bridge.journal.files import Files, OpenFile
 from bridge.journal.frames import (
     FLAG_EVENT,
@@ -199,13 +199,21 @@ class Segment:
         try:
             check(data, seed=self.seed, offset=offset)
         except FrameBroken:
-            row = self.row(offset)
-            if row is None:
-                return None
-            self._note([offset])
-            damage = f"{self.path.name} is damaged at byte {offset}; run `bridge doctor`"
-            return salvage(os.pread(file.fd, row[1], offset), row, position=self.base | offset, damage=damage)
+            return self.salvage(offset)
         return unpack(data, position=self.base | offset)
+
+    def salvage(self, offset: int) -> DamagedRecord | None:
+        """Return what is left of the damaged record that begins at a byte offset, None when none begins there.
+
+        Raises:
+            FileNotFoundError: retention took the segment meanwhile.
+        """
+        row = self.row(offset)
+        if row is None:
+            return None
+        self._note([offset])
+        damage = f"{self.path.name} is damaged at byte {offset}; run `bridge doctor`"
+        return salvage(os.pread(self.file.fd, row[1], offset), row, position=self.base | offset, damage=damage)
 
     def load(self, spans: Sequence[Span]) -> tuple[list[tuple[memoryview, int]], list[int]]:
         """Read the frames at `spans`, in rising order, neighbours with one call.

@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
 from bridge.core.errors import SourceError
+from bridge.core.invocation import InvocationType
 from bridge.core.mapping import StartingPosition
 from bridge.core.ports import Clock
+from bridge.core.record import DamagedRecord
 from bridge.core.sources import PartialAnswer, ShardEvents, WindowPart
 from bridge.core.stream import BEFORE_ALL, Chunk, Mark, Poll, Position, RecordFormat, Shard, StreamRange
 
@@ -65,6 +67,8 @@ class ScriptedRecord:
     value: object
     time: float = -1.0
     key: bytes | None = None
+    damage: str = ""
+    """Why it cannot be read; empty: it can."""
 
 
 @dataclass(slots=True)
@@ -104,6 +108,16 @@ class ScriptedStream:
             arrived = self._clock.time() if time is None else time
             held.records.append(ScriptedRecord(last + 1, value, arrived, key))
         self.arrived.set()
+
+    def damage(self, *positions: Position, shard: Shard = "s-0") -> None:
+        """Let records that were put be unreadable from now on."""
+        records = self.shards[shard].records
+        self.shards[shard].records = [
+            replace(record, damage=f"{shard} is damaged at {record.position}")
+            if record.position in positions
+            else record
+            for record in records
+        ]
 
     def skip(self, count: int, *, shard: Shard = "s-0") -> None:
         """Leave a hole of `count` positions, as compaction and transaction markers do."""
@@ -274,7 +288,21 @@ class ScriptedSource:
         self._mine.clear()
 
 
-def _chunk(shard: Shard, records: Sequence[ScriptedRecord], through: Position) -> Chunk:
+def _damaged(shard: Shard, record: ScriptedRecord) -> DamagedRecord:
+    return DamagedRecord(
+        id=f"{shard}:{record.position}",
+        source="",
+        function="",
+        invocation_type=InvocationType.EVENT,
+        received_at=record.time,
+        payload=b"\xff" + orjson.dumps(record.value),
+        position=record.position,
+        damage=record.damage,
+    )
+
+
+def _chunk(shard: Shard, all_records: Sequence[ScriptedRecord], through: Position) -> Chunk:
+    records = [record for record in all_records if not record.damage]
     values = [orjson.dumps(record.value) for record in records]
     return Chunk(
         shard=shard,
@@ -287,4 +315,5 @@ def _chunk(shard: Shard, records: Sequence[ScriptedRecord], through: Position) -
             for record, value in zip(records, values, strict=True)
         ],
         through=through,
+        damaged=[_damaged(shard, record) for record in all_records if record.damage],
     )

@@ -6,10 +6,10 @@ from typing import Any
 
 from prometheus_client import Counter, Histogram
 
-from bridge.core.errors import InvokeError
+from bridge.core.errors import FunctionNotFound, InvokeError
 from bridge.core.invocation import Attempt, AttemptStatus, Invocation, InvocationResult, ResultKind
 from bridge.core.sources import WindowPart
-from bridge.core.stream import Shard
+from bridge.core.stream import Chunk, Shard
 from bridge.pipeline.streams.answers import SUCCESS, Answer, read_answer
 from bridge.pipeline.streams.batch import HISTORY_MAX, Batch
 from bridge.pipeline.streams.block import BlockPolicy, Discard, Step
@@ -162,6 +162,16 @@ class BatchDelivery:
         for each in follow:
             each.tries.delay_s = 0.0
         return Step(discards=discards, follow=follow)
+
+    async def settle_damaged(self, chunk: Chunk) -> None:
+        """Make dead letters of what is damaged in a chunk, filtered or not: nobody can say what it was."""
+        try:
+            arn = self._work.slots.resolve(self._mapping.function).invoked_arn
+        except FunctionNotFound:
+            arn = self._mapping.function
+        for record in chunk.damaged:
+            await self._failures.damaged(record, shard=chunk.shard, function_arn=arn)
+        crash_point("stream.dead_letter")
 
     async def settle_discards(self, step: Step, *, target: Any, is_ours: Callable[[Batch], bool]) -> None:
         """Make what is given up durable elsewhere; what is not ours any more is its new owner's."""

@@ -12,8 +12,9 @@ from bridge.core.errors import DestinationError, StoreError
 from bridge.core.invocation import Condition, DeadLetter, ResultKind
 from bridge.core.mapping import EventSourceMapping
 from bridge.core.ports import Clock, Destination
+from bridge.core.record import DamagedRecord
 from bridge.core.sources import EventShape, WindowPart
-from bridge.core.stream import Position
+from bridge.core.stream import Position, Shard
 from bridge.pipeline.streams.block import Discard
 from bridge.util import telemetry
 
@@ -47,7 +48,44 @@ class Failures:
 
     async def discard(self, discard: Discard, *, function_arn: str, window: WindowPart | None) -> None:
         """Return once the records are durable elsewhere: the destination, else the local dead letters, for ever."""
-        letter = self._letter(discard, function_arn=function_arn, window=window)
+        await self._send(self._letter(discard, function_arn=function_arn, window=window), records=len(discard.batch))
+
+    async def damaged(self, record: DamagedRecord, *, shard: Shard, function_arn: str) -> None:
+        """Return once a damaged record, as the disk gives it, is a dead letter: as durable as `discard`."""
+        now = self._clock.time()
+        times_ms = [round(record.received_at * 1000)]
+        info = self._shape.batch_info(shard, [record.position], times_ms, payload_bytes=len(record.payload))
+        letter = DeadLetter(
+            # Of the record, not of this try: read again after a crash, it is the same dead letter.
+            id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._mapping.name} {record.id}")),
+            queue=self._queue,
+            function=self._mapping.function,
+            source=self._mapping.name,
+            received_at=record.received_at,
+            dead_at=now,
+            condition=Condition.RECORD_DAMAGED,
+            attempts=0,
+            payload=record.payload,
+            error_message=f"event {record.id}: {record.damage}",
+            mapping=self._mapping.name,
+            item_failures=self._mapping.reports_item_failures,
+            outcome=orjson.dumps(
+                {
+                    "requestContext": {
+                        "requestId": record.id,
+                        "functionArn": function_arn,
+                        "condition": Condition.RECORD_DAMAGED.value,
+                        "approximateInvokeCount": 0,
+                    },
+                    "version": "1.0",
+                    "timestamp": _timestamp(now),
+                    **info,
+                }
+            ),
+        )
+        await self._send(letter, records=1)
+
+    async def _send(self, letter: DeadLetter, *, records: int) -> None:
         wait_s = _WAIT_MIN_S
         tries = 0
         while True:
@@ -61,13 +99,13 @@ class Failures:
                 wait_s = min(wait_s * 2, _WAIT_MAX_S)
             else:
                 break
-        telemetry.DEAD_LETTERS.labels(function=self._mapping.function, condition=discard.condition.value).inc()
+        telemetry.DEAD_LETTERS.labels(function=self._mapping.function, condition=letter.condition.value).inc()
         log.warning(
             "batch_dead_lettered",
             mapping=self._mapping.name,
             dead_letter=letter.id,
-            condition=discard.condition.value,
-            records=len(discard.batch),
+            condition=letter.condition.value,
+            records=records,
             error_type=letter.error_type,
         )
 

@@ -234,6 +234,9 @@ class ShardWork:
 
     def take_in(self, chunk: Chunk, keeps: Keeps | None) -> int:
         """Take a chunk in, filter it, and hand it to the lanes; returns how many records were filtered out."""
+        if not len(chunk):
+            self.passed(chunk.through)
+            return 0
         before = self.track.mark
         kept = self._kept(chunk, keeps)
         track = self.track.add(chunk, kept=kept)

@@ -166,11 +166,14 @@ class MappingWorker:
     async def _take_in(self, poll: Poll) -> None:
         owned = dict(self._shards)
         for chunk in poll.chunks:
-            if not len(chunk):
-                continue
-            if self._work.archive is not None:
+            if self._work.archive is not None and len(chunk):
                 await self._work.archive(chunk)
             shard = owned.get(chunk.shard)
+            if chunk.damaged and shard is not None and shard.is_attached:
+                # Before the chunk is taken in: until then no mark passes any of it.
+                self.kick()
+                await self._delivery.settle_damaged(chunk)
+                self._count(0, len(chunk.damaged))
             if shard is None or not shard.is_attached:
                 continue  # taken away meanwhile; where it has come back, it is read again from its mark
             filtered = shard.take_in(chunk, self._work.keeps)

@@ -84,6 +84,10 @@ class Backlog:
                 if marks[self._shard_of(record_id, payload)] < position <= highest:
                     count += 1
                     size += len(payload)
+            for record in page.damaged:
+                if record.position <= highest and self._is_open(record, marks):
+                    count += 1
+                    size += len(record.payload)
             if page.through <= after:
                 break
             after = page.through
@@ -99,6 +103,11 @@ class Backlog:
                     return
                 yield row
             after = rows[-1][0]
+
+    def _is_open(self, record: DamagedRecord, marks: Mapping[Shard, Position]) -> bool:
+        """Whether a damaged record is still to become a dead letter."""
+        number, is_sure = self.sharding.place_damaged(record.id, record.payload)
+        return record.position > (marks[self.shards[number]] if is_sure else min(marks.values()))
 
     def _shard_of(self, record_id: str, payload: bytes) -> Shard:
         return self.shards[self.sharding.place(record_id, payload)[0]]
@@ -125,8 +134,9 @@ class Backlog:
             self.marks[shard] = max(self.marks[shard], position)
             handed = self._handed[shard]
             while handed and handed[0][0] <= position:
-                self.waiting -= 1
-                self.waiting_bytes -= handed.popleft()[1]
+                # Never below nothing: a damaged record may be handed to two shards.
+                self.waiting = max(0, self.waiting - 1)
+                self.waiting_bytes = max(0, self.waiting_bytes - handed.popleft()[1])
 
     def released(self, owner: object) -> None:
         """The reader is gone: what it read and did not finish will be read again."""
@@ -138,7 +148,9 @@ class Backlog:
 
     def reader(self, record: Record) -> RecordReader:
         """Return whether the mapping is done with a record of its source."""
-        shard = self._shard_of(record.id, record.payload)
+        is_damaged = isinstance(record, DamagedRecord)
+        place = self.sharding.place_damaged if is_damaged else self.sharding.place
+        shard = self.shards[place(record.id, record.payload)[0]]
         return RecordReader(
             mapping=self.mapping, shard=shard, is_finished=self.is_open and record.position <= self.marks[shard]
         )
@@ -153,7 +165,7 @@ class Backlog:
             if at > position:
                 break
             passed += 1
-        return len(handed) - passed + self._ahead[shard]
+        return max(0, len(handed) - passed + self._ahead[shard])
 
     def unfinished(self, low: int, high: int, marks: Mapping[Shard, Position]) -> list[int]:
         """Return its unfinished positions in [low, high). Blocks; one call at a time."""
@@ -164,8 +176,13 @@ class Backlog:
                 place = self._held_in.get(position)
                 if place is None:
                     record = self._journal.read(position)
-                    if record is None or isinstance(record, DamagedRecord) or record.source != self.source:
+                    if record is None or record.source not in {self.source, ""}:
                         continue  # nothing to hand out, or another source of the same hash
+                    if isinstance(record, DamagedRecord):
+                        # Retention cannot put it aside and waits until it is a dead letter.
+                        if self._is_open(record, marks):
+                            found.append(position)
+                        continue
                     place = self.sharding.place(record.id, record.payload)[0]
                 if position <= marks[self.shards[place]]:
                     continue

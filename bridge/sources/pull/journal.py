@@ -13,6 +13,7 @@ from bridge.core.errors import SourceError, StoreError
 from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
 from bridge.core.mapping import EventSourceMapping, StartingPosition
 from bridge.core.ports import Clock
+from bridge.core.record import DamagedRecord
 from bridge.core.sources import EventShape, ShardEvents, Source
 from bridge.core.stream import Chunk, Mark, Poll, Position, Shard, StreamRange
 from bridge.events.streams import RecordsShape, record_json, shard_name
@@ -125,15 +126,15 @@ class _Reader:
             if cursor < through:
                 self._turns[shard] = self._turn
                 self._advance(shard, through)
-        for chunk, sizes in found:
+        for chunk, records in found:
             self._through.pop(chunk.shard, None)
-            self._handed(chunk, sizes)
+            self._handed(chunk.shard, records)
         return [chunk for chunk, _ in found]
 
     def _load(
         self, after: Position, cursors: Mapping[Shard, Position], records_max: int, bytes_max: int
-    ) -> tuple[list[tuple[Chunk, list[int]]], Position]:
-        """Read and shape a page, in a thread; beside each chunk the bytes that its records have in the journal."""
+    ) -> tuple[list[tuple[Chunk, list[tuple[Position, int]]]], Position]:
+        """Read and shape a page, in a thread; beside each chunk its positions and their bytes in the journal."""
         stream = self._stream
         page = stream.streams.journal.source_page(stream.source, after=after, limit=records_max, bytes_max=bytes_max)
         place, names, ends, through = stream.sharding.place, stream.shards, self._ends, page.through
@@ -152,14 +153,38 @@ class _Reader:
                 column.ids.append(record_id)
                 column.keys.append(key)
                 column.payloads.append(payload)
+        damaged: dict[Shard, list[DamagedRecord]] = {}
+        for record in page.damaged:
+            owner = self._damaged_shard(record, cursors)
+            if owner is not None:
+                damaged.setdefault(owner, []).append(record)
+                columns.setdefault(owner, Columns())
         found = [
             (
                 stream.codec.chunk(shard, column, through=min(through, ends.get(shard, through))),
-                [len(payload) for payload in column.payloads],
+                list(zip(column.positions, map(len, column.payloads), strict=True)),
             )
             for shard, column in columns.items()
         ]
+        for chunk, records in found:
+            if chunk.shard in damaged:
+                chunk.damaged = damaged[chunk.shard]
+                records += [(record.position, len(record.payload)) for record in chunk.damaged]
+                records.sort()
         return found, through
+
+    def _damaged_shard(self, record: DamagedRecord, served: Mapping[Shard, Position]) -> Shard | None:
+        """Return the shard that has a damaged record now: its own or, where that has passed it, one that has not.
+
+        Which one was its own is known of records that are placed by their id; a key may be what is damaged. So two
+        shards may have it one after the other, but none that has not passed it lets it go by.
+        """
+        at, ends = record.position, self._ends
+        number, is_sure = self._stream.sharding.place_damaged(record.id, record.payload)
+        own = self._stream.shards[number]
+        if is_sure or self._cursors.get(own, at) < at <= ends.get(own, at):
+            return own if served.get(own, at) < at <= ends.get(own, at) else None
+        return next((s for s, cursor in served.items() if cursor < at <= ends.get(s, at)), None)
 
     def _advance(self, shard: Shard, through: Position) -> None:
         """A shard was read up to `through`."""
@@ -172,8 +197,8 @@ class _Reader:
             self._cursors[shard] = through
         self._through[shard] = through
 
-    def _handed(self, chunk: Chunk, sizes: Sequence[int]) -> None:
-        """A chunk is about to be handed out; `sizes` are the bytes of its records."""
+    def _handed(self, shard: Shard, records: Sequence[tuple[Position, int]]) -> None:
+        """Records, as position and bytes, are about to be handed out."""
 
     def _poll(self, chunks: Sequence[Chunk]) -> Poll:
         poll = Poll(chunks=chunks, through=self._through, ended=self._ended)
@@ -237,9 +262,9 @@ class _Consumer(_Reader):
         stream.streams.listen(stream.source, self._wake)
         await events.assigned(marks)
 
-    def _handed(self, chunk: Chunk, sizes: Sequence[int]) -> None:
+    def _handed(self, shard: Shard, records: Sequence[tuple[Position, int]]) -> None:
         assert self._backlog is not None
-        self._backlog.handed(self, chunk.shard, zip(chunk.positions, sizes, strict=True))
+        self._backlog.handed(self, shard, records)
 
     async def commit(self, marks: Mapping[Shard, Mark]) -> None:
         """Store the marks. See sources.Source."""

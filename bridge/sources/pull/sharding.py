@@ -38,6 +38,13 @@ class Sharding:
         key = self.key_of(record_id, payload)
         return crc32(key) % self.shards, key
 
+    def place_damaged(self, record_id: str, payload: bytes) -> tuple[int, bool]:
+        """Return the number of a damaged record's shard, and whether that is sure: a key is part of the damaged."""
+        if self.key:
+            with suppress(ValueError):
+                return self.place(record_id, payload)[0], False
+        return crc32(record_id.encode()) % self.shards, not self.key
+
 
 def push_sharding(*, shards: int, key: str = "") -> Sharding:
     """Return the sharding of a push source.

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from bridge.core.errors import DestinationError, SourceError, Throttled
-from bridge.core.invocation import THROTTLE_RESERVED
+from bridge.core.invocation import THROTTLE_RESERVED, Condition
 from bridge.core.mapping import CALL_FAILED, PROCESSED
 from bridge.core.sources import PartialAnswer
 from bridge.testing.clock import settle
@@ -364,6 +364,61 @@ async def test_a_failure_destination_that_is_down_leaves_it_to_the_local_dead_le
 
         assert world.spill.values == [[1, 2]]
         assert world.stream.mark() == 1
+
+
+async def test_a_damaged_record_is_a_dead_letter_before_the_mark_passes_it():
+    async with World(keeps=lambda chunk: [n for n, value in enumerate(chunk.values) if value != b"0"]) as world:
+        world.letters.fail_with = world.spill.fail_with = DestinationError("down")
+        world.stream.put(0, 1, 2, 3)
+        world.stream.damage(1, 3)
+        await world.advance(100)
+        assert world.stream.mark() == -1
+        world.letters.fail_with = world.spill.fail_with = None
+        await world.advance(20)
+
+        assert [(letter.condition, letter.payload) for letter in world.spill.letters] == [
+            (Condition.RECORD_DAMAGED, b"\xff1")
+        ]
+        assert [letter.payload for letter in world.letters.letters] == [b"\xff3"]
+        letter = world.letters.letters[0]
+        assert (letter.mapping, letter.function, letter.attempts) == ("m", "f", 0)
+        assert letter.error_message == "event s-0:3: s-0 is damaged at 3"
+        outcome = world.letters.outcomes[0]
+        assert outcome["requestContext"]["condition"] == "RecordDamaged"
+        assert outcome["ScriptedBatchInfo"] == {"shardId": "s-0", "positions": [3], "batchSize": 1}
+        assert world.function.batches == [[2]]
+        assert world.stream.mark() == 3
+
+
+async def test_a_damaged_record_that_is_read_again_is_the_same_dead_letter():
+    async with World() as world:
+        world.stream.put(1, 2)
+        world.stream.damage(0, 1)
+        world.stream.commit_fails_with = SourceError("full")
+        await world.advance(1)
+        await world.crash()
+        await world.advance(5)
+
+        ids = [letter.id for letter in world.letters.letters]
+        assert len(ids) == 4
+        assert ids[:2] == ids[2:]
+        assert ids[0] != ids[1]
+        assert world.function.calls == []
+        assert world.stream.mark() == 1
+
+
+async def test_a_replay_counts_a_damaged_record_as_failed():
+    ended = []
+    work = {"is_bounded": True, "on_delivered": lambda records, ok: ended.append((records, ok)), "queue": "replay:r"}
+    async with World(work=work) as world:
+        world.stream.put(1, 2)
+        world.stream.damage(1)
+        world.stream.end()
+        await world.advance(1)
+
+        assert sorted(ended) == [(1, False), (1, True)]
+        assert [letter.queue for letter in world.letters.letters] == ["replay:r"]
+        assert world.task.done()
 
 
 # --- marks and restarts ---------------------------------------------------------------------------

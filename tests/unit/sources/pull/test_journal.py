@@ -219,6 +219,120 @@ async def test_a_removed_mapping_limits_nothing_and_keeps_its_marks(world):
     assert set(await world.marks.load("mapping")) == {shard(0)}
 
 
+# --- damage ---------------------------------------------------------------------------------------
+
+
+@pytest_asyncio.fixture
+async def on_disk(tmp_path):
+    async with journal_of("disk", tmp_path) as journal:
+        yield World(journal)
+
+
+def damage(world, *records, at=-1):
+    """Flip a byte of records on disk: the last one, or the one at that place of the record."""
+    for record in records:
+        segment = next(each for each in world.journal.segments if each.base == record.position >> 32 << 32)
+        offset = record.position & 0xFFFF_FFFF
+        place = offset + at if at >= 0 else offset + segment.row(offset)[1] - 1
+        with segment.path.open("r+b") as file:
+            file.seek(place)
+            byte = file.read(1)[0]
+            file.seek(place)
+            file.write(bytes([byte ^ 0x40]))
+
+
+async def poll_all(reader, listener, last):
+    """Read all shards up to a position; returns positions, and damaged ones, by shard."""
+    whole, damaged = {}, {}
+    through = {shard: mark.position for shard, mark in listener.marks.items()}
+    while min(through.values()) < last:
+        poll = await reader.read(records_max=3, bytes_max=1 << 20, wait_s=2.0, paused=frozenset())
+        for chunk in poll.chunks:
+            whole.setdefault(chunk.shard, []).extend(chunk.positions)
+            damaged.setdefault(chunk.shard, []).extend(record.position for record in chunk.damaged)
+            assert all(through[chunk.shard] < record.position <= chunk.through for record in chunk.damaged)
+            through[chunk.shard] = chunk.through
+        through |= poll.through
+    return whole, damaged
+
+
+@pytest.mark.parametrize("at", [-1, 0, 8, 40, 54])
+async def test_a_damaged_record_comes_beside_the_others_in_its_own_shard(on_disk, at):
+    stored = [record for n in range(8) for record in await on_disk.put(1, shard=n % 2, of=2)]
+    bad = [stored[2], stored[5]]
+    damage(on_disk, *bad, at=at)
+
+    async with on_disk.consumer(on_disk.source(shards=2)) as (reader, listener):
+        whole, damaged = await poll_all(reader, listener, stored[-1].position)
+        assert damaged[shard(0)] == [stored[2].position]
+        assert damaged[shard(1)] == [stored[5].position]
+        assert whole[shard(0)] == positions([stored[0], stored[4], stored[6]])
+        assert whole[shard(1)] == positions([stored[1], stored[3], stored[7]])
+        assert reader.behind({shard(0): -1, shard(1): -1}) == {shard(0): 4, shard(1): 4}
+        await reader.commit({s: Mark(position=stored[-1].position, epoch=m.epoch) for s, m in listener.marks.items()})
+        assert await on_disk.streams.unfinished(0, on_disk.journal.end) == []
+        assert reader._backlog.waiting == reader._backlog.waiting_bytes == 0
+
+
+async def test_a_damaged_record_is_unfinished_until_the_mark_passes_it(on_disk):
+    stored = [record for n in range(6) for record in await on_disk.put(1, shard=n % 2, of=2)]
+    async with on_disk.consumer(on_disk.source(shards=2)) as (reader, listener):
+        await read(reader, 6)
+        epochs = {s: m.epoch for s, m in listener.marks.items()}
+        await reader.commit({shard(0): Mark(position=stored[-1].position, epoch=epochs[shard(0)])})
+    damage(on_disk, *stored[1:3])
+
+    assert await on_disk.streams.unfinished(0, on_disk.journal.end) == positions(stored[1::2])
+    on_disk.restart()
+    source = on_disk.source(shards=2)
+    assert (await source.prepare()).waiting == 3
+    async with on_disk.consumer(source) as (reader, listener):
+        whole, damaged = await poll_all(reader, listener, stored[-1].position)
+        assert (whole, damaged) == ({shard(1): positions(stored[3::2])}, {shard(1): [stored[1].position]})
+
+
+async def test_whichever_shard_has_not_passed_a_damaged_key_has_the_record(on_disk):
+    """The key cannot be read any more: whose it was is open, and no shard lets it go by unseen."""
+    stored = [
+        await on_disk.journal.append(event(b'{"headers":{"k":"%d"},"body":"x"}' % n, id=id_for(n % 2, 2)))
+        for n in range(12)
+    ]
+    source = on_disk.source(shards=2, key="header:k")
+    async with on_disk.consumer(source) as (reader, listener):
+        found = await read(reader, 12)
+        own = next(s for s, at in found.items() if stored[5].position in at)
+        other = next(s for s in found if s != own)
+        mark = Mark(position=stored[-1].position, epoch=listener.marks[other].epoch)
+        await reader.commit({other: mark})
+    with_key = stored[5].payload.index(b'"5"')
+    segment = on_disk.journal.segments[0]
+    length = segment.row(stored[5].position & 0xFFFF_FFFF)[1]
+    damage(on_disk, stored[5], at=length - len(stored[5].payload) + with_key + 1)
+
+    assert stored[5].position in await on_disk.streams.unfinished(0, on_disk.journal.end)
+    async with on_disk.consumer(source) as (reader, listener):
+        _, damaged = await poll_all(reader, listener, stored[-1].position)
+        assert damaged[own] == [stored[5].position]
+        assert other not in damaged
+
+
+async def test_a_damaged_record_of_an_embedded_stream_with_no_readable_key_is_handed_out_once(on_disk):
+    wanted = mapping(source="local://clicks?as=kafka", shards=3)
+    source = local_event_source(wanted, streams=on_disk.streams, clock=SystemClock())
+    await source.prepare()
+    puts = JournalLocalStreams(on_disk.streams, clock=SystemClock())
+    at = await puts.put("clicks", [PutRecord(value=b"v", key=b"k%d" % n) for n in range(6)])
+    record = on_disk.journal.read(at[2])
+    length = on_disk.journal.segments[0].row(at[2] & 0xFFFF_FFFF)[1]
+    damage(on_disk, record, at=length - len(record.payload) + record.payload.index(b'"key"') + 1)
+
+    assert on_disk.streams.readers(on_disk.journal.read(at[2]))[0].is_finished is False
+    async with on_disk.consumer(source) as (reader, listener):
+        whole, damaged = await poll_all(reader, listener, at[-1])
+        assert [p for each in damaged.values() for p in each] == [at[2]]
+        assert sorted(p for each in whole.values() for p in each) == [p for p in at if p != at[2]]
+
+
 # --- retention ----------------------------------------------------------------------------------
 
 
