@@ -194,7 +194,8 @@ class Model:
             return  # a batch has ended when all its dead letters are durable
         for shard in self.stream.live._mine if self.stream.live is not None else ():
             since = self.assigned_at[shard]
-            if late := [r for r in self.undurable(shard) if since < self.ended_at[r] < now - COMMIT_WITHIN_S]:
+            late = [r for r in self.undurable(shard) if since < self.ended_at[r] < now - COMMIT_WITHIN_S]
+            if late := [r for r in late if self.ended[r] >= self.allowed[r]]:  # else it is to come again
                 self.fail(f"{late} ended long ago and are not committed")
 
     def check_end(self) -> None:
