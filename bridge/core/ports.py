@@ -85,6 +85,14 @@ class Journal(Protocol):
         """
         ...
 
+    def on_refuse(self, callback: Callable[[Sequence[Record]], None]) -> None:
+        """Call back on the loop with appended records that are not stored, before their appends raise.
+
+        So each append that was begun is told of once, by this or by `on_commit`, whether or not its caller still
+        waits: what was reserved for it ends there.
+        """
+        ...
+
     def archive(self, record: Record) -> None:
         """Store a RequestResponse event without waiting for the disk; dropped (and counted) when full."""
         ...

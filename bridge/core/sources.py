@@ -258,8 +258,8 @@ class StreamBacklogs(Protocol):
     def reserve(self, source: str, size: int) -> None:
         """Make room for a record of `size` payload bytes before it is stored; cheap, no I/O.
 
-        A source that no mapping reads always has room. Each reservation ends by the record's commit (the
-        backlogs hear of it from the journal) or by `unreserve`.
+        A source that no mapping reads always has room. Each reservation ends once the record is appended (the
+        backlogs hear from the journal whether it is stored) or, where it never is, by `unreserve`.
 
         Raises:
             LaneFull: its slowest mapping has not finished as much as a lane may hold.
@@ -267,7 +267,7 @@ class StreamBacklogs(Protocol):
         ...
 
     def unreserve(self, source: str, size: int) -> None:
-        """Give back what `reserve` took: the record was not stored."""
+        """Give back what `reserve` took: the record was not appended."""
         ...
 
     def readers(self, record: Record) -> Sequence[RecordReader]:

@@ -86,6 +86,7 @@ class SegmentJournal:
         self._files = Files()
         self._ahead = Ahead(folder, segment_bytes=segment_bytes, low_water_bytes=low_water_bytes, disk=self._disk)
         self._callbacks: list[Callable[[Sequence[Record]], None]] = []
+        self._refusals: list[Callable[[Sequence[Record]], None]] = []
         self._pins: dict[str, int] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._writer: Writer | None = None
@@ -179,15 +180,23 @@ class SegmentJournal:
         """Call back on the loop once per commit group. See ports.Journal."""
         self._callbacks.append(callback)
 
+    def on_refuse(self, callback: Callable[[Sequence[Record]], None]) -> None:
+        """Call back on the loop with appended records that are not stored. See ports.Journal."""
+        self._refusals.append(callback)
+
     async def append(self, record: Record) -> Record:
         """Store durably. See ports.Journal."""
         tail, loop = self._tail, self._loop
-        if not self._is_open or tail is None or loop is None:
-            raise StoreError("the journal is closed")
-        if tail.group.size > _GATHER_MAX_BYTES:
-            raise StoreFull("the disk is too slow for what arrives; nothing was stored")
-        waiting: asyncio.Future[Record] = loop.create_future()
-        tail.add(record, waiting)
+        try:
+            if not self._is_open or tail is None or loop is None:
+                raise StoreError("the journal is closed")
+            if tail.group.size > _GATHER_MAX_BYTES:
+                raise StoreFull("the disk is too slow for what arrives; nothing was stored")
+            waiting: asyncio.Future[Record] = loop.create_future()
+            tail.add(record, waiting)
+        except (StoreError, ValueError):
+            self._tell(self._refusals, [record])
+            raise
         if not self._flushing and not self._in_flight:
             self._flushing = True
             loop.call_soon(self._flush)
@@ -252,9 +261,13 @@ class SegmentJournal:
         if has_archived:
             stored = [record for record, waiting in zip(stored, part.waiting, strict=True) if waiting is not None]
         telemetry.JOURNAL_APPENDS.inc(len(part.records))
-        for callback in self._callbacks if stored else ():
+        self._tell(self._callbacks, stored)
+
+    @staticmethod
+    def _tell(callbacks: Sequence[Callable[[Sequence[Record]], None]], records: Sequence[Record]) -> None:
+        for callback in callbacks if records else ():
             try:
-                callback(stored)
+                callback(records)
             except Exception:  # the boundary of a callback of the loop: whoever waits must get its answer
                 log.exception("commit_callback_failed")
 
@@ -265,6 +278,10 @@ class SegmentJournal:
         lost = [*parts, *self._tail.group.parts]
         self._tail.rewind(number=active.number, seed=active.seed, end=active.end)
         for part in lost:
+            refused = [
+                record for record, waiting in zip(part.records, part.waiting, strict=True) if waiting is not None
+            ]
+            self._tell(self._refusals, refused)
             for waiting in part.waiting:
                 if waiting is None:
                     telemetry.ARCHIVE_DROPPED.inc()

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 from bridge.core import limits
-from bridge.core.errors import LaneFull, StoreError
+from bridge.core.errors import LaneFull
 from bridge.core.ports import Clock, Journal, Receipt
 from bridge.core.record import Record
 from bridge.core.sources import StreamBacklogs
@@ -35,6 +35,7 @@ class JournalIntake:
         """Deliveries whose first request is being stored: a second one waits and shares its answer."""
         self._window_s = float(limits.DEDUPLICATION_WINDOW_DEFAULT_S)
         journal.on_commit(self._remember)
+        journal.on_refuse(self._refused)
 
     async def open(self, *, window_s: float) -> None:
         """Rebuild the de-duplication index from what the journal holds of the last `window_s` seconds."""
@@ -50,6 +51,12 @@ class JournalIntake:
             if record.delivery_id:
                 key = DeliveryIndex.key(record.source, record.delivery_id)
                 self._deliveries.add(key, record.id, received_at=record.received_at)
+
+    def _refused(self, records: Sequence[Record]) -> None:
+        """Give their room in the lanes back: they are not stored, whether or not their senders still wait."""
+        for record in records:
+            if record.lane:
+                self._dispatcher.lane(record.lane).unreserve(len(record.payload))
 
     def set_window(self, window_s: float) -> None:
         """Remember deliveries for at least that long from now on."""
@@ -96,15 +103,8 @@ class JournalIntake:
             if self._streams is not None:
                 self._streams.unreserve(record.source, size)
             raise
-        try:
-            # What is stored reaches its lane through on_commit, whether or not this caller still waits.
-            stored = await self._journal.append(record)
-        except StoreError:
-            if lane is not None:
-                lane.unreserve(size)
-            if self._streams is not None:
-                self._streams.unreserve(record.source, size)
-            raise
+        # Its reservations end through on_commit or on_refuse, whether or not this caller still waits.
+        stored = await self._journal.append(record)
         crash_point("intake.committed")
         return stored
 

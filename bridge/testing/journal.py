@@ -16,6 +16,7 @@ class MemoryJournal:
     def __init__(self) -> None:
         self._records: list[Record] = []
         self._callbacks: list[Callable[[Sequence[Record]], None]] = []
+        self._refusals: list[Callable[[Sequence[Record]], None]] = []
         self._start = 0
         self._held: list[int] = []
         """Positions below `start` that retention kept."""
@@ -29,6 +30,8 @@ class MemoryJournal:
     async def append(self, record: Record) -> Record:
         """Store at once."""
         if self.fail_with is not None:
+            for refused in self._refusals:
+                refused([record])
             raise self.fail_with
         stored = self._put(record)
         self._group.append(stored)
@@ -56,6 +59,10 @@ class MemoryJournal:
     def on_commit(self, callback: Callable[[Sequence[Record]], None]) -> None:
         """Call back with each stored record."""
         self._callbacks.append(callback)
+
+    def on_refuse(self, callback: Callable[[Sequence[Record]], None]) -> None:
+        """Call back with each record that is not stored."""
+        self._refusals.append(callback)
 
     def drop_before(self, position: int, *, unfinished: Collection[int] = ()) -> None:
         """Forget records below `position` but those that are `unfinished`, as retention does."""

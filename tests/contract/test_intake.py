@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,25 @@ class Gate:
         self.opened.set()
         self.error: Exception | None = None
         self.appends = 0
+        self.refusals: list[Callable[[Sequence[Record]], None]] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._journal, name)
 
+    def on_refuse(self, callback: Callable[[Sequence[Record]], None]) -> None:
+        self.refusals.append(callback)
+        self._journal.on_refuse(callback)
+
     async def append(self, record: Record) -> Record:
+        """What becomes of the record is decided at the gate, also when nobody waits for it any more."""
         self.appends += 1
+        return await asyncio.shield(asyncio.create_task(self._pass(record)))
+
+    async def _pass(self, record: Record) -> Record:
         await self.opened.wait()
         if self.error is not None:
+            for refused in self.refusals:
+                refused([record])
             raise self.error
         return await self._journal.append(record)
 
@@ -197,6 +208,29 @@ async def test_what_fails_gives_its_room_in_the_lane_back(world: World) -> None:
     world.journal.error = None
     await world.submit()
     await world.submit()
+    with pytest.raises(LaneFull):
+        await world.submit()
+
+
+async def test_what_fails_after_its_caller_left_gives_its_room_back(world: World) -> None:
+    await world.start(lane_events_max=2)
+    await world.map_source()
+    world.journal.opened.clear()
+    for _ in range(2):
+        leaving = asyncio.create_task(world.submit())
+        await settle()
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+    with pytest.raises(LaneFull):
+        await world.submit()
+    world.journal.error = StoreFull("no space")
+    world.journal.opened.set()
+    await settle()
+    world.journal.error = None
+
+    await world.submit()
+    await world.submit()
+    assert world.waiting == 2
     with pytest.raises(LaneFull):
         await world.submit()
 

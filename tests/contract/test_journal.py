@@ -236,6 +236,31 @@ async def test_lanes_are_told_of_a_record_whose_caller_went_away(journal: Journa
     assert other in told
 
 
+async def test_what_is_not_stored_is_told_once_and_before_its_append_raises(subject: Subject) -> None:
+    journal, stored, refused = subject.journal, list[Record](), list[Record]()
+    journal.on_commit(stored.extend)
+    journal.on_refuse(refused.extend)
+    kept = await journal.append(record(1))
+    await subject.fill()
+
+    async def is_told_first(n: int) -> bool:
+        with pytest.raises(StoreFull):
+            await journal.append(record(n))
+        return [each.id for each in refused].count(record(n).id) == 1
+
+    assert all(await asyncio.gather(*(is_told_first(n) for n in range(2, 6))))
+    gone = asyncio.create_task(journal.append(record(6)))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    journal.archive(record(7, invocation_type=InvocationType.REQUEST_RESPONSE))
+    with pytest.raises(StoreFull):
+        await journal.append(record(8))
+
+    assert sorted(each.id for each in refused) == [record(n).id for n in (2, 3, 4, 5, 6, 8)]
+    assert stored == [kept]
+
+
 async def test_deliveries_come_oldest_first_since_a_time(journal: Journal) -> None:
     for n in range(50):
         await journal.append(record(n, delivery_id=f"d{n}" if n % 2 else ""))

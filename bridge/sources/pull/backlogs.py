@@ -227,6 +227,7 @@ class JournalStreams:
         self._listeners: dict[str, set[asyncio.Event]] = {}
         self._opening = asyncio.Lock()
         journal.on_commit(self._committed)
+        journal.on_refuse(self._refused)
 
     # --- mappings -----------------------------------------------------------------------------
 
@@ -369,6 +370,12 @@ class JournalStreams:
         for source in sources:
             for wake in self._listeners.get(source, ()):
                 wake.set()
+
+    def _refused(self, records: Sequence[Record]) -> None:
+        """These are not stored (`Journal.on_refuse`)."""
+        for record in records:
+            if record.invocation_type is InvocationType.EVENT:
+                self.unreserve(record.source, len(record.payload))
 
     # --- what intake and retention ask ------------------------------------------------------------
 

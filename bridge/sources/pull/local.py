@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import orjson
 
-from bridge.core.errors import LaneFull, StoreError, StreamNotFound
+from bridge.core.errors import LaneFull, StreamNotFound
 from bridge.core.invocation import InvocationType
 from bridge.core.mapping import EventSourceMapping, parse_source
 from bridge.core.ports import Clock
@@ -57,7 +57,14 @@ class JournalLocalStreams:
             for payload in payloads
         ]
         # Tasks begin in the order they are made, and an append takes its place in its first step.
-        results = await asyncio.gather(*map(self._append, stored), return_exceptions=True)
+        unbegun = {record.id: record for record in stored}
+        try:
+            results = await asyncio.gather(
+                *(self._append(record, unbegun) for record in stored), return_exceptions=True
+            )
+        finally:
+            for record in unbegun.values():  # a cancel was quicker
+                self._streams.unreserve(source, len(record.payload))
         positions = list[Position]()
         for result in results:
             if isinstance(result, BaseException):
@@ -75,12 +82,9 @@ class JournalLocalStreams:
                     self._streams.unreserve(source, len(reserved))
                 raise
 
-    async def _append(self, record: Record) -> Position:
-        try:
-            return (await self._streams.journal.append(record)).position
-        except StoreError:
-            self._streams.unreserve(record.source, len(record.payload))
-            raise
+    async def _append(self, record: Record, unbegun: dict[str, Record]) -> Position:
+        del unbegun[record.id]
+        return (await self._streams.journal.append(record)).position
 
 
 def local_event_source(mapping: EventSourceMapping, *, streams: JournalStreams, clock: Clock) -> JournalEventSource:

@@ -115,6 +115,34 @@ async def test_what_gathers_behind_a_failed_group_fails_with_it(folder):
         assert await everything(journal) == stored
 
 
+async def test_every_append_is_told_of_once_however_it_ends(folder):
+    disk, told, refused = FaultyDisk(), [], []
+    async with opened(folder, disk=disk) as journal:
+        journal.on_commit(told.extend)
+        journal.on_refuse(refused.extend)
+        stored = await append_all(journal, 2)
+        disk.fail_write = NO_SPACE
+        leaving = [asyncio.create_task(journal.append(record(n))) for n in (2, 3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        leaving.append(asyncio.create_task(journal.append(record(4))))  # gathers behind the group that fails
+        await asyncio.sleep(0)
+        for task in leaving:
+            task.cancel()
+        await asyncio.gather(*leaving, return_exceptions=True)
+        with pytest.raises(StoreFull):
+            await journal.append(record(5))
+        with pytest.raises(ValueError):  # noqa: PT011 - whatever it says
+            await journal.append(record(6, id="no uuid"))
+        disk.fail_write = None
+        stored += await append_all(journal, 1, start=7)
+    with pytest.raises(StoreError, match="closed"):
+        await journal.append(record(8))
+
+    assert told == stored
+    assert sorted(each.id for each in refused) == sorted([*(record(n).id for n in (2, 3, 4, 5, 8)), "no uuid"])
+
+
 async def test_below_the_low_water_mark_nothing_is_taken_and_space_is_looked_at_rarely(folder):
     disk, clock = FaultyDisk(), ManualClock()
     async with opened(folder, disk=disk, clock=clock, low_water_bytes=1000) as journal:

@@ -580,3 +580,25 @@ async def test_a_put_that_the_disk_refuses_gives_its_room_back():
             await local.put("clicks", [PutRecord(value=b"x")] * 3)
     journal.fail_with = None
     assert len(await local.put("clicks", [PutRecord(value=b"x")] * 3)) == 3
+
+
+async def test_a_put_whose_caller_leaves_at_any_step_keeps_no_room():
+    for steps in range(6):
+        journal = MemoryJournal()
+        world = World(journal)
+        world.restart(events_max=3)
+        source = local_event_source(
+            mapping(source="local://clicks?as=kafka"), streams=world.streams, clock=SystemClock()
+        )
+        backlog = await source.prepare()
+        local = JournalLocalStreams(world.streams, clock=SystemClock())
+        journal.fail_with = StoreError("no") if steps % 2 else None
+        task = asyncio.create_task(local.put("clicks", [PutRecord(value=b"x")] * 3))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+        journal.fail_with = None
+        await local.put("clicks", [PutRecord(value=b"x")] * (3 - backlog.waiting))
+        assert backlog.waiting == 3
