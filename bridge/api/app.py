@@ -135,6 +135,7 @@ def _routes(services: Services) -> Router:
         ("POST", "/replays/{name}/{action}", jobs.act),
         ("GET", "/mappings", mappings.page),
         ("GET", "/mappings/{name}", mappings.one),
+        ("GET", "/mappings/{name}/records", jobs.records),
         ("POST", "/mappings/{name}/{action}", mappings.act),
     ):
         router.add(method, _PREFIX + path, handler)

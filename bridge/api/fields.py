@@ -14,10 +14,13 @@ from bridge.api.http import HttpError, Request
 
 _TEXT_MAX_CHARS: Final = 4096
 _IDS_MAX: Final = 10_000
+_WORDS_MAX: Final = 1024
 _TIME_MAX: Final = 253_402_300_799.0
 """The end of the year 9999, epoch seconds."""
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}\Z")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,12})?\Z")
+_POSITION: Final = re.compile(r"[0-9]{1,128}\Z")
+"""Sequence numbers of Kinesis have up to 128 digits."""
 _TARGET: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(:[A-Za-z0-9_$-]{1,128})?\Z")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
@@ -157,6 +160,33 @@ class Fields:
         if len(value) > _IDS_MAX:
             raise self.wrong(name, f"more than {_IDS_MAX} entries")
         return frozenset(value)
+
+    def words(self, name: str) -> tuple[str, ...]:
+        """Return texts in order, each once (a JSON list; in a query with commas between them)."""
+        value = self._take(name)
+        items = [] if value is None else value.split(",") if isinstance(value, str) else value
+        if not isinstance(items, list) or not all(isinstance(item, str) and item for item in items):
+            raise self.wrong(name, "must be a list of texts")
+        if len(items) > _WORDS_MAX:
+            raise self.wrong(name, f"more than {_WORDS_MAX} entries")
+        return tuple(dict.fromkeys(items))
+
+    def places(self, name: str) -> dict[str, int]:
+        """Return positions by shard (a JSON object; in a query `SHARD:POSITION` with commas between them)."""
+        value = self._take(name)
+        if isinstance(value, str):
+            value = dict(item.rpartition(":")[::2] for item in value.split(","))
+        if value is None:
+            return {}
+        if not isinstance(value, dict) or len(value) > _WORDS_MAX:
+            raise self.wrong(name, "must be positions by shard")
+        places: dict[str, int] = {}
+        for shard, position in value.items():
+            text = str(position) if isinstance(position, int) and not isinstance(position, bool) else position
+            if not shard or not isinstance(text, str) or not _POSITION.match(text):
+                raise self.wrong(name, f"{str(shard)[:100]}: must be a whole number, 0 or more")
+            places[str(shard)] = int(text)
+        return places
 
     def inner(self, name: str) -> "Fields":
         """Return the fields of a nested object, an empty one when it is not given."""

@@ -12,8 +12,10 @@ from bridge.api.fields import Fields
 from bridge.api.http import Answer, HttpError, Request, Stream, json_answer
 from bridge.api.selection import compile_where
 from bridge.api.services import Services
+from bridge.core.errors import ConfigError, MappingNotFound, SourceError
 from bridge.core.ports import DeadLetterSelection, Job
 from bridge.pipeline.jobs import ACTIVE, IllegalStatus, JobExists, JobNotFound, LimitExceeded, SpecInvalid
+from bridge.pipeline.ranges import RangeRecord
 from bridge.pipeline.redrive import RedriveSpec
 from bridge.pipeline.selecting import ReplaySpec
 
@@ -34,6 +36,11 @@ def replay_spec(fields: Fields, inner: Fields, *, ids: str = "ids") -> ReplaySpe
     if where is not None:
         compile_where(where, wrong=lambda what: fields.wrong("where", what))
     return ReplaySpec(
+        mapping=inner.text("mapping"),
+        shards=inner.words("shards"),
+        key=inner.text("key"),
+        first=inner.places("first"),
+        last=inner.places("last"),
         since=since,
         until=until,
         source=inner.text("source"),
@@ -70,18 +77,41 @@ class JobEndpoints:
         dry_run = fields.boolean("dry_run")
         inner.finish()
         fields.finish()
-        with _refused():
+        with refused():
             if not dry_run:
                 return json_answer(views.job_view(await self._replays.start(spec)), status=201)
             if spec.to is not None:
                 self._services.invoker.dry_run(spec.to)
             counted = await self._replays.count(spec)
-        return json_answer({
+        answer: dict[str, object] = {
             "count": counted.events,
             "bytes": counted.bytes,
             "functions": counted.by_function,
             "sources": counted.by_source,
-        })  # fmt: skip
+        }
+        if spec.mapping is not None:
+            answer |= {"shards": counted.by_shard, "gone": counted.gone, "upper_bound": counted.is_upper_bound}
+        return json_answer(answer)
+
+    async def records(self, request: Request) -> Stream:
+        """Write the records of a mapping's stream, in order within each shard: what a replay of them would read."""
+        fields = Fields.of_query(request)
+        since, until = fields.span()
+        spec = ReplaySpec(
+            mapping=request.params["name"],
+            since=since,
+            until=until,
+            shards=fields.words("shards"),
+            key=fields.text("key"),
+            first=fields.places("first"),
+            last=fields.places("last"),
+            pattern=fields.text("where"),
+            limit=fields.integer("limit", low=1, high=_LIMIT_MAX),
+        )
+        fields.finish()
+        await request.body()
+        with refused():
+            return Stream(_records(await self._replays.records(spec)))
 
     async def list_replays(self, request: Request) -> Answer:
         """All, newest first."""
@@ -111,7 +141,7 @@ class JobEndpoints:
         action = actions.get(request.params["action"])
         if action is None:
             raise HttpError(404, f"a replay can be told to {', '.join(actions)}")
-        with _refused():
+        with refused():
             return json_answer(views.job_view(await action(request.params["name"])))
 
     # --- redrives -------------------------------------------------------------------------------
@@ -141,7 +171,7 @@ class JobEndpoints:
         dry_run = fields.boolean("dry_run")
         inner.finish()
         fields.finish()
-        with _refused():
+        with refused():
             if spec.to is not None:
                 self._services.invoker.dry_run(spec.to)
             if dry_run:
@@ -207,6 +237,12 @@ async def _views(jobs: AsyncIterator[Job]) -> AsyncIterator[object]:
         yield views.job_view(job)
 
 
+async def _records(records: AsyncIterator[RangeRecord]) -> AsyncIterator[object]:
+    with refused():
+        async for record in records:
+            yield views.record_view(record)
+
+
 def _known(job: Job | None, request: Request) -> Job:
     if job is None:
         kind = "redrive" if "/redrives/" in request.path else "replay"
@@ -215,15 +251,17 @@ def _known(job: Job | None, request: Request) -> Job:
 
 
 @contextmanager
-def _refused() -> Iterator[None]:
-    """Turn what a job refuses into an answer."""
+def refused() -> Iterator[None]:
+    """Turn what a job refuses, or the stream of a mapping, into an answer."""
     try:
         yield
     except SpecInvalid as error:
         raise HttpError(400, str(error)) from error
-    except JobNotFound as error:
+    except (JobNotFound, MappingNotFound) as error:
         raise HttpError(404, str(error)) from error
-    except (JobExists, IllegalStatus) as error:
+    except (JobExists, IllegalStatus, ConfigError) as error:
         raise HttpError(409, str(error)) from error
+    except SourceError as error:
+        raise HttpError(503, str(error)) from error
     except LimitExceeded as error:
         raise HttpError(429, str(error), headers={"retry-after": "5"}) from error

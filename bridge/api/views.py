@@ -12,6 +12,7 @@ from bridge.core.ports import Job, LaneStatus
 from bridge.core.record import DamagedRecord, Parked, Record
 from bridge.core.sources import ARCHIVE_PREFIX, MappingStatus, RecordReader, ShardStatus
 from bridge.core.stream import Position
+from bridge.pipeline.ranges import RangeRecord
 
 FAILURES: Final = frozenset(AttemptStatus) - {AttemptStatus.STARTED, AttemptStatus.OK, AttemptStatus.REPLAYED_OK}
 _SUCCESSES: Final = frozenset({AttemptStatus.OK, AttemptStatus.REPLAYED_OK})
@@ -97,6 +98,16 @@ def whole_event(record: Record) -> dict[str, object]:
     } | ({} if damage is None else {"damage": damage})
 
 
+def record_view(record: RangeRecord) -> dict[str, object]:
+    """A record of a mapping's stream as it is exported."""
+    return {
+        "shard": record.shard,
+        "position": position_view(record.position),
+        "time": record.time_ms / 1000 if record.time_ms >= 0 else None,
+        "record": embedded(record.fragment),
+    }
+
+
 def attempt_view(attempt: Attempt) -> dict[str, object]:
     """One row of an event's history."""
     return {
@@ -154,6 +165,8 @@ def whole_dead_letter(letter: DeadLetter) -> dict[str, object]:
         "position": letter.position if letter.position >= 0 else None,
         "event": response_view(letter.payload) if is_damaged else embedded(letter.payload),
         "client_context": embedded(letter.client_context) if letter.client_context else None,
+        "mapping": letter.mapping or None,
+        "outcome": embedded(letter.outcome) if letter.outcome else None,
         "response": response_view(letter.response),
         "history": [attempt_view(attempt) for attempt in letter.history],
     }

@@ -152,3 +152,8 @@ def size(count: float) -> str:
 def events(count: int) -> str:
     """Return `1 event`, `1,204 events`."""
     return f"{count:,} event{'' if count == 1 else 's'}"
+
+
+def records(count: int) -> str:
+    """Return `1 record`, `1,204 records`: of a stream."""
+    return f"{count:,} record{'' if count == 1 else 's'}"

@@ -24,6 +24,7 @@ from bridge.cli.arguments import (
 from bridge.cli.client import Client, segment
 from bridge.cli.failures import Failed, Misused
 from bridge.cli.locate import Options, connect
+from bridge.cli.ranges import check_range, export_query, range_options, selected_range, stated_range
 
 _FUNCTION: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(:[A-Za-z0-9_$-]{1,128})?\Z")
 
@@ -32,6 +33,7 @@ _FUNCTION: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(:[A-Za-z0-9_$-]{1,128})?\Z")
 @selection_options
 @outcome_options
 @ids_option
+@range_options
 @click.option("--limit", type=click.IntRange(1), help="At most this many, oldest first.")
 @click.option(
     "--to",
@@ -59,38 +61,47 @@ def replay_command(
 ) -> int:
     """Send stored events again, oldest first: original bytes, ids and times, marked as a replay.
 
+    With --mapping: records of its stream, in batches, read apart from live reading, up to where the stream ends now;
+    its filters count, --where is one more. --range and --from-dead-letter take everything between the first and the
+    last record that failed.
+
     States the count and asks. Ctrl-C pauses it.
     """
     check_span(chosen["since"], chosen["until"])
+    check_range(chosen)
     client = connect(Options.of(context))
+    ranged = selected_range(client, chosen)
     is_file = to is not None and (to == "-" or not _FUNCTION.match(to))
     if is_file and not dry_run:
         assert to is not None
-        return _export(client, to, limit, chosen, yes=yes)
-    body = _body(chosen, to=None if is_file else to, limit=limit)
+        return _export(client, to, limit, chosen, ranged, yes=yes)
+    if ranged and limit is not None:
+        raise click.UsageError("--limit does not go with --mapping, but to a file: say --first and --last")
+    body = _body(chosen, ranged, to=None if is_file else to, limit=limit)
     counted = client.post("/replays", body | {"dry_run": True})
+    stated = stated_range(counted, ranged, to) if ranged else _stated(counted, to)
     if dry_run:
         if as_json:
             output.document(counted)
         else:
-            click.echo(f"{_stated(counted, to)}; nothing was sent")
+            click.echo(f"{stated}; nothing was sent")
         return 0
     if counted["count"] == 0:
-        output.note("no events match; nothing to replay")
+        output.note(f"no {'records' if ranged else 'events'} match; nothing to replay")
         return 0
-    jobs.confirm(f"Replay {_stated(counted, to)}?", yes=yes)
+    jobs.confirm(f"Replay {stated}?", yes=yes)
     job = client.post("/replays", body)
     return _watched(client, job, as_json=as_json)
 
 
-def _body(chosen: dict[str, Any], *, to: str | None, limit: int | None) -> dict[str, Any]:
+def _body(chosen: dict[str, Any], ranged: dict[str, Any], *, to: str | None, limit: int | None) -> dict[str, Any]:
     selection = {
         "since": chosen["since"],
         "until": chosen["until"],
         "source": chosen["source"],
         "function": chosen["function"],
         "ids": list(chosen["ids"]) or None,
-    }
+    } | ranged
     return {
         "selection": {key: value for key, value in selection.items() if value is not None},
         "failed": chosen["failed"],
@@ -148,12 +159,17 @@ def _paused(client: Client, name: str) -> dict[str, Any]:
 
 
 # --- to a file ------------------------------------------------------------------------------------------------------
-def _export(client: Client, to: str, limit: int | None, chosen: dict[str, Any], *, yes: bool) -> int:
+def _export(
+    client: Client, to: str, limit: int | None, chosen: dict[str, Any], ranged: dict[str, Any], *, yes: bool
+) -> int:
     for name in ("rate", "concurrency", "name"):
         if chosen[name] is not None:
             raise click.UsageError(f"--{name} says how functions are invoked; --to {to} invokes none")
-    query = {key: chosen[key] for key in ("since", "until", "source", "function", "failed", "where")}
-    lines = client.lines("/events/export", query | {"id": list(chosen["ids"]), "limit": limit})
+    if ranged:
+        lines = client.lines(f"/mappings/{segment(ranged['mapping'])}/records", export_query(chosen, ranged, limit))
+    else:
+        query = {key: chosen[key] for key in ("since", "until", "source", "function", "failed", "where")}
+        lines = client.lines("/events/export", query | {"id": list(chosen["ids"]), "limit": limit})
     if to == "-":
         _write(sys.stdout.buffer, lines)
         return 0
@@ -173,7 +189,7 @@ def _export(client: Client, to: str, limit: int | None, chosen: dict[str, Any], 
     except BaseException:
         part.unlink(missing_ok=True)
         raise
-    click.echo(f"{output.events(count)} written to {to}")
+    click.echo(f"{output.records(count) if ranged else output.events(count)} written to {to}")
     return 0
 
 

@@ -88,6 +88,26 @@ class Source(Protocol):
         ...
 
 
+class RangeReader(Source, Protocol):
+    """A source that ends: a part of a stream, read for a replay. What it says of itself counts once it is open."""
+
+    @property
+    def ends(self) -> Mapping[Shard, Position]:
+        """Last position of each shard's part, inclusive, as seen when opened; before its first where it is empty.
+
+        A later reader with these as `StreamRange.last` ends at the same place, whatever was added since.
+        """
+        ...
+
+    @property
+    def gone(self) -> int:
+        """How many positions retention took from the part: behind its given first ones, or while it was read.
+
+        0 where that is not known: of what lies before the first record at or after a time.
+        """
+        ...
+
+
 class PartialAnswer(StrEnum):
     """What a partial answer (ReportBatchItemFailures) does, by source (semantics 3.7)."""
 
@@ -152,7 +172,7 @@ class EventSource(Protocol):
         """Return a new live reader: it takes shards and commits marks. One at a time."""
         ...
 
-    def reader(self, range_: StreamRange) -> Source:
+    def reader(self, range_: StreamRange) -> RangeReader:
         """Return a reader of a part of the stream, up to its end as seen when opened.
 
         Live marks and groups are untouched; `commit` does nothing; each shard is in `Poll.ended` when its part is

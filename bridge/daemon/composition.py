@@ -25,7 +25,7 @@ from bridge.pipeline.dispatcher import Dispatcher
 from bridge.pipeline.intake import JournalIntake
 from bridge.pipeline.mappings import MappingSupervisor, Tasks
 from bridge.pipeline.redrive import Redrives
-from bridge.pipeline.replay import Replays
+from bridge.pipeline.replay import Replays, StreamParts
 from bridge.registry.catalog import FunctionCatalog
 from bridge.runtime.logs import FunctionLogs
 from bridge.runtime.pool import WorkerPool
@@ -197,6 +197,7 @@ class Parts:
             invoker=self.service,
             clock=self._clock,
             spawn=self._spawn,
+            streams=StreamParts(mappings=self.mappings, slots=self.service, spill=Spill(state.dead_letters)),
         )
         self.redrives = Redrives(
             dead_letters=state.dead_letters,

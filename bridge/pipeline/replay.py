@@ -1,12 +1,14 @@
-"""Replays: stored events invoked again, in order, marked, resumable, and never in the way of live traffic."""
+"""Replays: stored events, or records of a mapping's stream, invoked again: in order, marked, resumable, behind live."""
 
+import asyncio
 import contextlib
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 
-from bridge.core.ports import Clock, DeadLetters, Invoker, Job, Jobs, JobState, Journal, Outcomes
+from bridge.core.errors import SourceError
+from bridge.core.ports import Clock, DeadLetters, Destination, Invoker, Job, Jobs, JobState, Journal, Outcomes
 from bridge.core.record import Record
 from bridge.pipeline.jobs import (
     ENDED,
@@ -21,7 +23,9 @@ from bridge.pipeline.jobs import (
     stored,
     until,
 )
+from bridge.pipeline.ranges import KnownMappings, Range, RangeCount, RangeCursor, RangeRecord
 from bridge.pipeline.replaying import Cursor, Parts, Replaying
+from bridge.pipeline.rereading import BackgroundSlots, Rereading, SlotsBehind
 from bridge.pipeline.selecting import ReplaySpec, select
 
 __all__ = [
@@ -48,8 +52,23 @@ class ReplayCount:
     by_function: dict[str, int] = field(default_factory=dict)
     """By target."""
     by_source: dict[str, int] = field(default_factory=dict)
+    by_shard: dict[str, int] = field(default_factory=dict)
+    """Of a mapping's stream."""
     gone: int = 0
-    """Of the events asked for by id: how many are not kept any more. Of a time range this is not known."""
+    """Of the events asked for by id, or by position: how many are not kept any more. Of a time range this is not
+    known."""
+    is_upper_bound: bool = False
+    """Whether some of a stream was not looked at, for it would have taken too long: there may be fewer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamParts:
+    """What replays of mappings work with."""
+
+    mappings: KnownMappings
+    slots: BackgroundSlots
+    spill: Destination
+    """The local dead letters."""
 
 
 class Replays(JobRunner):
@@ -69,8 +88,14 @@ class Replays(JobRunner):
         clock: Clock,
         spawn: Spawn,
         rng: random.Random | None = None,
+        streams: StreamParts | None = None,
     ) -> None:
         super().__init__(jobs=jobs, clock=clock, spawn=spawn)
+        self._streams = streams
+        self._rereading: dict[str, Rereading] = {}
+        """Replays of mappings that run, by name."""
+        if streams is not None:
+            streams.slots.on_free(self._kick)
         self._journal = journal
         self._outcomes = outcomes
         self._invoker = invoker
@@ -93,8 +118,14 @@ class Replays(JobRunner):
     # --- looking ------------------------------------------------------------------------------
 
     async def count(self, spec: ReplaySpec) -> ReplayCount:
-        """Count what a replay would invoke; reads, and changes nothing. Raises SpecInvalid."""
+        """Count what a replay would invoke; reads, and changes nothing.
+
+        Raises:
+            SpecInvalid; with a mapping also MappingNotFound, ConfigError, SourceError.
+        """
         spec = spec.checked()
+        if spec.mapping is not None:
+            return await self._count_range(self._range(spec))
         return await self._count(spec, end=self._journal.end)
 
     async def _count(self, spec: ReplaySpec, *, end: int, run: Run | None = None) -> ReplayCount:
@@ -139,29 +170,60 @@ class Replays(JobRunner):
                 if page.looked_at >= end:
                     return
 
+    async def _count_range(self, range_: Range) -> ReplayCount:
+        counted = await range_.count(await range_.begin())
+        return ReplayCount(
+            events=counted.records,
+            bytes=counted.bytes,
+            by_function={range_.target: counted.records},
+            by_source={range_.mapping.name: counted.records},
+            by_shard={shard: records for shard, records in sorted(counted.by_shard.items()) if records},
+            gone=counted.gone,
+            is_upper_bound=counted.left > 0,
+        )
+
+    async def records(self, spec: ReplaySpec) -> AsyncIterator[RangeRecord]:
+        """Return the selected records of a mapping's stream, to be iterated (for a file or standard output).
+
+        Raises:
+            SpecInvalid, MappingNotFound, ConfigError, SourceError: at once; SourceError later, too.
+        """
+        range_ = self._range(spec.checked(), lists=True)
+        return range_.records(await range_.begin())
+
+    def _range(self, spec: ReplaySpec, *, lists: bool = False) -> Range:
+        if self._streams is None:
+            raise SpecInvalid("this daemon reads no streams")
+        if spec.limit is not None and not lists:
+            raise SpecInvalid("limit does not go with a mapping: name positions")
+        return Range(spec, self._streams.mappings, self._clock)
+
     # --- doing --------------------------------------------------------------------------------
 
     async def start(self, spec: ReplaySpec) -> Job:
-        """Start one; its end is the journal's end now, its range is pinned until it ends.
+        """Start one; its end is the journal's (or the stream's) end now, its range is pinned until it ends.
 
         Returns it RUNNING with its total, or STARTING where counting takes longer.
 
         Raises:
-            SpecInvalid, JobExists, LimitExceeded, FunctionNotFound.
+            SpecInvalid, JobExists, LimitExceeded, FunctionNotFound; with a mapping also MappingNotFound, ConfigError,
+            SourceError.
         """
         spec = spec.checked()
-        if spec.to is not None:
-            self._invoker.dry_run(spec.to)
+        range_ = None if spec.mapping is None else self._range(spec)
+        if (target := spec.to if range_ is None else range_.target) is not None:
+            self._invoker.dry_run(target)
         self._check_room()
         if await self._jobs.get(spec.name) is not None:
             raise JobExists(f"Replay {spec.name} already exists.")
+        cursor = Cursor(-1, self._journal.end) if range_ is None else await range_.begin()
         run = await self._create(
             Job(
                 name=spec.name,
                 kind=self.kind,
                 state=JobState.STARTING,
                 spec=spec.to_json(),
-                cursor=str(Cursor(-1, self._journal.end)),
+                cursor=str(cursor),
                 created_at=self._clock.time(),
             )
         )
@@ -171,6 +233,9 @@ class Replays(JobRunner):
     async def _work(self, run: Run) -> None:
         spec = ReplaySpec.from_json(run.job.spec)
         self._saved(run.job)
+        if spec.mapping is not None:
+            await self._work_range(run, spec)
+            return
         is_resumed = run.job.total is not None
         if is_resumed:
             run.begin(run.job)
@@ -184,7 +249,55 @@ class Replays(JobRunner):
                 return
         await Replaying(parts=self._parts, run=run, spec=spec, is_resumed=is_resumed).work()
         if run.stop is None:
-            run.job = _at_its_end(run.job)
+            run.job = _ended_with(run.job, gone=None, what="events")
+
+    async def _work_range(self, run: Run, spec: ReplaySpec) -> None:
+        range_ = self._range(spec)
+        assert self._streams is not None
+        if run.job.total is not None:
+            run.begin(run.job)
+        elif not await self._begin_range(run, range_):
+            return
+        rereading = self._rereading[spec.name] = Rereading(
+            range_=range_,
+            run=run,
+            save=self._save,
+            slots=SlotsBehind(self._streams.slots),
+            spill=self._streams.spill,
+            clock=self._clock,
+            rng=self._parts.rng,
+        )
+        try:
+            await rereading.work()
+        finally:
+            del self._rereading[spec.name]
+        if run.stop is None:
+            cursor = rereading.cursor
+            run.job = _ended_with(run.job, gone=None if cursor.is_exact else cursor.gone, what="records")
+
+    async def _begin_range(self, run: Run, range_: Range) -> bool:
+        """Count what there is to do and store it; False when stopped meanwhile."""
+        cursor = RangeCursor.parse(run.job.cursor)
+        try:
+            counted = await range_.count(cursor, is_stopping=run.stopping.is_set)
+        except SourceError:  # the work waits for the source, and meets what there is
+            left = cursor.positions_left({shard: mark.position for shard, mark in cursor.marks.items()})
+            counted = RangeCount(left=left, gone=cursor.gone)
+        if run.stopping.is_set():
+            return False
+        cursor = replace(cursor, is_exact=not counted.left)
+        run.begin(replace(run.job, cursor=str(cursor), total=counted.records + counted.gone))
+        return await stored(lambda: self._save(run), stopping=run.stopping, clock=self._clock)
+
+    def _kick(self) -> None:
+        """Tell the replays of mappings of a free slot: once live traffic, told in this loop pass, has looked."""
+        for rereading in self._rereading.values():
+            asyncio.get_running_loop().call_soon(rereading.kick)
+
+    def _now(self, job: Job) -> Job:
+        job = super()._now(job)
+        rereading = self._rereading.get(job.name)
+        return replace(job, reason=rereading.trouble) if rereading is not None and rereading.trouble else job
 
     async def _before_save(self, run: Run) -> None:
         """Have the attempts on disk before the progress that stands on them."""
@@ -193,7 +306,12 @@ class Replays(JobRunner):
 
     def _saved(self, job: Job) -> None:
         """Let retention have what is finished."""
-        self._journal.pin(_pin(job), max(Cursor.parse(job.cursor).position + 1, self._journal.start))
+        if job.cursor.startswith("{"):
+            needed = RangeCursor.parse(job.cursor).kept_from
+        else:
+            needed = Cursor.parse(job.cursor).position + 1
+        if needed is not None:
+            self._journal.pin(_pin(job), max(needed, self._journal.start))
 
     def _ended(self, job: Job) -> None:
         if job.state in ENDED:
@@ -204,9 +322,16 @@ def _pin(job: Job) -> str:
     return f"replay:{job.name}"
 
 
-def _at_its_end(job: Job) -> Job:
-    """Return the job with a count of what was chosen at the start and not met again."""
-    total, met = job.total or 0, job.done + job.failed
-    skipped = max(0, total - met)
-    reason = f"{skipped} of {total} events were gone, or did not match any more" if skipped else ""
-    return replace(job, total=max(total, met), skipped=skipped, reason=reason)
+def _ended_with(job: Job, *, gone: int | None, what: str) -> Job:
+    """Return the job with a count of what was chosen at the start and not met again.
+
+    Args:
+        job: at its end.
+        gone: how many were gone; None: its total was exact, what is missing of it says so.
+        what: the word for them.
+    """
+    met = job.done + job.failed
+    skipped = max(0, (job.total or 0) - met) if gone is None else gone
+    total = met + skipped
+    reason = f"{skipped} of {total} {what} were gone, or did not match any more" if skipped else ""
+    return replace(job, total=total, skipped=skipped, reason=reason)

@@ -1,12 +1,12 @@
-"""Which stored events a replay is about: time, route, function, outcome, pattern, ids."""
+"""Which stored events a replay is about (time, route, function, outcome, pattern, ids), or which part of a stream."""
 
 import asyncio
 import math
 import re
 import secrets
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
 import orjson
@@ -60,6 +60,16 @@ class ReplaySpec:
     ordered: bool = True
     retry_attempts: int = 2
     """Retries of a function error, 0..100."""
+    mapping: str | None = None
+    """An event source mapping: records of its stream are replayed, not events of the journal."""
+    shards: tuple[str, ...] = ()
+    """With `mapping`: only these; empty: all, or those that `first` and `last` name."""
+    key: str | None = None
+    """With `mapping`: only records of this key (UTF-8)."""
+    first: Mapping[str, int] = field(default_factory=dict)
+    """With `mapping`: first position by shard, inclusive."""
+    last: Mapping[str, int] = field(default_factory=dict)
+    """With `mapping`: last position by shard, inclusive."""
 
     def checked(self) -> "ReplaySpec":
         """Return it with a name and with its ids as they are stored.
@@ -78,18 +88,51 @@ class ReplaySpec:
             raise SpecInvalid(f"concurrency must be between 1 and {_CONCURRENCY_MAX}")
         if not 0 <= self.retry_attempts <= _RETRIES_MAX:
             raise SpecInvalid(f"retry_attempts must be between 0 and {_RETRIES_MAX}")
+        self._check_mapping()
         return replace(self, name=self.name or f"replay-{secrets.token_hex(4)}", ids=request_ids(self.ids))
 
+    def _check_mapping(self) -> None:
+        """Refuse what belongs to events of the journal alone, or to streams alone."""
+        ranged: dict[str, object] = {"shards": self.shards, "key": self.key, "first": self.first, "last": self.last}
+        if self.mapping is None:
+            for name, value in ranged.items():
+                if value:
+                    raise SpecInvalid(f"{name} belongs to a mapping: name it")
+            return
+        stored_only: dict[str, object] = {
+            "source": self.source,
+            "function": self.function,
+            "ids": self.ids,
+            "ordered": not self.ordered,
+        }
+        for name, value in stored_only.items():
+            if value:
+                raise SpecInvalid(f"{name} does not go with a mapping")
+        if self.outcome != "any":
+            raise SpecInvalid("outcome does not go with a mapping: what became of its records is not kept")
+        if any(position < 0 for position in (*self.first.values(), *self.last.values())):
+            raise SpecInvalid("first and last must be positions, 0 or more")
+        for shard in {*self.first, *self.last}:
+            if self.shards and shard not in self.shards:
+                raise SpecInvalid(f"first and last name {shard}, which is none of the shards")
+            if self.first.get(shard, 0) > self.last.get(shard, math.inf):
+                raise SpecInvalid(f"first must not be behind last ({shard})")
+
     def to_json(self) -> bytes:
-        """Return it as JSON."""
-        return orjson.dumps(asdict(self))
+        """Return it as JSON; positions are text, for they may exceed 64 bits."""
+        places = {name: {k: str(v) for k, v in getattr(self, name).items()} for name in ("first", "last")}
+        return orjson.dumps(asdict(self) | places)
 
     @classmethod
     def from_json(cls, text: bytes) -> "ReplaySpec":
         """Return what `to_json` wrote; raises SpecInvalid for anything else."""
         try:
             document = orjson.loads(text)
-            return cls(**(document | {"ids": tuple(document.get("ids", ()))}))
+            tuples = {name: tuple(document.get(name, ())) for name in ("ids", "shards")}
+            places = {
+                name: {shard: int(at) for shard, at in document.get(name, {}).items()} for name in ("first", "last")
+            }
+            return cls(**(document | tuples | places))
         except (ValueError, TypeError, AttributeError) as error:
             raise SpecInvalid(f"not a replay: {error}") from error
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from bridge.core.errors import MappingNotFound
-from bridge.core.mapping import MappingState, StartingPosition
-from bridge.core.sources import MappingStatus
+from bridge.core.mapping import EventSourceMapping, MappingState, StartingPosition
+from bridge.core.sources import EventSource, MappingStatus
 from bridge.core.stream import BEFORE_ALL, Mark, Shard
 
 
@@ -16,10 +16,21 @@ class MemoryMappings:
         self.statuses = {status.mapping.name: status for status in statuses}
         self.resets: list[tuple[str, StartingPosition, float | None]] = []
         self.fail_with: Exception | None = None
+        self.sources: dict[str, EventSource] = {}
+        """Streams by mapping, for replays."""
 
     def add(self, status: MappingStatus) -> None:
         """Know one more mapping, or another status of one."""
         self.statuses[status.mapping.name] = status
+
+    def get(self, name: str) -> EventSourceMapping:
+        """Return one."""
+        return self._known(name).mapping
+
+    def source(self, name: str) -> EventSource:
+        """Return its stream."""
+        self._known(name)
+        return self.sources[name]
 
     def status(self) -> Sequence[MappingStatus]:
         """See Mappings.status."""

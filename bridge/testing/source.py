@@ -77,7 +77,13 @@ class _Shard:
     mark: Mark = field(default_factory=lambda: Mark(position=BEFORE_ALL))
     cursor: Position = BEFORE_ALL
     through: Position = BEFORE_ALL
+    forgotten: Position = BEFORE_ALL
     is_ended: bool = False
+
+    @property
+    def last(self) -> Position:
+        """The end of what is known."""
+        return max(self.records[-1].position if self.records else BEFORE_ALL, self.through)
 
 
 class ScriptedStream:
@@ -99,6 +105,10 @@ class ScriptedStream:
         self.arrived = asyncio.Event()
         self.live: ScriptedSource | None = None
         self.opened = 0
+        self.ranges: list[ScriptedRange] = []
+        """Readers of parts that were opened, in order."""
+        self.range_fails_with: SourceError | None = None
+        """Raised by open and read of readers of parts while it is set."""
 
     def put(self, *values: object, shard: Shard = "s-0", key: bytes | None = None, time: float | None = None) -> None:
         """Add records behind the last one of a shard, arrived now."""
@@ -148,9 +158,16 @@ class ScriptedStream:
         """Return a reader of all shards."""
         return ScriptedSource(self, self._clock)
 
-    def reader(self, range_: StreamRange) -> "ScriptedSource":
-        """Not scripted."""
-        raise SourceError(f"a scripted stream has no ranges: {range_}")
+    def reader(self, range_: StreamRange) -> "ScriptedRange":
+        """Return a reader of a part."""
+        return ScriptedRange(self, range_, self._clock)
+
+    def forget(self, through: Position, *, shard: Shard = "s-0") -> None:
+        """Take what retention takes: all up to `through`."""
+        held = self.shards[shard]
+        held.records = [record for record in held.records if record.position > through]
+        held.through = max(held.through, through)
+        held.forgotten = max(held.forgotten, through)
 
     async def reset(self, start: StartingPosition, *, timestamp: float | None = None) -> Mapping[Shard, Mark]:
         """Move all marks to the beginning or the end."""
@@ -299,6 +316,88 @@ def _damaged(shard: Shard, record: ScriptedRecord) -> DamagedRecord:
         position=record.position,
         damage=record.damage,
     )
+
+
+class ScriptedRange:
+    """`RangeReader` over a `ScriptedStream`: takes no shard from the live reader and stores no mark."""
+
+    def __init__(self, stream: ScriptedStream, range_: StreamRange, clock: Clock) -> None:
+        self._stream = stream
+        self._range = range_
+        self._clock = clock
+        self._cursors: dict[Shard, Position] = {}
+        """Of the shards that have not ended."""
+        self.ends: dict[Shard, Position] = {}
+        self.gone = 0
+        self.trouble = ""
+
+    def _is_inside(self, record: ScriptedRecord) -> bool:
+        since, until = self._range.since, self._range.until
+        return (since is None or record.time >= since) and (until is None or record.time < until)
+
+    async def open(self, events: ShardEvents) -> None:
+        """Look where each shard ends now."""
+        self._check()
+        marks = {}
+        for name, held in self._stream.shards.items():
+            if self._range.shards and name not in self._range.shards:
+                continue
+            first = self._range.first.get(name, 0)
+            begin = max(first - 1, held.forgotten)
+            end = min(self._range.last.get(name, held.last), held.last)
+            if name in self._range.first:
+                self.gone += max(0, min(held.forgotten, end) - (first - 1))
+            self.ends[name] = max(begin, end)
+            self._cursors[name] = begin
+            marks[name] = Mark(position=begin)
+        self._stream.ranges.append(self)
+        await events.assigned(marks)
+
+    def _check(self) -> None:
+        if self._stream.range_fails_with is not None:
+            raise self._stream.range_fails_with
+
+    async def read(self, *, records_max: int, bytes_max: int, wait_s: float, paused: AbstractSet[Shard]) -> Poll:
+        """Return what lies between the cursors and the ends, or wait."""
+        del bytes_max
+        self._check()
+        chunks: list[Chunk] = []
+        through: dict[Shard, Position] = {}
+        ended: list[Shard] = []
+        for name, cursor in list(self._cursors.items()):
+            if name in paused:
+                continue
+            end, held = self.ends[name], self._stream.shards[name]
+            self.gone += max(0, min(held.forgotten, end) - cursor)
+            ahead = [record for record in held.records if cursor < record.position <= end]
+            records = [record for record in ahead if self._is_inside(record)][:records_max]
+            records_max -= len(records)
+            is_last = not records or records[-1] is ahead[-1]
+            reached = end if is_last else records[-1].position
+            if records:
+                chunks.append(_chunk(name, records, reached))
+            elif reached > cursor:
+                through[name] = reached
+            self._cursors[name] = reached
+            if reached >= end:
+                ended.append(name)
+                del self._cursors[name]
+            if records_max <= 0:
+                break
+        if not chunks and not through and not ended:
+            await self._clock.sleep(wait_s)
+        return Poll(chunks=chunks, through=through, ended=ended)
+
+    async def commit(self, marks: Mapping[Shard, Mark]) -> None:
+        """Do nothing."""
+
+    def behind(self, marks: Mapping[Shard, Position]) -> Mapping[Shard, int | None]:
+        """Count what lies behind, up to the end."""
+        return {name: max(0, self.ends.get(name, BEFORE_ALL) - position) for name, position in marks.items()}
+
+    async def close(self) -> None:
+        """End."""
+        self._cursors.clear()
 
 
 def _chunk(shard: Shard, all_records: Sequence[ScriptedRecord], through: Position) -> Chunk:

@@ -14,7 +14,7 @@ from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
 from bridge.core.mapping import EventSourceMapping, StartingPosition
 from bridge.core.ports import Clock
 from bridge.core.record import DamagedRecord
-from bridge.core.sources import EventShape, ShardEvents, Source
+from bridge.core.sources import EventShape, RangeReader, ShardEvents, Source
 from bridge.core.stream import Chunk, Mark, Poll, Position, Shard, StreamRange
 from bridge.events.streams import RecordsShape, record_json, shard_name
 from bridge.sources.pull.backlogs import Backlog, JournalStreams
@@ -327,6 +327,16 @@ class _RangeReader(_Reader):
         self._events = events
         await events.assigned(marks)
 
+    @property
+    def ends(self) -> Mapping[Shard, Position]:
+        """Return the last position of each shard's part. See sources.RangeReader."""
+        return dict(self._ends)
+
+    @property
+    def gone(self) -> int:
+        """Return 0: the journal's positions are those of all sources."""
+        return 0
+
     async def commit(self, marks: Mapping[Shard, Mark]) -> None:
         """Do nothing: live marks are untouched."""
 
@@ -387,7 +397,7 @@ class JournalEventSource:
         """Return a new live reader. See sources.EventSource."""
         return _Consumer(self._stream, self)
 
-    def reader(self, range_: StreamRange) -> Source:
+    def reader(self, range_: StreamRange) -> RangeReader:
         """Return a reader of a part. See sources.EventSource."""
         return _RangeReader(self._stream, range_)
 

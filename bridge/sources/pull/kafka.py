@@ -11,7 +11,7 @@ from bridge.core.connection import KafkaConnection
 from bridge.core.errors import SourceError
 from bridge.core.mapping import StartingPosition
 from bridge.core.ports import Clock
-from bridge.core.sources import EventShape, Source
+from bridge.core.sources import EventShape, RangeReader, Source
 from bridge.core.stream import Mark, Shard, StreamRange
 from bridge.events.kafka import KafkaShape, shard_name
 from bridge.sources.pull.kafka_client import client_arguments, cluster_name
@@ -91,7 +91,7 @@ class KafkaEventSource:
             partitions_seen=self._seen,
         )
 
-    def reader(self, range_: StreamRange) -> Source:
+    def reader(self, range_: StreamRange) -> RangeReader:
         """Return a reader of a part of the topic, without any group."""
         from bridge.sources.pull.kafka_range import KafkaRangeSource
 

@@ -57,9 +57,22 @@ class KafkaRangeSource:
         self._answers: list[int | None] = []
         self._answered_at = 0.0
         """When a fetch was answered last, monotonic."""
+        self._gone = 0
+        self._read_at = 0.0
+        """Monotonic time at which the last read ended."""
 
     trouble = ""
     """A range that cannot be read fails instead."""
+
+    @property
+    def ends(self) -> Mapping[Shard, Position]:
+        """Return the last offset of each partition's part. See sources.RangeReader."""
+        return {shard: end - 1 for shard, end in self._ends.items()}
+
+    @property
+    def gone(self) -> int:
+        """Return how many offsets retention took. See sources.RangeReader."""
+        return self._gone
 
     async def open(self, events: ShardEvents) -> None:
         """Connect, find where each partition's part begins and ends, and tell all shards."""
@@ -77,7 +90,7 @@ class KafkaRangeSource:
                     bounds = await self._bounds(consumer, chosen)
             if chosen:
                 consumer.assign(chosen)
-            now = self._answered_at = self._clock.monotonic()
+            now = self._read_at = self._answered_at = self._clock.monotonic()
             for each, (first, end) in bounds.items():
                 partition = Partition(each, next_offset=first, epoch=0)
                 partition.quiet_since = now
@@ -108,6 +121,8 @@ class KafkaRangeSource:
             if range_.since is not None:
                 first = max(first, since.get(each, ends[each]))
             end = min(ends[each], until.get(each, ends[each]), range_.last.get(shard, ends[each]) + 1)
+            if shard in range_.first:
+                self._gone += max(0, min(firsts[each], end) - range_.first[shard])
             bounds[each] = (first, end)
         return bounds
 
@@ -116,6 +131,20 @@ class KafkaRangeSource:
         consumer = self._consumer
         if consumer is None:
             raise SourceError(f"{self._name}: closed")
+        idle_s = self._clock.monotonic() - self._read_at
+        self._answered_at += idle_s  # only while somebody reads can nothing come
+        for each in self._partitions.values():
+            each.quiet_since += idle_s
+        try:
+            return await self._read(
+                consumer, records_max=records_max, bytes_max=bytes_max, wait_s=wait_s, paused=paused
+            )
+        finally:
+            self._read_at = self._clock.monotonic()
+
+    async def _read(
+        self, consumer: Consumer, *, records_max: int, bytes_max: int, wait_s: float, paused: AbstractSet[Shard]
+    ) -> Poll:
         if ended := self._take_ended(consumer):
             return Poll(ended=ended)
         wanted = [each for each in self._partitions.values() if each.shard not in paused]
@@ -197,6 +226,7 @@ class KafkaRangeSource:
             first = min(earliest[each], self._ends[shard])
             if first <= offset:
                 raise SourceError(f"{self._name}: {shard} changed while it was read")
+            self._gone += first - offset
             log.error("records_lost", topic=self._topic, shard=shard, position=offset, continued_at=first)
             consumer.seek(each, first)
 

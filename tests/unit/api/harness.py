@@ -12,16 +12,19 @@ from bridge.api.app import ApiApp, ReloadResult, Services
 from bridge.core.errors import FunctionNotFound, StreamNotFound
 from bridge.core.function import Function, FunctionVersion, function_arn
 from bridge.core.invocation import Attempt, AttemptStatus, Condition, DeadLetter, InvocationType
+from bridge.core.mapping import EventSourceMapping, MappingState
 from bridge.core.ports import LaneStatus, Receipt
 from bridge.core.record import Record
-from bridge.core.sources import RecordReader
+from bridge.core.sources import MappingStatus, RecordReader
 from bridge.core.stream import PutRecord
+from bridge.destinations.spill import Spill
 from bridge.invokers.service import FunctionService
 from bridge.pipeline.redrive import Redrives
-from bridge.pipeline.replay import Replays
+from bridge.pipeline.replay import Replays, StreamParts
 from bridge.testing.journal import MemoryJournal, MemoryOutcomes
 from bridge.testing.mappings import MemoryMappings
 from bridge.testing.runtime import ScriptedRuntime
+from bridge.testing.source import ScriptedStream
 from bridge.testing.store import MemoryDeadLetters, MemoryJobs, MemoryParked
 from bridge.util.clocks import SystemClock
 
@@ -156,15 +159,17 @@ class World:
         self.facts: list[tuple[str, bool, str]] = [("landlock", True, "ABI 7")]
         self.reloaded = ReloadResult(ok=True, changes=("functions.hello: timeout_s 3 -> 5",))
         self._tasks: set[asyncio.Task[None]] = set()
+        self.mappings = MemoryMappings()
         self.replays = Replays(
             journal=self.journal, outcomes=self.outcomes, dead_letters=self.letters, jobs=self.jobs,
             invoker=self.invoker, clock=self.clock, spawn=self._spawn,
+            streams=StreamParts(mappings=self.mappings, slots=self.invoker, spill=Spill(self.letters)),
         )  # fmt: skip
         self.redrives = Redrives(
             dead_letters=self.letters, outcomes=self.outcomes, jobs=self.jobs, clock=self.clock, spawn=self._spawn,
             wake=self.woken.append,
         )  # fmt: skip
-        self.mappings, self.streams = MemoryMappings(), FakeStreams()
+        self.streams = FakeStreams()
         self.readers: list[RecordReader] = []
         self.services = Services(
             journal=self.journal, outcomes=self.outcomes, parked=self.parked, dead_letters=self.letters,
@@ -175,6 +180,17 @@ class World:
             async_payload_max_bytes=1000, status=lambda: {"listeners": {}},
         )  # fmt: skip
         self.app = ApiApp(self.services, token=TOKEN, hosts=hosts, heartbeat_s=heartbeat_s)
+
+    def stream(self, name: str, *shards: str) -> ScriptedStream:
+        """Make a mapping with a stream behind it, for replays."""
+        mapping = EventSourceMapping(name=name, source=f"kafka://main/{name}", function="hello", batch_size=3)
+        self.mappings.add(
+            MappingStatus(mapping=mapping, state=MappingState.ENABLED, reason="", result="OK", modified_at=NOW)
+        )
+        made = ScriptedStream(self.clock, shards=shards)
+        made.is_remote = True
+        self.mappings.sources[name] = made
+        return made
 
     async def _reload(self) -> ReloadResult:
         return self.reloaded

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+from urllib.parse import quote
 
 import pytest
 
+from bridge.core.errors import SourceError
 from bridge.core.invocation import AttemptStatus
 from tests.harness import wait_until
 from tests.unit.api.harness import NOW, event_id
@@ -147,3 +149,73 @@ async def test_names_are_taken_once_and_running_ones_are_bounded(world, monkeypa
 
     release.set()
     assert (await ended(world, "a"))["state"] == (await ended(world, "b"))["state"] == "COMPLETED"
+
+
+# --- of a mapping's stream --------------------------------------------------------------------------------------------
+@pytest.fixture
+def orders(world):
+    stream = world.stream("orders", "orders-0", "orders-1")
+    stream.put(*({"n": n} for n in range(6)), shard="orders-0", key=b"a", time=NOW)
+    stream.put({"n": 10}, {"n": 11}, shard="orders-1", key=b"b", time=NOW + 60)
+    return stream
+
+
+async def test_a_stream_is_counted_by_shard_and_replayed(world, orders):
+    body = {"selection": {"mapping": "orders", "first": {"orders-0": 2, "orders-1": "0"}}}
+
+    counted = (await world.post("/replays", body | {"dry_run": True})).json()
+    started = await world.post("/replays", body | {"name": "again"})
+
+    assert (counted["count"], counted["shards"]) == (6, {"orders-0": 4, "orders-1": 2})
+    assert (counted["gone"], counted["upper_bound"], counted["functions"]) == (0, False, {"hello": 6})
+    assert started.status == 201
+    last = await ended(world, "again")
+    assert (last["state"], last["total"], last["done"]) == ("COMPLETED", 6, 6)
+    assert last["spec"]["first"] == {"orders-0": "2", "orders-1": "0"}
+    assert orders.commits == []
+
+
+@pytest.mark.parametrize(
+    ("query", "values"),
+    [
+        ("", [0, 1, 2, 3, 4, 5, 10, 11]),
+        ("limit=2", [0, 1]),
+        ("shards=orders-1", [10, 11]),
+        ("first=orders-0:4,orders-1:1", [4, 5, 11]),
+        ("first=orders-0:4&last=orders-0:4", [4]),
+        ("key=b", [10, 11]),
+        (f"since={NOW + 1}", [10, 11]),
+        (f"until={NOW + 1}&shards=orders-0,orders-1", [0, 1, 2, 3, 4, 5]),
+        ("where=" + quote('{"body":{"n":[5,10]}}'), [5, 10]),
+    ],
+)
+async def test_the_records_of_a_stream_as_lines(world, orders, query, values):
+    lines = (await world.get(f"/mappings/orders/records?{query}")).lines()
+
+    assert [line["record"]["value"]["n"] for line in lines] == values
+    assert set(lines[0]) == {"shard", "position", "time", "record"}
+
+
+@pytest.mark.parametrize(
+    ("selection", "status", "why"),
+    [
+        ({"mapping": "nope"}, 404, "nope"),
+        ({"mapping": "orders", "shards": ["orders-9"]}, 400, "orders-9"),
+        ({"mapping": "orders", "first": {"orders-0": -1}}, 400, "selection.first"),
+        ({"mapping": "orders", "last": ["orders-0"]}, 400, "selection.last"),
+        ({"mapping": "orders", "shards": [1]}, 400, "selection.shards"),
+        ({"mapping": "orders", "source": "hello"}, 400, "source"),
+        ({"key": "a"}, 400, "key"),
+    ],
+)
+async def test_a_wrong_part_of_a_stream_is_refused(world, orders, selection, status, why):
+    for dry_run in (True, False):
+        answer = await world.post("/replays", {"selection": selection, "dry_run": dry_run})
+        assert (answer.status, why in answer.error) == (status, True), answer.error
+
+
+async def test_a_stream_that_cannot_be_reached_is_503(world, orders):
+    orders.range_fails_with = SourceError("no broker answers")
+
+    assert (await world.post("/replays", {"selection": {"mapping": "orders"}})).status == 503
+    assert (await world.get("/mappings/orders/records")).error == "no broker answers"

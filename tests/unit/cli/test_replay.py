@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -250,3 +251,136 @@ def test_on_a_terminal_it_asks_and_shows_a_bar(served):
     assert b"watched" in seen
     assert re.search(rb"\d+/30", seen)
     assert b"30 replayed: 30 succeeded, 0 failed" in seen
+
+
+# --- of a mapping's stream --------------------------------------------------------------------------------------------
+@pytest.fixture
+def orders(served):
+    stream = served.world.stream("orders", "orders-0", "orders-1")
+
+    async def fill():
+        stream.put(*({"n": n} for n in range(6)), shard="orders-0", key=b"a", time=NOW)
+        stream.put({"n": 10}, {"n": 11}, shard="orders-1", key=b"b", time=NOW + 60)
+
+    served.call(fill())
+    return served.world
+
+
+def bodies(world) -> list[int]:
+    calls = [json.loads(invocation.payload) for _, _, invocation in world.runtime.invocations]
+    return sorted(record["value"]["n"] for call in calls for record in call["Records"])
+
+
+def test_records_of_a_mapping_are_counted_by_shard_and_sent(bridge, orders):
+    counted = bridge("replay", "--mapping", "orders", "--dry-run")
+    assert counted.out == "8 records of orders (orders-0 6, orders-1 2) to hello; nothing was sent\n"
+    assert bodies(orders) == []
+
+    found = bridge("replay", "--mapping", "orders", "--yes", "--name", "again")
+
+    assert (found.code, found.out) == (0, "8 replayed: 8 succeeded, 0 failed\n")
+    assert bodies(orders) == [*range(6), 10, 11]
+    assert bridge("replays", "list").out.splitlines()[1].split()[:3] == ["again", "COMPLETED", "8/8"]
+    assert "mapping=orders" in bridge("replays", "show", "again").out
+
+
+@pytest.mark.parametrize(
+    ("args", "count"),
+    [(["--shard", "orders-1"], 2), (["--shard", "orders-0", "--first", "2", "--last", "4"], 3), (["--first", "orders-0:4", "--first", "orders-1:1"], 3),
+     (["--key", "a"], 6), (["--since", str(NOW + 1)], 2), (["--where", '{"body":{"n":[1,11]}}'], 2), (["--key", "nope"], 0)],
+)  # fmt: skip
+def test_selections_of_a_stream(bridge, orders, args, count):
+    if args[0] == "--since":
+        args = ["--since", "2026-01-01T00:00:01Z"]
+    assert json.loads(bridge("replay", "--mapping", "orders", "--dry-run", "--json", *args).out)["count"] == count
+    if count:
+        assert len(bridge("replay", "--mapping", "orders", "--to", "-", *args).out.splitlines()) == count
+    else:
+        assert bridge("replay", "--mapping", "orders", "--yes", *args).err == "no records match; nothing to replay\n"
+
+
+def test_records_go_to_a_file_one_a_line(bridge, orders, tmp_path):
+    path = tmp_path / "records.ndjson"
+
+    found = bridge("replay", "--mapping", "orders", "--to", str(path), "--limit", "3")
+
+    assert found.out == f"3 records written to {path}\n"
+    first = json.loads(path.read_text().splitlines()[0])
+    assert first == {"shard": "orders-0", "position": 0, "time": NOW, "record": {"id": "orders-0:0", "value": {"n": 0}}}
+
+
+@pytest.mark.parametrize(
+    ("args", "why"),
+    [(["--shard", "orders-0"], "--mapping"), (["--key", "a"], "--mapping"), (["--range", "x"], "--mapping"),
+     (["--mapping", "orders", "--failed"], "--failed"), (["--mapping", "orders", "--source", "a"], "--source"),
+     (["--mapping", "orders", "--no-order"], "--no-order"), (["--mapping", "orders", "--id", event_id(1)], "--id"),
+     (["--mapping", "orders", "--first", "5"], "of which shard"), (["--mapping", "orders", "--first", "x"], "SHARD:POSITION"),
+     (["--mapping", "orders", "--first", "a:1", "--first", "a:2"], "given twice"), (["--mapping", "orders", "--limit", "3"], "--limit"),
+     (["--mapping", "orders", "--range", "x", "--shard", "a"], "--shard"), (["--mapping", "orders", "--range", "x", "--from-dead-letter", "y"], "choose one")],
+)  # fmt: skip
+def test_what_does_not_go_together_is_a_usage_error(bridge, orders, args, why):
+    found = bridge("replay", "--yes", *args)
+
+    assert found.code == 2
+    assert why in found.err
+    assert bodies(orders) == []
+
+
+KAFKA = {
+    "batchSize": 3,
+    "recordInfo": {"offset": "1", "timestamp": "", "topic-partition": "orders-0", "lastOffset": "3"},
+}
+OURS = {"shardId": "orders-1", "startSequenceNumber": "0", "endSequenceNumber": "1"}
+
+
+@pytest.mark.parametrize(
+    ("record", "values"),
+    [
+        ({"KafkaBatchInfo": KAFKA}, [1, 2, 3]),
+        ({"BridgeBatchInfo": OURS}, [10, 11]),
+        ({"outcome": {"KafkaBatchInfo": KAFKA}}, [1, 2, 3]),
+    ],
+)
+def test_the_range_of_an_on_failure_record(bridge, orders, tmp_path, record, values):
+    path = tmp_path / "failed.json"
+    path.write_text(json.dumps(record))
+
+    found = bridge("replay", "--mapping", "orders", "--range", str(path), "--yes")
+
+    assert (found.code, bodies(orders)) == (0, values)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("{", "is not JSON"), ("[]", "no on-failure record"), ('{"KafkaBatchInfo":{"recordInfo":{"offset":"1"}}}', "--shard"), (None, "No such file")],
+)  # fmt: skip
+def test_a_file_that_names_no_range_is_refused(bridge, orders, tmp_path, text, why):
+    path = tmp_path / "failed.json"
+    if text is not None:
+        path.write_text(text)
+
+    found = bridge("replay", "--mapping", "orders", "--range", str(path), "--yes")
+
+    assert found.code == 2
+    assert why in found.err
+
+
+def test_the_range_of_a_dead_letter(bridge, orders):
+    orders.mappings.sources["orders"].shape.batch_info = lambda *_, **__: {"BridgeBatchInfo": OURS}
+    orders.runtime.handlers["hello"] = lambda _invocation: 1 / 0
+    orders.mappings.add(
+        replace(status := orders.mappings.statuses["orders"], mapping=replace(status.mapping, batch_size=2))
+    )
+    assert bridge("replay", "--mapping", "orders", "--shard", "orders-1", "--yes", "--name", "bad").code == 1
+    letter = json.loads(bridge("dlq", "list", "--queue", "replay:bad", "--json").out)
+    orders.runtime.handlers["hello"] = lambda _invocation: None
+    orders.runtime.invocations.clear()
+
+    found = bridge("replay", "--from-dead-letter", letter["id"], "--yes")
+
+    assert (found.code, found.out) == (0, "2 replayed: 2 succeeded, 0 failed\n"), found.err
+    assert bodies(orders) == [10, 11]
+    wrong = bridge("replay", "--from-dead-letter", letter["id"], "--mapping", "clicks", "--yes")
+    assert (wrong.code, "is of mapping orders, not clicks" in wrong.err) == (2, True)
+    stored = bridge("dlq", "show", letter["id"], "--json").out
+    assert json.loads(stored)["mapping"] == "orders"
