@@ -16,7 +16,7 @@ LIVES = int(os.environ.get("BRIDGE_LIVES", "200"))
 SHARES = 8
 """Tests that they are spread over."""
 FOUND = (72, 73, 79, 114, 445, 500, 625, 958, 1313, 6833)
-"""Seeds on which the engine once broke a rule."""
+"""Seeds on which the engine, or the model itself, once was wrong."""
 
 
 @pytest.fixture(autouse=True)
