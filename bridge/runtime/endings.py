@@ -1,5 +1,9 @@
 """How an invocation ends: the report, the last log lines, the caller's result."""
 
+import asyncio
+
+import structlog
+
 from bridge.core.errors import RuntimeUnavailable
 from bridge.core.invocation import ResultKind
 from bridge.runtime import results
@@ -7,11 +11,30 @@ from bridge.runtime.job import Job
 from bridge.runtime.process import Worker
 from bridge.runtime.results import Report
 
+log = structlog.get_logger("bridge.runtime")
+
 
 def refuse(job: Job, error: RuntimeUnavailable) -> None:
     """Tell the caller that nothing ran."""
     if not job.future.done():
         job.future.set_exception(error)
+
+
+def not_started(worker: Worker | None, job: Job, error: BaseException) -> None:
+    """Tell the caller that nothing ran; of a job that was sent already, its worker's end tells that this is unknown.
+
+    What is nobody's fault but ours is logged with its traceback.
+    """
+    text = str(error)
+    if isinstance(error, asyncio.CancelledError):
+        text = "the worker pool is closing"
+    elif not isinstance(error, RuntimeUnavailable | OSError):
+        text = f"no worker for {job.version.name}: {error!r}; see the daemon's log"
+        log.error("worker_start_failed", function=job.version.name, exc_info=error)
+    if worker is None or job not in worker.jobs:
+        refuse(job, RuntimeUnavailable(text))
+    else:
+        worker.is_orphan = True
 
 
 def report(worker: Worker, *, since: float, now: float, status: str) -> Report:

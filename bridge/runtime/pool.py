@@ -291,30 +291,32 @@ class WorkerPool:
         task.add_done_callback(self._tasks.discard)
 
     async def _start_worker(self, fleet: Fleet, job: Job, *, in_invocation: bool) -> None:
-        worker = self._starter.make(self, fleet)
-        worker.in_invocation = in_invocation
-        self._workers[worker.id] = worker
-        fleet.workers.add(worker)
-        fleet.starting -= 1
+        worker: Worker | None = None
         try:
+            worker = self._starter.make(self, fleet)
+            worker.in_invocation = in_invocation
+            self._workers[worker.id] = worker
+            fleet.workers.add(worker)
+            fleet.starting -= 1
             await self._starter.launch(fleet, worker)
-        except (RuntimeUnavailable, OSError) as error:
-            endings.refuse(job, RuntimeUnavailable(str(error)))
-            self._finish(worker)
-            return
-        except asyncio.CancelledError:
-            endings.refuse(job, RuntimeUnavailable("the worker pool is closing"))
-            self._finish(worker)
-            raise
-        if worker.is_finished:  # it failed while we attached to it
-            endings.refuse(job, RuntimeUnavailable(f"no worker for {worker.version.name}: {worker.start_error}"))
-            return
-        fleet.starts.inc()
-        worker.retiring = fleet.is_retired
-        self._busy.add(worker)
-        self._watch.start()
-        if not job.future.done():
-            worker.send(job, self._clock.monotonic())
+            if worker.is_finished:  # it failed while we attached to it
+                raise RuntimeUnavailable(f"no worker for {worker.version.name}: {worker.start_error}")
+            fleet.starts.inc()
+            worker.retiring = fleet.is_retired
+            self._busy.add(worker)
+            self._watch.start()
+            if not job.future.done():
+                worker.send(job, self._clock.monotonic())
+        except BaseException as error:  # the task boundary: whatever it is, the invocation ends, its place is free
+            endings.not_started(worker, job, error)
+            if worker is None:
+                fleet.starting -= 1
+                self._count -= 1
+                self._moved()
+            else:
+                self._finish(worker)
+            if not isinstance(error, Exception):
+                raise
 
     def _run(self, worker: Worker, job: Job) -> None:
         self._busy.add(worker)

@@ -15,6 +15,7 @@ from bridge.core.errors import RuntimeUnavailable
 from bridge.core.invocation import ResultKind
 from bridge.runtime.logs import FunctionLogs
 from bridge.runtime.pool import WorkerPool
+from bridge.runtime.process import Worker
 from bridge.runtime.spawner import ProcessFile, start_time
 from bridge.util.clocks import SystemClock
 from tests.harness import wait_until
@@ -161,6 +162,45 @@ async def test_code_that_is_not_there(runner, tmp_path):
         await runner.run("app.echo", 1, code=str(tmp_path / "nowhere"))
 
     assert runner.pool._count == 0
+
+
+@pytest.mark.parametrize("step", ["make", "launch"])
+async def test_a_mistake_of_ours_while_a_worker_starts_ends_its_invocation(runner, monkeypatch, capsys, step):
+    def broken(*_):
+        raise KeyError("mounts")
+
+    freed = []
+    runner.pool.on_free(lambda: freed.append(True))
+    with monkeypatch.context() as patch:
+        patch.setattr(runner.pool._starter, step, broken)
+        async with asyncio.timeout(5):
+            with pytest.raises(RuntimeUnavailable, match=r"KeyError\('mounts'\); see the daemon's log"):
+                await runner.run("app.echo", 1)
+
+    assert "worker_start_failed" in capsys.readouterr().out
+    assert (runner.pool._count, sum(f.starting for f in runner.pool._fleets.values()), runner.pool._busy) == (
+        0,
+        0,
+        set(),
+    )
+    assert freed
+    assert await runner.value("app.echo", 2) == 2
+
+
+async def test_a_mistake_of_ours_while_an_event_is_sent_is_an_unknown_outcome(runner, monkeypatch, capsys):
+    def broken(worker, job, _now):
+        worker.jobs.append(job)
+        raise KeyError("frame")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "send", broken)
+        async with asyncio.timeout(5):
+            result = await runner.run("app.echo", 1)
+
+    assert result.kind is ResultKind.UNKNOWN
+    assert "worker_start_failed" in capsys.readouterr().out
+    assert runner.pool._count == 0
+    assert await runner.value("app.echo", 2) == 2
 
 
 async def test_code_in_a_closed_folder(runner, tmp_path):
