@@ -169,7 +169,7 @@ class Lane:
         batches = [] if self.busy is None or self._held else [self.busy]
         for batch in [*batches, *self.pending]:
             tries = now_tries(batch)
-            if not tries.invocations and not tries.attempts:
+            if not tries.invocations and not tries.setbacks:
                 continue
             for part in batch.parts:
                 if part.lane is self and part.pieces:

@@ -345,7 +345,8 @@ class MappingWorker:
                 batch, step, now=self._clock.monotonic(), wall=self._clock.time(), home=self._home
             )
             self._count(handled, discarded)
-            self.result = PROCESSED if step.is_ok else CALL_FAILED
+            if slot is not None:
+                self.result = PROCESSED if step.is_ok else CALL_FAILED
         except Exception as error:  # a bug of ours: nothing goes on behind a batch of which nobody knows how it ended
             self._error = error
             raise

@@ -232,6 +232,7 @@ async def test_only_the_expired_records_are_dropped():
         await world.advance(0.1)
 
         assert world.letters.values == [["old", "older"]]
+        assert world.worker.result == PROCESSED
         outcome = world.letters.outcomes[0]
         assert outcome["requestContext"]["condition"] == "RecordAgeExceeded"
         assert outcome["requestContext"]["approximateInvokeCount"] == 1
@@ -463,6 +464,28 @@ async def test_attempts_and_due_time_survive_a_crash():
         assert world.letters.values == [[1, 2]]
         assert len(world.function.calls) <= 6, before
         assert all(batch == [1, 2] for batch in world.function.batches)
+
+
+async def test_a_throttles_back_off_survives_a_crash():
+    def throttled(*_):
+        raise Throttled(THROTTLE_RESERVED)
+
+    async with World() as world:
+        world.function.script = throttled
+        world.stream.put(1)
+        for _ in range(600):  # until it waits for a while, and that is committed
+            await world.advance(1)
+            due_at = world.worker.shards()[0].due_at or 0.0
+            if due_at - world.clock.time() > 5:
+                break
+        await world.advance(0.5)
+        before = len(world.function.calls)
+        await world.crash()
+        await world.advance(due_at - world.clock.time() - 1)
+        assert len(world.function.calls) == before
+        await world.advance(1.5)
+
+        assert len(world.function.calls) > before
 
 
 async def test_what_is_finished_above_the_gap_is_not_run_again_after_a_crash():
