@@ -307,19 +307,23 @@ class BridgeApp:
 
     def _turn(self, is_over: Callable[[], bool], *, end: float | None) -> None:
         """Run and let time pass, up to the monotonic time `end`, until it is over."""
-        while True:
-            with to_standard_logging():
+        while not self._run_to_handler(is_over, end=end):
+            self._runtime.run_next()
+
+    def _run_to_handler(self, is_over: Callable[[], bool], *, end: float | None) -> bool:
+        """Run until it is over, True, or a handler is to be called."""
+        with to_standard_logging():
+            while True:
                 wait_s = self._loop.run_until_idle()
-            if self._runtime.waiting:
-                self._runtime.run_next()
-                continue
-            if is_over():
-                return
-            left = float("inf") if end is None else end - self._clock.monotonic()
-            step = left if wait_s is None else min(wait_s, left)
-            if step == float("inf"):
-                raise BridgeError("nothing is left to do, and it is not over; this is a bug of bridge")
-            self._loop.advance(step)
+                if self._runtime.waiting:
+                    return False
+                if is_over():
+                    return True
+                left = float("inf") if end is None else end - self._clock.monotonic()
+                step = left if wait_s is None else min(wait_s, left)
+                if step == float("inf"):
+                    raise BridgeError("nothing is left to do, and it is not over; this is a bug of bridge")
+                self._loop.advance(step)
 
     def _end(self) -> None:
         with to_standard_logging():

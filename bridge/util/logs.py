@@ -6,6 +6,7 @@ the log all the same is masked here: values registered with `register_secret`, a
 
 import contextlib
 import datetime as dt
+import functools
 import io
 import logging
 import os
@@ -244,7 +245,7 @@ def to_standard_logging() -> Iterator[None]:
     before = structlog.get_config() if structlog.is_configured() else None
     structlog.configure(
         processors=[_handed_on],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLogger("bridge").getEffectiveLevel()),
+        wrapper_class=_wrapper(logging.getLogger("bridge").getEffectiveLevel()),
         logger_factory=structlog.ReturnLoggerFactory(),
         cache_logger_on_first_use=False,
     )
@@ -254,6 +255,11 @@ def to_standard_logging() -> Iterator[None]:
         structlog.reset_defaults()
         if before is not None:
             structlog.configure(**before)
+
+
+@functools.cache
+def _wrapper(level: int) -> Any:
+    return structlog.make_filtering_bound_logger(level)
 
 
 def _handed_on(_logger: WrappedLogger, method: str, entry: EventDict) -> EventDict:
