@@ -28,9 +28,9 @@ WORKERS = "tests.bench.variants.workers"
 KAFKA_GETMANY = "tests.bench.baselines.kafka_getmany"
 KAFKA_NAIVE = "tests.bench.baselines.kafka_naive"
 SCANNED = 100_000
-# More than a bare loop reads in the seconds of a bench: (bytes of a value, records).
-KAFKA_SMALL = (200, 2_500_000)
-KAFKA_LARGE = (1024, 900_000)
+# Bytes of a value, and more records than are read in a second.
+KAFKA_SMALL = (200, 600_000)
+KAFKA_LARGE = (1024, 250_000)
 
 Note = Callable[[str], None]
 
@@ -154,8 +154,8 @@ def ready(rounds: int, seconds: float, note: Note) -> list[Figure]:
 def pipeline(rounds: int, seconds: float, note: Note) -> list[Figure]:
     """Kafka to batches of 100, a local handler, commits: 200 B and 1 KB records of a full topic of four partitions."""
     figures = []
-    for (size, records), limit in ((KAFKA_SMALL, 0.35), (KAFKA_LARGE, 0.45)):
-        with full_topic(records=records, value_bytes=size) as topic:
+    for (size, per_s), limit in ((KAFKA_SMALL, 0.35), (KAFKA_LARGE, 0.45)):
+        with full_topic(records=round(per_s * (seconds + 1)), value_bytes=size) as topic:
             figures += _pipeline(rounds, seconds, note, topic, size=size, limit=limit)
     return figures
 

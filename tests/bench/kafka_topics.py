@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from tests.bench.measure import scratch
 from tests.brokers.clients import create_topic, delete_topics
 from tests.brokers.kafka import KafkaBroker
@@ -83,10 +85,9 @@ def _value(number: int, size: int) -> bytes:
 
 
 def cpu_s(pid: int) -> float:
-    """Return the seconds that the threads of a process have run so far; 0 when it has gone."""
-    total = 0
-    with contextlib.suppress(OSError):
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            with contextlib.suppress(OSError):
-                total += int((thread / "schedstat").read_text().split()[0])
-    return total / 1e9
+    """Return the seconds that a process has run so far, its ended threads too; 0 when it has gone."""
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)

@@ -144,6 +144,8 @@ class MappingWorker:
             )
             await self._take_in(poll)
             failures = 0
+            # A source that has more at hand does not wait for it: everything else has its turn between two reads.
+            await asyncio.sleep(0)
         # The source is kept alive until what runs has ended: its close hands the shards back.
         await self._wait(lambda: not self._running, deadline_s=None)
         return failures
