@@ -13,6 +13,7 @@ from bridge.core.mapping import CALL_FAILED, NO_RECORDS, PROCESSED
 from bridge.core.sources import ShardStatus, Source
 from bridge.core.stream import Mark, Poll, Position, Shard
 from bridge.pipeline.streams.batch import Batch, Tries
+from bridge.pipeline.streams.buffering import Buffering
 from bridge.pipeline.streams.commits import Commits, first_of
 from bridge.pipeline.streams.delivery import BatchDelivery
 from bridge.pipeline.streams.forming import Forming
@@ -23,9 +24,6 @@ from bridge.util import telemetry
 
 log = structlog.get_logger("bridge.mappings")
 
-_READ_S: Final = 1.0
-_READ_PAUSED_S: Final = 0.1
-"""A read while shards are paused: how soon they are looked at again once there is room."""
 _READ_RECORDS_MAX: Final = 10_000
 _READ_MAX_BYTES: Final = 8 * limits.MIB
 _SWEEP_S: Final = 1.0
@@ -43,6 +41,7 @@ class MappingWorker:
         self._clock = work.clock
         self._shards: dict[Shard, ShardWork] = {}
         self._forming = Forming(work)
+        self._buffering = Buffering(work)
         self._commits = Commits(
             name=work.mapping.name, clock=work.clock, shards=self._shards.values, tries=self._tries_now
         )
@@ -133,13 +132,15 @@ class MappingWorker:
             if self._work.is_bounded and self._has_ended():
                 await self._commits.now()
                 return 0
-            paused = {shard.name for shard in self._shards.values() if self._is_full(shard)}
-            for name in paused:
+            shards = self._shards.values()
+            full = self._buffering.full(shards)
+            for name in full:
                 self._begin_restored(self._shards[name])
+            paused = full | self._buffering.supplied(shards)
             poll = await source.read(
                 records_max=records_max,
                 bytes_max=_READ_MAX_BYTES,
-                wait_s=_READ_PAUSED_S if paused or self._work.is_bounded else _READ_S,
+                wait_s=self._buffering.wait_s(paused),
                 paused=paused,
             )
             await self._take_in(poll)
@@ -157,13 +158,6 @@ class MappingWorker:
             and all(shard.has_ended and not shard.track.open_records for shard in self._shards.values())
             and all(not lane.has_work for shard in self._shards.values() for lane in shard.lanes)
         )
-
-    def _is_full(self, shard: ShardWork) -> bool:
-        work, track = self._work, shard.track
-        if track.open_records >= max(work.buffer_records_max, 2 * self._mapping.batch_size):
-            return True
-        share = max(limits.MIB, limits.STREAM_BUFFERS_MAX_BYTES // len(self._shards))
-        return track.open_bytes >= min(work.buffer_bytes_max, share)
 
     async def _take_in(self, poll: Poll) -> None:
         owned = dict(self._shards)
