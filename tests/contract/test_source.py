@@ -458,20 +458,6 @@ async def test_a_later_reader_ends_where_an_earlier_one_said_whatever_came_since
     assert reader.gone == 0
 
 
-async def test_a_range_that_is_read_slowly_is_read_whole(make_stream: MakeStream) -> None:
-    stream = await make_stream(1)
-    (shard,) = stream.shards
-    await stream.put(shard, values(3))
-
-    reading = await opened(stream.source.reader(StreamRange()), {shard})
-    while reading.ended != {shard}:
-        await reading.read(records_max=1, wait_s=0.1)
-        await asyncio.sleep(1.2 if reading.count < 3 else 0)
-    await reading.source.close()
-
-    assert reading.values == {shard: values(3)}
-
-
 async def test_a_range_leaves_the_live_marks_alone(make_stream: MakeStream) -> None:
     stream = await make_stream(1)
     (shard,) = stream.shards

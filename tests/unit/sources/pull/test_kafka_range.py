@@ -21,8 +21,11 @@ ONLY = TopicPartition("orders", 0)
 class Topic:
     """One partition: (offset, timestamp) of what is left in the log, up to `end`."""
 
-    def __init__(self, *records, end):
+    def __init__(self, *records, end, first=0):
         self.records = records
+        self.first = first
+        self.takes_s = 0.0
+        self.clock = ManualClock()
         self.end = end
         self.position = None
         self.answered = 0
@@ -30,7 +33,7 @@ class Topic:
         self.is_shut = False
 
     async def beginning_offsets(self, partitions):
-        return dict.fromkeys(partitions, 0)
+        return dict.fromkeys(partitions, self.first)
 
     async def end_offsets(self, partitions):
         return dict.fromkeys(partitions, self.end)
@@ -48,6 +51,7 @@ class Topic:
         self.position = offset
 
     async def getmany(self, *partitions, timeout_ms, max_records):
+        await self.clock.advance(self.takes_s)
         if not self.answers or ONLY not in partitions:
             return {}
         self.answered += 1
@@ -81,7 +85,7 @@ async def open_range(monkeypatch, topic, range_=StreamRange()):
     async def assigned(marks):
         told.update(marks)
 
-    told, clock = {}, ManualClock()
+    told, clock = {}, topic.clock
     monkeypatch.setattr(kafka_range, "make_consumer", lambda connection, **arguments: topic)
     monkeypatch.setattr(kafka_range, "start_consumer", start)
     source = KafkaRangeSource(
@@ -122,6 +126,7 @@ async def test_bounds_that_hold_at_once(monkeypatch):
 
     assert told == {"orders-0": Mark(position=3)}
     assert source.behind(dict.fromkeys(told, 3)) == {"orders-0": 3}
+    assert source.ends == {"orders-0": 6}
     assert await drain(source) == [4, 5, 6]
     await source.close()
 
@@ -136,11 +141,12 @@ async def test_timestamps_in_no_order_are_held_against_both_bounds(monkeypatch):
 
 
 async def test_an_end_that_no_record_reaches_is_believed_after_a_while(monkeypatch):
-    source, clock, _ = await open_range(monkeypatch, Topic((0, 1), (1, 2), end=9))
+    topic = Topic((0, 1), (1, 2), end=9)
+    source, _, _ = await open_range(monkeypatch, topic)
     assert [chunk.positions for chunk in (await read(source)).chunks] == [[0, 1]]
 
     assert not (await read(source)).ended
-    await clock.advance(QUIET_MAX_S + 0.1)
+    topic.takes_s = QUIET_MAX_S + 0.1
 
     assert (await read(source)).ended == ["orders-0"]
     await source.close()
@@ -148,16 +154,16 @@ async def test_an_end_that_no_record_reaches_is_believed_after_a_while(monkeypat
 
 async def test_a_broker_that_does_not_answer_is_no_end(monkeypatch):
     topic = Topic((0, 1), (1, 2), end=9)
-    source, clock, _ = await open_range(monkeypatch, topic)
+    source, _, _ = await open_range(monkeypatch, topic)
     await read(source)
     topic.answers = False
 
+    topic.takes_s = QUIET_MAX_S + 0.1
     for _ in range(5):
-        await clock.advance(QUIET_MAX_S + 0.1)
         assert not (await read(source)).ended
 
+    topic.takes_s = STUCK_MAX_S
     with pytest.raises(SourceError, match="kafka main: nothing was fetched of orders for 60 s"):
-        await clock.advance(STUCK_MAX_S)
         await read(source)
     await source.close()
 
@@ -171,6 +177,36 @@ async def test_a_partition_that_waits_does_not_end(monkeypatch):
         assert not (await read(source, paused={"orders-0"})).ended
 
     assert [chunk.positions for chunk in (await read(source)).chunks] == [[2]]
+    await source.close()
+
+
+async def test_time_in_which_nobody_reads_ends_nothing(monkeypatch):
+    topic = Topic((0, 1), (1, 2), (2, 3), end=9)
+    source, clock, _ = await open_range(monkeypatch, topic)
+    await read(source)
+
+    topic.answered += 1  # what is fetched ahead, for a reader that is slow
+    await clock.advance(STUCK_MAX_S)
+
+    poll = await read(source)
+    assert (poll.ended, [chunk.positions for chunk in poll.chunks]) == ([], [[2]])
+    await source.close()
+
+
+@pytest.mark.parametrize(
+    ("bounds", "gone", "offsets"),
+    [
+        (StreamRange(first={"orders-0": 0}), 2, [2, 3]),
+        (StreamRange(first={"orders-0": 2}), 0, [2, 3]),
+        (StreamRange(first={"orders-0": 0}, last={"orders-0": 0}), 1, []),
+        (StreamRange(), 0, [2, 3]),
+    ],
+)
+async def test_what_retention_took_of_given_offsets_is_known(monkeypatch, bounds, gone, offsets):
+    source, _, _ = await open_range(monkeypatch, Topic((2, 3), (3, 4), end=4, first=2), bounds)
+
+    assert source.gone == gone
+    assert await drain(source) == offsets
     await source.close()
 
 
