@@ -630,3 +630,55 @@ def test_a_cursor_survives_its_text():
     assert RangeCursor.parse(str(cursor)) == cursor
     assert cursor.moved({"a": Mark(position=5, epoch=3)}).marks["a"] == Mark(position=5)
     assert cursor.moved({"a": Mark(position=5)}).moved({"a": Mark(position=4)}).marks["a"].position == 5
+
+
+@pytest.mark.parametrize("writes", range(2, 16))
+async def test_a_crash_at_any_write_loses_nothing(world, writes):
+    world.change(batch_size=5)
+    world.stream.put(*range(30))
+    world.stream.put(*range(100, 130), shard="s-1")
+    world.slots.duration_s = 0.15
+
+    def script(call, _number):
+        if 7 in call.values:
+            raise Boom("no")
+
+    world.slots.script = script
+    world.disk.crash_after = writes
+    starting = asyncio.create_task(
+        world.replays.start(ReplaySpec(name="r", mapping="orders", retry_attempts=0, rate=40.0))
+    )
+    for _ in range(400):
+        await settle(5)
+        await world.clock.advance(0.01)
+        if world.disk.crashed:
+            break
+    starting.cancel()
+    await world.kill()
+
+    await world.restart()
+    job = await world.until_state("r")
+
+    assert job.state is JobState.COMPLETED
+    assert set(world.values()) == {*range(30), *range(100, 130)}
+    dead = [
+        record for letter in world.dead_letters.letters.values() for record in orjson.loads(letter.payload)["Records"]
+    ]
+    assert 7 in [record["value"] for record in dead]
+    assert job.done + job.failed >= 60
+
+
+async def test_a_damaged_record_is_counted_and_a_dead_letter_of_the_replay_and_given_to_nobody(world):
+    world.stream.put(*range(5))
+    world.stream.damage(2)
+
+    counted = await world.replays.count(ReplaySpec(mapping="orders"))
+    listed = [record.position async for record in await world.replays.records(ReplaySpec(mapping="orders"))]
+    job = await run(world)
+
+    assert counted.events == 5
+    assert listed == [0, 1, 3, 4]
+    assert world.values() == [0, 1, 3, 4]
+    assert ends(job) == (JobState.COMPLETED, 5, 4, 1, 0)
+    (letter,) = world.dead_letters.letters.values()
+    assert (letter.queue, letter.condition) == ("replay:r", Condition.RECORD_DAMAGED)
