@@ -17,6 +17,7 @@ from bridge.journal.disk import Disk
 from bridge.journal.journal import SegmentJournal
 from bridge.testing.clock import ManualClock
 from bridge.testing.journal import MemoryJournal
+from tests.harness import wait_until
 
 
 class SmallDisk(Disk):
@@ -76,6 +77,8 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
     await on_disk.open()
 
     async def drop_segments() -> None:
+        # Until a thread has written its index, a full segment is held open, and what is read of it is not gone yet.
+        await wait_until(lambda: not any(each.is_live for each in on_disk.segments[:-1]), 60)
         while len(on_disk.segments) > 1:
             await on_disk.drop_oldest([])
 

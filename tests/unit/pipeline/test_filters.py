@@ -307,7 +307,7 @@ def naive(pattern, event) -> bool:
 @settings(max_examples=1000, deadline=None)
 @given(PATTERNS, EVENTS)
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_agrees_with_a_naive_matcher(pattern, event):
     assert naive(pattern, event) == matches(pattern, event)
 

@@ -15,6 +15,8 @@ from bridge.pipeline.redrive import RedriveSpec
 from tests.harness import wait_until
 from tests.unit.pipeline.worlds import World, uid
 
+pytestmark = pytest.mark.usefixtures("threads_at_once")
+
 
 @pytest.fixture
 async def world():
@@ -308,6 +310,7 @@ async def crash_and_resume(crash_after: list[int], *, limit: int | None) -> None
     limit=st.none() | st.integers(1, 120),
 )
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_killed_at_any_write_each_letter_goes_once(crash_after, limit):
     asyncio.run(crash_and_resume(crash_after, limit=limit))
 

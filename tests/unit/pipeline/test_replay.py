@@ -32,6 +32,8 @@ from bridge.testing.clock import settle
 from tests.harness import wait_until
 from tests.unit.pipeline.worlds import ERROR, OK, UNKNOWN, World, uid
 
+pytestmark = pytest.mark.usefixtures("threads_at_once")
+
 
 @pytest.fixture
 async def world():
@@ -883,11 +885,13 @@ def small_pages(monkeypatch):
     limit=st.none() | st.integers(1, 40),
 )
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_killed_at_any_write_it_goes_on_without_a_gap(small_pages, crash_after, ordered, concurrency, failing, limit):
     asyncio.run(crash_and_resume(crash_after, ordered=ordered, concurrency=concurrency, failing=failing, limit=limit))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_killed_at_every_write_in_turn(small_pages):
     async def all_of_them() -> None:
         for after in range(1, 60):

@@ -27,6 +27,8 @@ from bridge.testing.source import ScriptedStream
 from tests.unit.pipeline.streams.world import Boom, Function
 from tests.unit.pipeline.worlds import World
 
+pytestmark = pytest.mark.usefixtures("threads_at_once")
+
 
 class Behind(Function):
     """Slots that live traffic may want."""
