@@ -89,6 +89,7 @@ class Replaying:
         self._begun = 0
         self._changed = asyncio.Event()
         self._error: Exception | None = None
+        self._is_over = False
 
     async def work(self) -> None:
         """Return when all is finished, or nothing runs any more after a stop; raises what made it impossible."""
@@ -103,6 +104,7 @@ class Replaying:
                 self._tracker.pass_over(self._cursor.end - 1)
                 self._note(events=0)
         finally:
+            self._is_over = True  # one that is cut would make room for the next
             tasks = [*helpers, *self._running]
             for task in tasks:
                 task.cancel()
@@ -110,7 +112,7 @@ class Replaying:
 
     @property
     def _is_stopping(self) -> bool:
-        return self._run.stopping.is_set() or self._error is not None
+        return self._is_over or self._run.stopping.is_set() or self._error is not None
 
     async def _change(self) -> None:
         """Wait until an event has settled or the replay is asked to stop: look again at what you wait for."""

@@ -870,6 +870,20 @@ async def crash_and_resume(
     await world.close()
 
 
+async def test_a_replay_that_is_cut_begins_nothing_more(world):
+    await world.fill(20, routes=20)
+    world.invoker.duration_s = 1.0
+    before = asyncio.all_tasks()
+    await world.replays.start(ReplaySpec(name="r", concurrency=3, ordered=False))
+    await world.until_calls(3)
+
+    await world.kill()
+    await settle(30)
+
+    assert len(world.invoker.calls) == 3
+    assert asyncio.all_tasks() == before
+
+
 @pytest.fixture
 def small_pages(monkeypatch):
     """Read seven events at once, so that a few make many pages."""
