@@ -11,7 +11,10 @@ def crash_point(step: str) -> None:
 
     Steps: `journal.written` (after write, before fsync), `intake.committed` (after commit, before 202),
     `delivery.handled` (after the handler, before the outcome), `delivery.dead_letter` (after the dead
-    letter, before the parked row goes).
+    letter, before the parked row goes). Of mappings: `stream.assigned` (shards taken over, nothing begun),
+    `stream.handled` (after the handler, before anything counts), `stream.dead_letter` (durable, its records still
+    open), `stream.committing` (finished, the mark not stored), `stream.committed` (stored), `stream.revoked`
+    (committed in a rebalance, the shards still ours).
     """
     global _left  # noqa: PLW0603 - one counter a process, by design
     if step != _step:

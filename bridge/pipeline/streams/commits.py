@@ -12,6 +12,7 @@ from bridge.core.ports import Clock
 from bridge.core.sources import Source
 from bridge.pipeline.streams.batch import Batch, Tries
 from bridge.pipeline.streams.lane import ShardWork
+from bridge.util.crash import crash_point
 
 log = structlog.get_logger("bridge.mappings")
 
@@ -90,6 +91,7 @@ class Commits:
             self._finished = 0
             if not marks:
                 return
+            crash_point("stream.committing")
             try:
                 await source.commit(marks)
             except BaseException:
@@ -97,6 +99,7 @@ class Commits:
                     shard.is_dirty = True
                 self._dirty.set()
                 raise
+            crash_point("stream.committed")
 
 
 async def first_of(*work: "Coroutine[Any, Any, Any] | asyncio.Task[Any] | None") -> None:

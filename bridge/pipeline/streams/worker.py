@@ -21,6 +21,7 @@ from bridge.pipeline.streams.lane import Lane, ShardWork
 from bridge.pipeline.streams.settings import Work
 from bridge.pipeline.streams.settling import settle
 from bridge.util import telemetry
+from bridge.util.crash import crash_point
 
 log = structlog.get_logger("bridge.mappings")
 
@@ -220,6 +221,7 @@ class MappingWorker:
                     held = frozenset(p for p in positions if p > mark.position) if is_known else frozenset[int]()
                     shard.lanes[lane.number].adopt(batch, held)
             self._shards[name] = shard
+        crash_point("stream.assigned")
         log.info("shards_assigned", mapping=mapping.name, shards=sorted(marks))
         self.kick()
 
@@ -234,6 +236,7 @@ class MappingWorker:
 
         await self._wait(is_idle, deadline_s=deadline_s)
         await self._commits.try_now()
+        crash_point("stream.revoked")
         self._forget(shards)
         log.info("shards_revoked", mapping=self._mapping.name, shards=sorted(shards))
 

@@ -1,9 +1,11 @@
 """Runs the daemon with a planted fault: launch.py MUTANT ARGUMENTS of bridge …
 
-Each fault is a mistake that daemons of this kind have really made; the crash tests must catch every one.
+Each fault is a mistake that daemons of this kind have really made; the crash tests must catch every one. Times that tests
+would wait for too long are shortened by BRIDGE_TEST_SESSION_S, BRIDGE_TEST_REVOKE_S and BRIDGE_TEST_POLL_INTERVAL_S.
 """
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +16,11 @@ DELAY_S = 0.25
 _tasks: set["asyncio.Task[object]"] = set()
 
 
-def later(work: Callable[[], object]) -> None:
+def later(work: Callable[[], object], delay_s: float = DELAY_S) -> None:
     """Do what should have been awaited some time later, in the background."""
 
     async def run() -> None:
-        await asyncio.sleep(DELAY_S)
+        await asyncio.sleep(delay_s)
         await work()
 
     task = asyncio.create_task(run())
@@ -76,9 +78,108 @@ def dead_letter_not_awaited() -> None:
     Spill.send = sent_later
 
 
-MUTANTS = {f.__name__: f for f in (none, acknowledge_before_commit, drop_on_full_queue, dead_letter_not_awaited)}
+def commit_before_handled() -> None:
+    """A batch counts as finished when it begins."""
+    from bridge.pipeline.streams.delivery import BatchDelivery
+
+    attempt = BatchDelivery.attempt
+
+    async def finished_first(self, batch, target, slot):
+        for part in batch.parts:
+            part.lane.shard.finish(part.pieces)
+        await self._before_retry()
+        return await attempt(self, batch, target, slot)
+
+    BatchDelivery.attempt = finished_first
+
+
+def commit_all_handed_out() -> None:
+    """A commit without offsets: aiokafka takes everything that it has handed out."""
+    from bridge.sources.pull.kafka_group import KafkaGroupSource
+
+    async def everything(self, consumer, offsets):
+        del offsets
+        await consumer.commit()
+        return True
+
+    KafkaGroupSource._send_commit = everything
+
+
+def stream_dead_letter_not_awaited() -> None:
+    """The records count as given up while their dead letter is still on its way to the disk."""
+    from bridge.pipeline.streams.failures import Failures
+
+    discard = Failures.discard
+
+    async def discarded_later(self, one, **options):
+        later(lambda: discard(self, one, **options), 3.0)
+
+    Failures.discard = discarded_later
+
+
+def commit_of_a_revoked_shard() -> None:
+    """What ends after its shard went to another member is committed all the same."""
+    from aiokafka import TopicPartition
+    from aiokafka.structs import OffsetAndMetadata
+    from bridge.pipeline.streams.worker import MappingWorker
+
+    handle = MappingWorker._handle
+
+    async def committed_late(self, batch, *arguments, **options):
+        await handle(self, batch, *arguments, **options)
+        consumer = self._commits.source._consumer
+        for part in batch.parts:
+            shard = part.lane.shard
+            if not shard.is_attached:
+                shard.finish(part.pieces)
+                topic, _, number = shard.name.rpartition("-")
+                offsets = {TopicPartition(topic, int(number)): OffsetAndMetadata(shard.track.mark + 1, "")}
+                # Past aiokafka's own check of what is assigned.
+                await consumer._coordinator.commit_offsets(consumer._subscription.subscription.assignment, offsets)
+
+    MappingWorker._handle = committed_late
+
+
+def not_polled_while_running() -> None:
+    """Nothing is read while a batch runs: the client counts as gone after max_poll_interval_ms."""
+    from bridge.pipeline.streams.worker import MappingWorker
+
+    take_in = MappingWorker._take_in
+
+    async def waiting(self, poll):
+        await take_in(self, poll)
+        await asyncio.sleep(0)
+        while self._running:
+            await asyncio.sleep(0.01)
+
+    MappingWorker._take_in = waiting
+
+
+MUTANTS = {
+    f.__name__: f
+    for f in (
+        none, acknowledge_before_commit, drop_on_full_queue, dead_letter_not_awaited, commit_before_handled,
+        commit_all_handed_out, stream_dead_letter_not_awaited, commit_of_a_revoked_shard, not_polled_while_running,
+    )
+}  # fmt: skip
+
+
+def shorten() -> None:
+    """Shorten what the environment names."""
+    from bridge.core import limits
+    from bridge.sources.pull import kafka, kafka_group
+
+    if session_s := os.environ.get("BRIDGE_TEST_SESSION_S"):
+        kafka.KafkaEventSource.__init__.__kwdefaults__["session_timeout_s"] = float(session_s)
+    if revoke_s := os.environ.get("BRIDGE_TEST_REVOKE_S"):
+        limits.REVOKE_MAX_S = float(revoke_s)
+    if interval_s := os.environ.get("BRIDGE_TEST_POLL_INTERVAL_S"):
+        kafka_group.POLL_INTERVAL_MAX_MS = round(float(interval_s) * 1000)
+
 
 if __name__ == "__main__":
+    if any(name.startswith("BRIDGE_TEST_") for name in os.environ):
+        shorten()
     MUTANTS[sys.argv[1]]()
     sys.argv = ["bridge", *sys.argv[2:]]
 
