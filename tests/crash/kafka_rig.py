@@ -24,7 +24,7 @@ PARTITIONS = 4
 BATCH_SIZE = 50
 SESSION_S = 2.0
 """In the place of 10 s: a member that was killed is missed for so long."""
-LATE_S = 8.0
+LATE_S = 11.0
 """Of a batch that is to outlive its shard: a second daemon has started and taken over by then."""
 
 # Group by group of its records, as handlers work: each group is on disk before the next one begins. What fails is named,
@@ -280,9 +280,22 @@ def outlive_a_rebalance(run: KafkaRig) -> None:
     """Let a batch run longer than a rebalance waits for it, while another member takes its shards and goes further."""
     slow, fast = run.daemon(batch_s=LATE_S, BRIDGE_TEST_REVOKE_S="1"), run.daemon()
     slow.start()
-    with run.load(rate=100):
+    with run.load(rate=100, limit=1000):  # ends before the batch does: the last commit seen then is the last one made
+        with run.heals():
+            ends_at = time.monotonic() + LATE_S
+        fast.start()
+    time.sleep(max(0.0, ends_at - time.monotonic()) + 2.0)
+    run.kill(slow)  # or it would be slow with its share for long
+
+
+def keeps_its_membership(run: KafkaRig) -> bool:
+    """Say whether a daemon whose batches run for twice as long as it may leave unpolled stays the member that it was."""
+    interval_s = 1.5
+    daemon = run.daemon(batch_s=2 * interval_s, session_s=None, BRIDGE_TEST_POLL_INTERVAL_S=str(interval_s))
+    daemon.start()
+    with run.load(rate=200, limit=200):
         with run.heals():
             pass
-        fast.start()
-        time.sleep(LATE_S + 1.0)
-        run.kill(slow)  # or it would be slow with its share for long
+        before = run.outside.members()
+        time.sleep(4 * interval_s)
+    return before == run.outside.members() and assignments(daemon) == 1

@@ -82,14 +82,14 @@ class Outside:
         lines = (line.split(b" ", 2) for line in printed.splitlines())
         return [{"partition": int(p), "offset": int(o)} | json.loads(value) for p, o, value in lines]
 
-    def generation(self) -> tuple[str, tuple[str, ...]]:
-        """Return the group's state and its members' ids."""
+    def members(self) -> tuple[str, ...]:
+        """Return the ids of the group's members."""
 
-        async def ask() -> tuple[str, tuple[str, ...]]:
+        async def ask() -> tuple[str, ...]:
             async with administration(self.bootstrap) as admin:
                 (answer,) = await admin.describe_consumer_groups([self.group])
             (found,) = answer.to_object()["groups"]
-            return found["state"], tuple(sorted(member["member_id"] for member in found["members"]))
+            return tuple(sorted(member["member_id"] for member in found["members"]))
 
         return self.run(ask())
 

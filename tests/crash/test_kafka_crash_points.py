@@ -69,6 +69,7 @@ def test_a_rebalance_cut_off_behind_its_commit_repeats_nothing(kafka_rig) -> Non
     assert verdict["duplicated"] == 0, "all that ran had ended, and was committed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [*RUNS, "stream.dead_letter"])
 def test_under_load(kafka_rig, step) -> None:
     run = kafka_rig(mapping=STATIC)

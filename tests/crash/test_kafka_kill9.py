@@ -60,7 +60,7 @@ def test_random_kills_under_load(kafka_rig, mapping, by, lanes, share) -> None:
 
 def test_without_a_fault_nothing_is_handled_twice(kafka_rig) -> None:
     run = kafka_rig()
-    run.daemon().start()
+    run.daemon(session_s=None).start()
     with run.load(rate=RATE if not IS_FULL else 2 * RATE, poison=0.002), run.heals():
         time.sleep(3)
 

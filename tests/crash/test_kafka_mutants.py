@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.crash.kafka_rig import KafkaRig, outlive_a_rebalance
+from tests.crash.kafka_rig import KafkaRig, keeps_its_membership, outlive_a_rebalance
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(300)]
 
@@ -26,7 +26,9 @@ def killed_mid_batch(run: KafkaRig, *, kills: int = 2, poison: float = 0.0, paus
     return run.judge()
 
 
-@pytest.mark.parametrize("mutant", ["commit_before_handled", "commit_all_handed_out"])
+@pytest.mark.parametrize(
+    "mutant", ["commit_before_handled", pytest.param("commit_all_handed_out", marks=pytest.mark.slow)]
+)
 def test_committing_what_is_not_handled_is_caught(kafka_rig, mutant) -> None:
     run = kafka_rig(mapping=STATIC, mutant=mutant)
 
@@ -37,6 +39,7 @@ def test_committing_what_is_not_handled_is_caught(kafka_rig, mutant) -> None:
     assert not verdict["valid"]
 
 
+@pytest.mark.slow
 def test_not_awaiting_the_dead_letter_is_caught(kafka_rig) -> None:
     run = kafka_rig(mapping=STATIC, mutant="stream_dead_letter_not_awaited")
 
@@ -56,5 +59,13 @@ def test_committing_a_late_result_of_a_revoked_shard_is_caught(kafka_rig) -> Non
     assert not verdict["valid"]
 
 
+@pytest.mark.slow
+def test_leaving_the_client_unpolled_is_caught(kafka_rig) -> None:
+    run = kafka_rig(batch_size=20, mutant="not_polled_while_running")
+
+    assert not keeps_its_membership(run)
+
+
+@pytest.mark.slow
 def test_the_same_runs_without_a_fault_are_valid(kafka_rig) -> None:
     assert killed_mid_batch(kafka_rig(mapping=STATIC), poison=0.05)["valid"]

@@ -17,7 +17,7 @@ REPEATS_PER_KILL = limits.COMMIT_RECORDS + 2 * PARTITIONS * BATCH_SIZE
 def test_members_that_join_and_leave_repeat_nothing(kafka_rig) -> None:
     """A foreign member comes and goes; a second daemon does so, too, by SIGTERM."""
     run = kafka_rig(mapping="")
-    first, second = run.daemon(record_s=0.002), run.daemon(record_s=0.002)
+    first, second = (run.daemon(record_s=0.002, session_s=2 * SESSION_S) for _ in range(2))
     first.start()
     with run.load(rate=RATE, poison=0.002):
         with run.heals():

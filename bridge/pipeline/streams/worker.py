@@ -28,6 +28,8 @@ log = structlog.get_logger("bridge.mappings")
 _READ_RECORDS_MAX: Final = 10_000
 _READ_MAX_BYTES: Final = 8 * limits.MIB
 _SWEEP_S: Final = 1.0
+_REVOKE_WAIT_SHARE: Final = 0.8
+"""Of a rebalance's deadline: waiting for what runs; the rest is for the commit of what has ended."""
 _REOPEN_MIN_S: Final = 1.0
 _REOPEN_MAX_S: Final = 60.0
 _NO_FUNCTION_S: Final = 5.0
@@ -234,10 +236,12 @@ class MappingWorker:
         def is_idle() -> bool:
             return all(lane.busy is None for shard in leaving for lane in shard.lanes)
 
-        await self._wait(is_idle, deadline_s=deadline_s)
-        await self._commits.try_now()
-        crash_point("stream.revoked")
-        self._forget(shards)
+        try:
+            await self._wait(is_idle, deadline_s=deadline_s * _REVOKE_WAIT_SHARE)
+            await self._commits.try_now()
+            crash_point("stream.revoked")
+        finally:  # cut short too: whoever has them now must not meet what we still hold
+            self._forget(shards)
         log.info("shards_revoked", mapping=self._mapping.name, shards=sorted(shards))
 
     def lost(self, shards: AbstractSet[Shard]) -> None:

@@ -1,5 +1,7 @@
 """What the simulation and a reading of the engine found: each was a bug once."""
 
+import asyncio
+
 import orjson
 import pytest
 
@@ -198,3 +200,41 @@ async def test_a_scripted_read_that_is_full_skips_nothing_of_the_next_shard():
         await world.advance(20)
 
         assert ["here"] in world.function.batches
+
+
+# --- a rebalance that is not waited out ---------------------------------------------------------------
+
+
+async def test_what_has_ended_is_committed_before_a_rebalance_s_deadline_though_something_runs_beyond_it():
+    async with World(shards=("s-0", "s-1")) as world:
+        world.stream.put("ended", shard="s-1")
+        await world.advance(0.05)
+        world.function.duration_s = 20
+        world.stream.put("runs", shard="s-0")
+        await world.advance(0.05)
+
+        assert world.stream.mark("s-1") == -1, "the next commit is not due yet"
+
+        revoking = asyncio.create_task(world.stream.live.revoke({"s-0", "s-1"}, deadline_s=5))
+        await settle()
+        await world.advance(4.9)
+
+        assert revoking.done()
+        assert (world.stream.mark("s-0"), world.stream.mark("s-1")) == (-1, 0)
+        assert world.worker.shards() == ()
+
+
+async def test_a_rebalance_that_is_cut_short_leaves_no_shard_behind():
+    async with World() as world:
+        world.function.duration_s = 20
+        world.stream.put("runs")
+        await world.advance(0.05)
+        revoking = asyncio.create_task(world.stream.live.revoke({"s-0"}, deadline_s=5))
+        await world.advance(1)
+        revoking.cancel()
+        await settle()
+
+        assert world.worker.shards() == ()
+        await world.advance(30)
+
+        assert world.stream.mark() == -1, "it ended, for nobody"
