@@ -14,7 +14,8 @@ BIN := $(VENV)/bin
 PIP := -m pip --disable-pip-version-check --no-input install --quiet --no-deps --no-build-isolation
 LOCKED := $(PIP) --require-hashes
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --system-certs
-# Kills of the daemon in the crash tests; make crash raises it to 100, and the times it is stopped from 5 to 50.
+# Kills of the daemon in the crash tests, of webhooks and of Kafka each; make crash raises it to 100, and the times it is
+# stopped from 5, its consumer group divided anew from 10, to 50.
 KILLS ?= 20
 # Random lives of a mapping in make crash; make check runs 200 of them.
 LIVES ?= 10000
@@ -32,7 +33,7 @@ help:
 	  'run     set up, then bridge run --watch config/quickstart.toml' \
 	  'test    check and all tests, on uvloop and asyncio, on Python 3.11 and 3.13 where present' \
 	  'check   format, lint, types, layers, unit tests' \
-	  'crash   100 kills, 50 stops, the burst, and 10,000 random lives of a mapping' \
+	  'crash   100 kills, 50 stops, 50 rebalances, brokers away, the burst, and 10,000 random lives of a mapping' \
 	  'bench   ratios against named baselines' \
 	  'lock    write requirements/*.txt anew' \
 	  'image   build the container image' \
@@ -107,10 +108,12 @@ pythons: $(VENV)/.stamp-test
 	  $(VENV)-3.$$minor/bin/pytest -n 2 tests/unit tests/contract; \
 	done
 
-crash-quick: $(VENV)/.stamp-test
-	BRIDGE_CRASH_KILLS=$(KILLS) $(BIN)/pytest -m 'crash and not slow' tests/crash
+# Those of Kafka wait more than they work: two at once.
+crash-quick: kafka
+	BRIDGE_CRASH_KILLS=$(KILLS) $(BIN)/pytest -m 'crash and not slow and not kafka' tests/crash
+	BRIDGE_CRASH_KILLS=$(KILLS) $(BIN)/pytest -n 2 -rs -m 'crash and not slow and kafka' tests/crash
 
-crash: $(VENV)/.stamp-test
+crash: kafka
 	BRIDGE_CRASH_KILLS=100 BRIDGE_CRASH_STOPS=50 $(BIN)/pytest -rA tests/crash
 	BRIDGE_LIVES=$(LIVES) $(BIN)/pytest -n 2 --timeout 7200 tests/unit/pipeline/streams/test_simulation.py
 

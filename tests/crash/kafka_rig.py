@@ -275,7 +275,6 @@ def assignments(daemon: DaemonProcess) -> int:
     return daemon.log().count("shards_assigned")
 
 
-
 def outlive_a_rebalance(run: KafkaRig) -> None:
     """Let a batch run longer than a rebalance waits for it, while another member takes its shards and goes further."""
     slow, fast = run.daemon(batch_s=LATE_S, BRIDGE_TEST_REVOKE_S="1"), run.daemon()

@@ -12,6 +12,7 @@ pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
 
 RATE = 600
 
+
 # Per kill: what had ended and was not committed (at most COMMIT_RECORDS, and what ends while a commit is on its way:
 # a batch a lane), and the batches that ran, one a lane (architecture, "How much can be handled twice").
 def repeats_per_kill(lanes: int) -> int:

@@ -70,4 +70,6 @@ def test_a_batch_that_outlives_its_shard_commits_nothing(kafka_rig) -> None:
     verdict = run.judge()
 
     assert verdict["valid"]
-    assert verdict["duplicated"] <= 2 * PARTITIONS * 20, "what ran when its shard was taken away, and when it was killed"
+    assert verdict["duplicated"] <= 2 * PARTITIONS * 20, (
+        "what ran when its shard was taken away, and when it was killed"
+    )

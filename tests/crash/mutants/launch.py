@@ -121,6 +121,7 @@ def commit_of_a_revoked_shard() -> None:
     """What ends after its shard went to another member is committed all the same."""
     from aiokafka import TopicPartition
     from aiokafka.structs import OffsetAndMetadata
+
     from bridge.pipeline.streams.worker import MappingWorker
 
     handle = MappingWorker._handle
