@@ -27,6 +27,7 @@ RESULT: Final = struct.Struct("=IBIdI")
 RESULT_REST: Final = RESULT.size - 4
 FRAME_MAX_BYTES: Final = limits.SYNC_RESPONSE_MAX_BYTES + 64 * limits.KIB
 """Above this a worker talks nonsense: its own side already turns a larger answer into an error."""
+APART_MIN_BYTES: Final = 16 * limits.KIB
 BEGIN_MARK: Final = b"\0bridge:begin:%d\0"
 
 
@@ -36,8 +37,8 @@ def encode_init(settings: Mapping[str, Any]) -> bytes:
     return struct.pack("=IB", len(body) + 1, INIT) + body
 
 
-def encode_invoke(invocation: Invocation, sequence: int, timeout_ms: int, flags: int) -> bytes:
-    """Return the frame of one event."""
+def encode_invoke(invocation: Invocation, sequence: int, timeout_ms: int, flags: int) -> list[bytes]:
+    """Return the frame of one event: a large payload, that of a batch, stands apart, so that it is not copied."""
     request_id = invocation.request_id.encode()
     arn = invocation.invoked_arn.encode()
     trace = invocation.trace_id.encode()
@@ -46,4 +47,6 @@ def encode_invoke(invocation: Invocation, sequence: int, timeout_ms: int, flags:
     a, b, c, d = len(request_id), len(arn), len(trace), len(context)
     length = _INVOKE.size - 4 + a + b + c + d + len(payload)
     head = _INVOKE.pack(length, INVOKE, flags, sequence, timeout_ms, a, b, c, d)
-    return b"".join((head, request_id, arn, trace, context, payload))
+    if len(payload) < APART_MIN_BYTES:
+        return [b"".join((head, request_id, arn, trace, context, payload))]
+    return [b"".join((head, request_id, arn, trace, context)), payload]

@@ -152,7 +152,7 @@ class Worker(asyncio.BufferedProtocol):
         self.failure: results.Failure | None = None
         """Why we killed it."""
         self.ended_status: int | None = None
-        self.outbox: list[bytes] = []
+        self.outbox: list[list[bytes]] = []  # frames, each in its parts
         self.started_logged = False
         self._transport: asyncio.Transport | None = None
         self._rest = bytearray()
@@ -199,6 +199,15 @@ class Worker(asyncio.BufferedProtocol):
         if self._transport is not None and not self.is_lost:
             self._transport.write(data)
 
+    def _write_parts(self, parts: list[bytes]) -> None:
+        """Send frames: small ones as one piece, large ones without a copy."""
+        if len(parts) == 1:
+            self.write(parts[0])
+        elif max(map(len, parts)) < frames.APART_MIN_BYTES:
+            self.write(b"".join(parts))
+        elif self._transport is not None and not self.is_lost:
+            self._transport.writelines(parts)
+
     def send(self, job: Job, now: float) -> None:
         """Send an event to an idle (or starting) worker; it starts at once."""
         self._sequence = job.sequence = self._sequence + 1
@@ -212,7 +221,7 @@ class Worker(asyncio.BufferedProtocol):
             flags = 0
         elif self.in_invocation:
             return  # `begin_first` sends it, with the time that init leaves
-        self.write(frames.encode_invoke(job.invocation, job.sequence, int(job.timeout_s * 1000), flags))
+        self._write_parts(frames.encode_invoke(job.invocation, job.sequence, int(job.timeout_s * 1000), flags))
 
     def send_ahead(self, job: Job) -> None:
         """Queue an event behind the running one; `flush_ahead` sends it."""
@@ -228,9 +237,9 @@ class Worker(asyncio.BufferedProtocol):
         """Write all frames queued in this loop pass, each with its token."""
         if self.outbox:
             os.eventfd_write(self._tokens, len(self.outbox))
-            data = b"".join(self.outbox)
+            parts = [part for frame in self.outbox for part in frame]
             self.outbox.clear()
-            self.write(data)
+            self._write_parts(parts)
 
     def take_back(self, *, is_dead: bool = False) -> list[Job]:
         """Take back the frames that the worker has not started, in order; it will throw them away.
@@ -387,7 +396,7 @@ class Worker(asyncio.BufferedProtocol):
             job.started_at = self.began_at
             self._segment = job.sequence
             left_ms = int((self.began_at + job.timeout_s - now) * 1000)
-            self.write(frames.encode_invoke(job.invocation, job.sequence, max(1, left_ms), 0))
+            self._write_parts(frames.encode_invoke(job.invocation, job.sequence, max(1, left_ms), 0))
 
     def _write(self, data: bytes) -> None:
         if not data:

@@ -298,6 +298,20 @@ async def test_a_dead_worker_gives_back_what_it_had_not_started(runner):
     assert [json.loads(result.payload) for result in results[1:]] == [0, 1, 2]
 
 
+async def test_large_and_small_events_sent_ahead_arrive_whole(runner):
+    """A large one is written in parts, beside small ones of the same loop pass."""
+    await warm_up(runner)
+    texts = ["x" * size for size in (1, 40_000, 2, 300_000, 16_300, 16_500, 3)] * 6
+
+    async def one(text):
+        event = {"code": "answer = len(event['text'])", "text": text}
+        return await runner.run("app.run", invocation=runner.invocation(event, ahead=True))
+
+    results = await asyncio.gather(*map(one, texts))
+
+    assert [len(text) for text in texts] == [json.loads(result.payload) for result in results]
+
+
 async def test_synchronous_events_are_never_sent_ahead(runner):
     await warm_up(runner)
 
