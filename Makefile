@@ -83,7 +83,7 @@ check: $(VENV)/.stamp-test
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2 tests/unit tests/contract tests/test_layout.py
+	$(BIN)/pytest -n 2 -m 'not kafka' tests/unit tests/contract tests/test_layout.py
 
 # Apache Kafka; without it noida-db stands in, except in CI.
 kafka: $(VENV)/.stamp-test
@@ -93,10 +93,12 @@ kafka: $(VENV)/.stamp-test
 
 integration: kafka
 	@requirements/apt.sh bubblewrap:bwrap tini:tini faketime:faketime
+	$(BIN)/pytest -n 2 -rs -m kafka tests/contract
 	$(BIN)/pytest -n 2 -rs tests --ignore tests/unit --ignore tests/contract --ignore tests/crash --ignore tests/test_layout.py
 
-asyncio: $(VENV)/.stamp-test
-	BRIDGE_LOOP=asyncio $(BIN)/pytest -n 2 tests/unit tests/contract
+asyncio: kafka
+	BRIDGE_LOOP=asyncio $(BIN)/pytest -n 2 -m 'not kafka' tests/unit tests/contract
+	BRIDGE_LOOP=asyncio $(BIN)/pytest -n 2 -rs -m kafka tests/contract
 
 pythons: $(VENV)/.stamp-test
 	@own=$$($(BIN)/python -c 'import sys; print(sys.version_info[1])'); \
@@ -105,7 +107,7 @@ pythons: $(VENV)/.stamp-test
 	  if ! PYTHON= requirements/venv.sh --find $$minor >/dev/null; then echo "Python 3.$$minor is not here"; continue; fi; \
 	  PYTHON= $(MAKE) $(VENV)-3.$$minor/.stamp-test; \
 	  echo "Python 3.$$minor"; \
-	  $(VENV)-3.$$minor/bin/pytest -n 2 tests/unit tests/contract; \
+	  $(VENV)-3.$$minor/bin/pytest -n 2 -m 'not kafka' tests/unit tests/contract; \
 	done
 
 # Those of Kafka wait more than they work: two at once.
