@@ -200,7 +200,7 @@ class DaemonProcess:
 
     def restart(self, **environment: str) -> "DaemonProcess":
         """Start again on the same state folder, after any kind of end."""
-        return self.start(**environment)
+        return self.start(ready=True, **environment)
 
     def stop(self) -> None:
         """End it by its pid, if it still runs, and make sure that its whole process tree is gone."""

@@ -70,7 +70,7 @@ class Events:
         self._services = services
 
     async def page(self, request: Request) -> Answer:
-        """One page, newest first: `{"events": […], "next": cursor or null}`."""
+        """One page, newest first: `{"events": […], "next": cursor or null, "damaged": how many could not be read}`."""
         fields = Fields.of_query(request)
         wanted, limit, after = wanted_of(fields), fields.page(), fields.text("after")
         below = _cursor(fields, after)
@@ -83,18 +83,28 @@ class Events:
         page: list[dict[str, object]] = []
         scanned = 0
         last: Record | None = None
-        async for records in self._services.journal.scan(selection, reverse=True, chunk=min(512, max(limit, 32))):
+        damaged: set[int] = set()
+        found = self._services.journal.scan(
+            selection, reverse=True, chunk=min(512, max(limit, 32)), on_damage=damaged.update
+        )
+
+        def answer(low: int, following: str | None) -> Answer:
+            """Each damaged record is told with one page: the one that ends below it."""
+            left_out = sum(low < position and (below is None or position < below[1]) for position in damaged)
+            return json_answer({"events": page, "next": following, "damaged": left_out})
+
+        async for records in found:
             history = await self._history(records)
             for record in records:
                 if below is not None and record.position >= below[1]:
                     continue
                 if len(page) == limit or scanned == _SCANNED_MAX:
-                    return json_answer({"events": page, "next": _cursor_text(last)})
+                    return answer(-1 if last is None else last.position, _cursor_text(last))
                 scanned, last = scanned + 1, record
                 attempts = history.get(record.position, [])
                 if wanted.keeps(record, attempts):
                     page.append(views.event_view(record, attempts, self._services.readers(record)))
-        return json_answer({"events": page, "next": None})
+        return answer(-1, None)
 
     async def one(self, request: Request) -> Answer:
         """One event, whole: payload, attempts, what it waits for, its dead letter."""

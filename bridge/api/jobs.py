@@ -88,6 +88,7 @@ class JobEndpoints:
             "bytes": counted.bytes,
             "functions": counted.by_function,
             "sources": counted.by_source,
+            "damaged": counted.damaged,
         }
         if spec.mapping is not None:
             answer |= {"shards": counted.by_shard, "gone": counted.gone, "upper_bound": counted.is_upper_bound}

@@ -34,21 +34,26 @@ def events_list(context: click.Context, /, limit: int, as_json: bool, ids: tuple
     """List events, newest first."""
     check_span(chosen["since"], chosen["until"])
     client = connect(Options.of(context))
-    found = itertools.islice(_pages(client, chosen | {"id": list(ids)}, limit), limit)
+    damaged: list[int] = []
+    found = itertools.islice(_pages(client, chosen | {"id": list(ids)}, limit, damaged), limit)
     if as_json:
         output.lines(found)
+        output.damage(sum(damaged))
         return
     rows = [_row(event) for event in found]
+    output.damage(sum(damaged))
     if rows:
         output.table(_COLUMNS, rows, right=("TRIES", "TOOK"))
     else:
         output.note("no events" + (" match" if any(chosen.values()) or ids else " yet"))
 
 
-def _pages(client: Client, query: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
+def _pages(client: Client, query: dict[str, Any], limit: int, damaged: list[int]) -> Iterator[dict[str, Any]]:
+    """Yield events; `damaged` gets how many of each page could not be read."""
     after = None
     while True:
         page = client.get("/events", query | {"limit": min(limit, _PAGE_MAX), "after": after})
+        damaged.append(page["damaged"])
         yield from page["events"]
         after = page["next"]
         if after is None:

@@ -100,6 +100,8 @@ def report(job: dict[str, Any]) -> int:
         output.note(f"go on with: bridge replays resume {job['name']}")
         return 1
     click.echo(summary(job))
+    if state == "COMPLETED" and job["reason"]:
+        output.note(job["reason"])
     if state == "CANCELLED":
         output.note(f"{job['name']} was cancelled")
         return 1

@@ -111,6 +111,12 @@ def note(text: str) -> None:
     click.echo(escape(text), err=True)
 
 
+def damage(count: int) -> None:
+    """Say that damaged records were left out, if any were."""
+    if count:
+        note(f"{count} damaged record{' was' if count == 1 else 's were'} left out; `bridge doctor` says where")
+
+
 def document(value: Any) -> None:
     """Write one JSON document, indented on a terminal."""
     click.echo(json.dumps(value, indent=2 if is_tty() else None, ensure_ascii=False).encode("utf-8", "replace"))

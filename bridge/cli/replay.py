@@ -80,6 +80,7 @@ def replay_command(
     body = _body(chosen, ranged, to=None if is_file else to, limit=limit)
     counted = client.post("/replays", body | {"dry_run": True})
     stated = stated_range(counted, ranged, to) if ranged else _stated(counted, to)
+    output.damage(counted.get("damaged", 0))
     if dry_run:
         if as_json:
             output.document(counted)

@@ -109,12 +109,18 @@ class Journal(Protocol):
         ...
 
     def scan(
-        self, selection: Selection, *, after: int = -1, chunk: int = 512, reverse: bool = False
+        self,
+        selection: Selection,
+        *,
+        after: int = -1,
+        chunk: int = 512,
+        reverse: bool = False,
+        on_damage: Callable[[Sequence[int]], object] | None = None,
     ) -> AsyncIterator[Sequence[Record]]:
         """Yield synced records of `selection` in chunks, oldest first (newest first if `reverse`).
 
         `after`: only positions above it. Reads happen off the loop. Records that retention takes during
-        the scan are left out.
+        the scan are left out. So are damaged ones, whose positions `on_damage` is told, from another thread.
         """
         ...
 

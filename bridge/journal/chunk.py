@@ -17,13 +17,17 @@ log = structlog.get_logger("bridge.journal")
 class Chunk(Sequence[Record]):
     """Records whose checksums hold, as columns."""
 
-    __slots__ = ("_base", "_read", "_spans")
+    __slots__ = ("_base", "_read", "_spans", "damaged")
 
-    def __init__(self, base: int, spans: list[Span], read: list[tuple[memoryview, int]]) -> None:
+    def __init__(
+        self, base: int, spans: list[Span], read: list[tuple[memoryview, int]], damaged: Sequence[int] = ()
+    ) -> None:
         self._base = base
         self._spans = spans
         self._read = read
         """For each span the bytes that were read, and the offset at which they begin."""
+        self.damaged = damaged
+        """Journal positions of what was left out: it lies among them and its checksum does not hold."""
 
     @property
     def positions(self) -> list[int]:
@@ -63,11 +67,14 @@ def read_chunk(
     Raises:
         FileNotFoundError: retention took the segment meanwhile.
     """
-    spans, read, _ = _load(segment, spans)
+    spans, read, offsets = _load(segment, spans)
+    damaged = [segment.base | offset for offset in offsets]
     if selects is not None:
         wanted = [selects(_frame(span, each)) for span, each in zip(spans, read, strict=True)]
         spans, read = list(compress(spans, wanted)), list(compress(read, wanted))
-    return Chunk(segment.base, spans[::-1], read[::-1]) if reverse else Chunk(segment.base, spans, read)
+    if reverse:
+        spans, read = spans[::-1], read[::-1]
+    return Chunk(segment.base, spans, read, damaged)
 
 
 def read_columns(segment: Segment, spans: list[Span], *, source: str, page: SourcePage) -> None:

@@ -334,10 +334,16 @@ class SegmentJournal:
         return self._reader.deliveries(since=since)
 
     async def scan(
-        self, selection: Selection, *, after: int = -1, chunk: int = 512, reverse: bool = False
+        self,
+        selection: Selection,
+        *,
+        after: int = -1,
+        chunk: int = 512,
+        reverse: bool = False,
+        on_damage: Callable[[Sequence[int]], object] | None = None,
     ) -> AsyncIterator[Sequence[Record]]:
         """Yield records of a selection in chunks, read off the loop. See ports.Journal."""
-        chunks = self._reader.chunks(selection, after=after, chunk=chunk, reverse=reverse)
+        chunks = self._reader.chunks(selection, after=after, chunk=chunk, reverse=reverse, on_damage=on_damage)
         at_once = 1  # the first one soon, the others with fewer changes of thread
         while found := await asyncio.to_thread(list, islice(chunks, at_once)):
             for records in found:

@@ -1,6 +1,6 @@
 """Finding and reading stored records, from any thread: by position, id, lane, delivery and selection."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
@@ -154,7 +154,14 @@ class Reader:
                 yield record.source, record.delivery_id, record.id, record.received_at
 
     def chunks(
-        self, selection: Selection, *, after: int = -1, chunk: int = 512, reverse: bool = False, flags: int = 0
+        self,
+        selection: Selection,
+        *,
+        after: int = -1,
+        chunk: int = 512,
+        reverse: bool = False,
+        flags: int = 0,
+        on_damage: Callable[[Sequence[int]], object] | None = None,
     ) -> Iterator[Chunk]:
         """Yield what is stored now and fits, in chunks of at most `chunk` records or 4 MiB (one at least)."""
         segments = [segment for segment in self.segments if segment.base | segment.end > after]
@@ -171,6 +178,8 @@ class Reader:
                     blocks = _blocks(((row[0], row[1], row[5]) for row in rows), chunk, reverse=reverse)
                 for block in blocks:
                     found = read_chunk(segment, block, selects=selects, reverse=reverse)
+                    if found.damaged and on_damage is not None:
+                        on_damage(found.damaged)
                     if len(found):
                         yield found
             except FileNotFoundError:

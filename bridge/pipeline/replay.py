@@ -26,7 +26,7 @@ from bridge.pipeline.jobs import (
 from bridge.pipeline.ranges import KnownMappings, Range, RangeCount, RangeCursor, RangeRecord
 from bridge.pipeline.replaying import Cursor, Parts, Replaying
 from bridge.pipeline.rereading import BackgroundSlots, Rereading, SlotsBehind
-from bridge.pipeline.selecting import ReplaySpec, select
+from bridge.pipeline.selecting import ReplaySpec, damage_note, select
 
 __all__ = [
     "IllegalStatus",
@@ -57,6 +57,8 @@ class ReplayCount:
     gone: int = 0
     """Of the events asked for by id, or by position: how many are not kept any more. Of a time range this is not
     known."""
+    damaged: int = 0
+    """How many more could not be read."""
     is_upper_bound: bool = False
     """Whether some of a stream was not looked at, for it would have taken too long: there may be fewer."""
 
@@ -132,7 +134,9 @@ class Replays(JobRunner):
         size = scanned = 0
         functions: Counter[str] = Counter()
         sources: Counter[str] = Counter()
-        async with contextlib.aclosing(select(self._journal, self._outcomes, spec)) as pages:
+        damaged: set[int] = set()
+        found = select(self._journal, self._outcomes, spec, on_damage=damaged.update)
+        async with contextlib.aclosing(found) as pages:
             async for page in pages:
                 scanned += page.scanned
                 for chosen in page.below(end):
@@ -152,7 +156,8 @@ class Replays(JobRunner):
             bytes=size,
             by_function=dict(functions),
             by_source=dict(sources),
-            gone=len(spec.ids) - scanned if is_by_id_alone and sources.total() != spec.limit else 0,
+            damaged=sum(position < end for position in damaged),
+            gone=len(spec.ids) - scanned - len(damaged) if is_by_id_alone and sources.total() != spec.limit else 0,
         )
 
     async def events(self, spec: ReplaySpec) -> AsyncIterator[Record]:
@@ -243,13 +248,17 @@ class Replays(JobRunner):
             counted = await self._count(spec, end=Cursor.parse(run.job.cursor).end, run=run)
             if run.stopping.is_set():
                 return
-            run.begin(replace(run.job, total=counted.events))
+            run.begin(replace(run.job, total=counted.events, reason=damage_note(counted.damaged)))
             # On disk before the first event runs: with a total, a resumed replay looks for what it has run before.
             if not await stored(lambda: self._save(run), stopping=run.stopping, clock=self._clock):
                 return
-        await Replaying(parts=self._parts, run=run, spec=spec, is_resumed=is_resumed).work()
+        replaying = Replaying(parts=self._parts, run=run, spec=spec, is_resumed=is_resumed)
+        left_out = run.job.reason if is_resumed else ""
+        await replaying.work()
         if run.stop is None:
             run.job = _ended_with(run.job, gone=None, what="events")
+            left_out = left_out or damage_note(replaying.damaged)
+            run.job = replace(run.job, reason="; ".join(filter(None, (run.job.reason, left_out))))
 
     async def _work_range(self, run: Run, spec: ReplaySpec) -> None:
         range_ = self._range(spec)

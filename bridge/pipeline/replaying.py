@@ -90,6 +90,12 @@ class Replaying:
         self._changed = asyncio.Event()
         self._error: Exception | None = None
         self._is_over = False
+        self._damaged: set[int] = set()
+
+    @property
+    def damaged(self) -> int:
+        """How many records it could not read."""
+        return sum(position < self._cursor.end for position in self._damaged)
 
     async def work(self) -> None:
         """Return when all is finished, or nothing runs any more after a stop; raises what made it impossible."""
@@ -139,8 +145,9 @@ class Replaying:
         if left is not None and left <= 0:
             return True
         found = select(
-            self._parts.journal, self._parts.outcomes, self._spec, after=self._cursor.position, is_known=self._is_known
-        )
+            self._parts.journal, self._parts.outcomes, self._spec, after=self._cursor.position,
+            is_known=self._is_known, on_damage=self._damaged.update,
+        )  # fmt: skip
         async with contextlib.aclosing(found) as pages:
             async for page in pages:
                 for chosen in page.below(self._cursor.end):

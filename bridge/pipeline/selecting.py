@@ -5,7 +5,7 @@ import math
 import re
 import secrets
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
@@ -221,8 +221,12 @@ async def select(
     *,
     after: int = -1,
     is_known: Callable[[], bool] = lambda: False,
+    on_damage: Callable[[Sequence[int]], object] | None = None,
 ) -> AsyncGenerator[Page, None]:
     """Yield what fits a spec page by page, in order; `spec.limit` is the caller's to keep.
+
+    `on_damage` is told the positions of records that cannot be read and are left out, as far as the index says that
+    they are selected: pattern and outcome are not looked at.
 
     `is_known()`, asked for each page, tells whether this replay may have run some of it before: then its own
     attempts are looked up, and what it ended is chosen whatever its outcome is by now.
@@ -248,18 +252,24 @@ async def select(
                 chosen.append(Chosen(record=record))
         return chosen
 
-    async for records in _batches(journal, selection, after=after, is_large=spec.outcome != "any"):
+    pages = journal.scan(selection, after=after, chunk=SCAN_CHUNK, on_damage=on_damage)
+    async for records in _batches(pages, is_large=spec.outcome != "any"):
         chosen = await asyncio.to_thread(choose, records, known=is_known())
         yield Page(looked_at=records[-1].position, scanned=len(records), chosen=chosen)
 
 
-async def _batches(
-    journal: Journal, selection: Selection, *, after: int, is_large: bool
-) -> AsyncGenerator[Sequence[Record], None]:
+def damage_note(count: int) -> str:
+    """Say that damaged records were left out; empty for none."""
+    if not count:
+        return ""
+    return f"{count} damaged record{' was' if count == 1 else 's were'} left out; `bridge doctor` says where"
+
+
+async def _batches(pages: AsyncIterator[Sequence[Record]], *, is_large: bool) -> AsyncGenerator[Sequence[Record], None]:
     """Yield what the journal holds, in large batches where each costs a pass over the index of attempts."""
     batch: list[Record] = []
     size = 0
-    async for records in journal.scan(selection, after=after, chunk=SCAN_CHUNK):
+    async for records in pages:
         if not is_large:
             yield records
             continue

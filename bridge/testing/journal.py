@@ -23,6 +23,8 @@ class MemoryJournal:
         self._newest_at = 0.0
         self.pins: dict[str, int] = {}
         self.fail_with: Exception | None = None
+        self.damaged: set[int] = set()
+        """Positions that scans cannot read."""
         self.holds_group = False
         """While it is set, what is appended becomes one commit group that nobody learns of before `release`."""
         self._group: list[Record] = []
@@ -84,14 +86,24 @@ class MemoryJournal:
         return next((r for r in reversed(list(self._kept())) if r.id == request_id), None)
 
     async def scan(
-        self, selection: Selection, *, after: int = -1, chunk: int = 512, reverse: bool = False
+        self,
+        selection: Selection,
+        *,
+        after: int = -1,
+        chunk: int = 512,
+        reverse: bool = False,
+        on_damage: Callable[[Sequence[int]], object] | None = None,
     ) -> AsyncIterator[Sequence[Record]]:
-        """Yield what matches, in chunks."""
+        """Yield what matches and is not `damaged`, in chunks."""
         found = [r for r in self._records[self._start :] if r.position > after and selects(selection, r)]
         if reverse:
             found.reverse()
         for begin in range(0, len(found), chunk):
             kept = [record for record in found[begin : begin + chunk] if record.position >= self._start]
+            damaged = [record.position for record in kept if record.position in self.damaged]
+            if damaged and on_damage is not None:
+                on_damage(damaged)
+            kept = [record for record in kept if record.position not in self.damaged]
             if kept:
                 yield kept
 

@@ -34,6 +34,13 @@ def test_a_damaged_record_is_shown_and_the_doctor_says_where(daemon, tmp_path):
     assert shown.returncode == 0
     assert f"{segment.name} is damaged at byte" in shown.stdout
     assert running.cli("events", "show", ids[1]).stdout.count("damaged") == 0
+    note = "1 damaged record was left out; `bridge doctor` says where"
+    listed = running.cli("events", "list")
+    assert note in listed.stderr
+    assert (ids[0][:8] in listed.stdout, ids[1][:8] in listed.stdout) == (False, True)
+    assert note in running.cli("events", "list", "--json").stderr
+    assert note in running.cli("replay", "--dry-run").stderr
+    assert note in running.cli("replay", "--yes").stderr
     doctor = running.cli("doctor")
     assert f"damaged records: 1, the first in {segment.name}" in doctor.stdout
     assert doctor.returncode == 1

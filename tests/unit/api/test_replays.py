@@ -23,7 +23,13 @@ async def test_dry_run_counts_and_sends_nothing(world):
 
     counted = (await world.post("/replays", {"dry_run": True})).json()
 
-    assert counted == {"count": 3, "bytes": 21, "functions": {"hello": 2, "mirror": 1}, "sources": {"hello": 3}}
+    assert counted == {
+        "count": 3,
+        "bytes": 21,
+        "functions": {"hello": 2, "mirror": 1},
+        "sources": {"hello": 3},
+        "damaged": 0,
+    }
     assert world.runtime.invocations == []
     assert (await world.get("/replays")).json() == {"replays": []}
 

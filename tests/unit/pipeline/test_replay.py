@@ -870,6 +870,33 @@ async def crash_and_resume(
     await world.close()
 
 
+async def test_damaged_records_are_left_out_and_mentioned(world):
+    await world.fill(6)
+    world.journal.damaged = {1, 4}
+    assert (await world.replays.count(ReplaySpec(name="r"))).damaged == 2
+
+    await world.replays.start(ReplaySpec(name="r"))
+    job = await world.until_state("r")
+
+    assert (JobState.COMPLETED, 4, 4, 0) == (job.state, job.total, job.done, job.skipped)
+    assert job.reason == "2 damaged records were left out; `bridge doctor` says where"
+    assert len(world.invoker.calls) == 4
+
+
+async def test_an_interrupted_replay_still_mentions_what_was_damaged(world):
+    await world.fill(6)
+    world.journal.damaged = {0}
+    world.invoker.duration_s = 1.0
+    await world.replays.start(ReplaySpec(name="r"))
+    await world.until_calls(1)
+    await world.kill()
+    await world.restart()
+    job = await world.until_state("r")
+
+    assert (JobState.COMPLETED, 5) == (job.state, job.done)
+    assert job.reason == "1 damaged record was left out; `bridge doctor` says where"
+
+
 async def test_a_replay_that_is_cut_begins_nothing_more(world):
     await world.fill(20, routes=20)
     world.invoker.duration_s = 1.0
