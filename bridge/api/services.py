@@ -90,6 +90,8 @@ class Services:
     """(name, is it as it should be, what is in force) for `bridge doctor`."""
     version: str
     clock: Clock
+    troubles: Callable[[], Sequence[str]] = lambda: ()
+    """What somebody should look at and does not keep the daemon from taking events: mappings that cannot go on."""
     mappings: Mappings = field(default_factory=NoMappings)
     streams: LocalStreams = field(default_factory=NoStreams)
     readers: Callable[[Record], Sequence[RecordReader]] = lambda record: ()  # noqa: ARG005 - a daemon without streams

@@ -26,11 +26,11 @@ class System:
         return json_answer({"status": "ok"})
 
     async def ready(self, _request: Request) -> Answer:
-        """200, or 503 with every reason why not."""
-        problems = list(self._services.readiness())
+        """200, or 503 with every reason why not; `troubles` are no reason, for events are taken all the same."""
+        problems, troubles = list(self._services.readiness()), list(self._services.troubles())
         if problems:
-            return json_answer({"status": "not ready", "problems": problems}, status=503)
-        return json_answer({"status": "ready", "problems": []})
+            return json_answer({"status": "not ready", "problems": problems, "troubles": troubles}, status=503)
+        return json_answer({"status": "ready", "problems": [], "troubles": troubles})
 
     async def metrics(self, _request: Request) -> Answer:
         """Prometheus text."""
@@ -46,6 +46,7 @@ class System:
             "version": services.version,
             "uptime_s": round(services.clock.monotonic() - self._started, 3),
             "problems": list(services.readiness()),
+            "troubles": list(services.troubles()),
             "functions": [_function_view(function) for function in services.functions()],
             "lanes": [views.lane_view(lane) for lane in services.lanes.status()],
             "jobs": [views.job_view(job) for job in jobs],

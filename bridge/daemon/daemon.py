@@ -26,6 +26,7 @@ from bridge.core.errors import BridgeError, ConfigError
 from bridge.core.invocation import InvocationType
 from bridge.core.mapping import EventSourceMapping, MappingState
 from bridge.daemon.composition import Parts, read_catalog, read_routes, register_secrets
+from bridge.daemon.health import Health
 from bridge.registry.catalog import FunctionCatalog
 from bridge.sources.push.webhook import Route, WebhookSource
 from bridge.util import telemetry
@@ -118,6 +119,11 @@ class Daemon:
             allow_remote=allow_remote,
             fail=self._fail,
             exit_stack=self._exit,
+        )
+        self._health = Health(
+            mappings=lambda: list(self._parts.mappings.status()),
+            connections=lambda: self._parts.streams.connections,
+            clock=self._clock,
         )
         self._draining = False
         self._reloading = asyncio.Lock()
@@ -272,6 +278,7 @@ class Daemon:
             reload=self.reload,
             readiness=self._problems,
             facts=self._facts,
+            troubles=self._health.troubles,
             version=__version__,
             clock=self._clock,
             async_payload_max_bytes=self._settings.invocation.async_payload_max_bytes,
@@ -287,6 +294,7 @@ class Daemon:
         known_s = 0.0
         while True:
             self._parts.intake.sweep()
+            self._health.observe()
             self._parts.journal.stats()
             step_s = self._clock.step_s()
             telemetry.CLOCK_STEP_SECONDS.set(step_s)
@@ -413,6 +421,7 @@ class Daemon:
             *self._parts.pool.sandbox_facts(),
             ("journal", not stats.damaged, journal),
             ("clock", abs(step_s) < 1, f"stepped by {step_s:+.1f} s since the start"),
+            *self._health.facts(),
         ]
 
     def _status(self) -> dict[str, object]:

@@ -36,6 +36,11 @@ class Streams:
         """Take the connections of a new file; what is open stays as it is."""
         self._connections = dict(connections)
 
+    @property
+    def connections(self) -> Mapping[str, KafkaConnection]:
+        """The file's connections by name."""
+        return self._connections
+
     # --- sources.SourceMaker ------------------------------------------------------------------
 
     def event_source(self, mapping: EventSourceMapping) -> EventSource:

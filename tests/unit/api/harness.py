@@ -156,6 +156,7 @@ class World:
         )
         self.woken: list[str] = []
         self.problems: list[str] = []
+        self.troubles: list[str] = []
         self.facts: list[tuple[str, bool, str]] = [("landlock", True, "ABI 7")]
         self.reloaded = ReloadResult(ok=True, changes=("functions.hello: timeout_s 3 -> 5",))
         self._tasks: set[asyncio.Task[None]] = set()
@@ -175,7 +176,7 @@ class World:
             journal=self.journal, outcomes=self.outcomes, parked=self.parked, dead_letters=self.letters,
             jobs=self.jobs, replays=self.replays, redrives=self.redrives, lanes=self.lanes, invoker=self.invoker,
             intake=self.intake, logs=self.logs, functions=self.catalog.functions, reload=self._reload,
-            readiness=lambda: self.problems, facts=lambda: self.facts, version="9.9.9", clock=self.clock,
+            readiness=lambda: self.problems, facts=lambda: self.facts, troubles=lambda: self.troubles, version="9.9.9", clock=self.clock,
             mappings=self.mappings, streams=self.streams, readers=lambda record: self.readers,
             async_payload_max_bytes=1000, status=lambda: {"listeners": {}},
         )  # fmt: skip

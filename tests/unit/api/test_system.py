@@ -8,14 +8,24 @@ from bridge.util import telemetry
 
 async def test_health_and_readiness(world):
     assert (await world.ask("GET", "/health", token=None)).json() == {"status": "ok"}
-    assert (await world.ask("GET", "/ready", token=None)).json() == {"status": "ready", "problems": []}
+    assert (await world.ask("GET", "/ready", token=None)).json() == {"status": "ready", "problems": [], "troubles": []}
     world.problems.append("task retention has failed: OSError")
 
     answer = await world.ask("GET", "/ready", token=None)
 
     assert answer.status == 503
-    assert answer.json() == {"status": "not ready", "problems": ["task retention has failed: OSError"]}
+    assert answer.json() == {"status": "not ready", "problems": ["task retention has failed: OSError"], "troubles": []}
     assert (await world.ask("GET", "/health", token=None)).status == 200
+
+
+async def test_a_mapping_in_trouble_is_told_and_events_are_taken_all_the_same(world):
+    world.troubles.append("mapping orders is in trouble for 61 s: no broker")
+
+    answer = await world.ask("GET", "/ready", token=None)
+
+    assert answer.status == 200
+    assert answer.json() == {"status": "ready", "problems": [], "troubles": world.troubles}
+    assert (await world.get("/status")).json()["troubles"] == world.troubles
 
 
 async def test_metrics(world):
