@@ -8,17 +8,26 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bridge.cli import output
 from bridge.cli.arguments import json_option
 from bridge.cli.failures import Misused, NoDaemon
-from bridge.cli.locate import Options, connect, state_folder
+from bridge.cli.locate import Options, config_path, connect, state_folder
 from bridge.core.function import REGION_DEFAULT
+from bridge.core.mapping import parse_source
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from bridge.core.connection import KafkaConnection
+    from bridge.sources.pull.kafka_reach import Reach
 
 _PROBED_PORT = 8581
+_REACH_S = 5.0
+"""How long each cluster has to answer; they are asked at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +59,8 @@ def doctor_command(context: click.Context, repair: bool, as_json: bool) -> int: 
         if options.url is not None:
             raise
         output.note(f"{error.message}; looking at the folder itself")
-        findings = _without_daemon(state_folder(options), repair=repair)
+        state = state_folder(options)
+        findings = [*_without_daemon(state, repair=repair), *_configured(options, state)]
     else:
         if repair:
             raise Misused("a daemon runs on this state folder: stop it first, then `bridge doctor --repair`")
@@ -85,6 +95,49 @@ def _without_daemon(state: Path, *, repair: bool) -> list[Finding]:
             *_journal(state / "p0" / "journal", repair=repair),
             *_sandbox(),
         ]
+
+
+# --- connections and mappings ---------------------------------------------------------------------------------------
+def _configured(options: Options, state: Path) -> list[Finding]:
+    """Try each connection of the file, and say of each mapping what a daemon would meet."""
+    from bridge.config.connections import connection_values
+    from bridge.config.load import load
+    from bridge.config.mistakes import ConfigErrors
+    from bridge.store.repair import paused_mappings
+
+    path = config_path(options)
+    if path is None and not Path("bridge.toml").exists():
+        return []
+    try:
+        settings = load(path).settings
+    except ConfigErrors as error:
+        more = f" (and {len(error.mistakes) - 1} more: `bridge check`)" if len(error.mistakes) > 1 else ""
+        return [Finding("configuration", False, f"{error.mistakes[0]}{more}")]
+    reached = asyncio.run(_reached(connection_values(settings)))
+    paused = paused_mappings(state / "p0")
+    found = [
+        Finding(f"connection {name}", not reach.problem, reach.problem or "reached and let in")
+        for name, reach in sorted(reached.items())
+    ]
+    for name, mapping in sorted(settings.mappings.items()):
+        address = parse_source(mapping.source)
+        text = f"no daemon runs it{'; paused' if name in paused else ''}; reads {mapping.source} for {mapping.function}"
+        problem = ""
+        if (reach := reached.get(address.connection)) is not None:
+            problem = f"connection {address.connection} {reach.problem}" if reach.problem else ""
+            if not problem and address.name not in reach.topics:
+                problem = f"topic {address.name} is not there, or not shown to us"
+        found.append(Finding(f"mapping {name}", not problem, f"{text}: {problem}" if problem else text))
+    return found
+
+
+async def _reached(connections: "Mapping[str, KafkaConnection]") -> "dict[str, Reach]":
+    if not connections:
+        return {}
+    from bridge.sources.pull.kafka_reach import reach
+
+    tries = [reach(connection, deadline_s=_REACH_S) for connection in connections.values()]
+    return dict(zip(connections, await asyncio.gather(*tries), strict=True))
 
 
 @contextlib.contextmanager

@@ -48,6 +48,16 @@ def check_state(folder: Path) -> str:
     return ""
 
 
+def paused_mappings(folder: Path) -> frozenset[str]:
+    """Return the mappings that somebody paused, none where the state database says nothing. As `check_state`."""
+    path = folder / DATABASE
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+            return frozenset(name for (name,) in connection.execute("SELECT name FROM paused_mappings"))
+    except sqlite3.Error:
+        return frozenset()
+
+
 def repair_state(folder: Path) -> Repair | None:
     """Move a damaged state database aside and copy what can be read of it into a new one; None if it is sound.
 

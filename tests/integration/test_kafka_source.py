@@ -16,6 +16,7 @@ from bridge.core.mapping import StartingPosition
 from bridge.core.stream import Mark, StreamRange
 from bridge.events.kafka import KafkaShape, parse_event
 from bridge.sources.pull.kafka import KafkaEventSource
+from bridge.sources.pull.kafka_reach import reach
 from bridge.util.clocks import SystemClock
 from tests.brokers.clients import create_topic, kcat
 from tests.brokers.kafka import PASSWORD, USER
@@ -624,6 +625,27 @@ async def test_tls_and_sasl(kafka_secured, kafka_topic, how):
     await reading.until(lambda: reading.count == 3)
     await reading.source.commit(reading.marks())
     await reading.source.close()
+
+
+@pytest.mark.parametrize("how", ["let in", "wrong password", "wrong authority"])
+async def test_a_try_says_whether_it_was_reached_and_let_in(kafka_secured, kafka_topic, how):
+    topic = await kafka_topic(1)
+    files = kafka_secured.certificates
+    sasl = KafkaSasl(
+        mechanism=SaslMechanism.PLAIN, username=USER, password="wrong" if how == "wrong password" else PASSWORD
+    )
+    tls = KafkaTls() if how == "wrong authority" else KafkaTls(ca=str(files.ca))
+    found = await reach(
+        KafkaConnection(name="secured", bootstrap_servers=(kafka_secured.sasl_tls,), tls=tls, sasl=sasl), deadline_s=10
+    )
+
+    if how == "let in":
+        assert (found.problem, topic in found.topics) == ("", True)
+        return
+    assert found.problem.startswith("answers, but does not let us in")
+    assert ("uthentication" if how == "wrong password" else "ertificate") in found.problem
+    assert "\n" not in found.problem
+    assert found.topics == frozenset()
 
 
 async def test_a_wrong_password_is_said_in_one_line(kafka_secured, kafka_topic):

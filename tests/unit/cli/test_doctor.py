@@ -1,7 +1,10 @@
 """`bridge doctor`, with a daemon and without."""
 
+import asyncio
+import contextlib
 import json
 import logging
+import socket
 import sqlite3
 
 import pytest
@@ -163,3 +166,85 @@ def test_the_sandbox_is_probed_without_a_daemon(monkeypatch):
     found = doctor._sandbox()
 
     assert {"limits", "no new privileges"} <= {finding.name for finding in found}
+
+
+CONFIGURED = """
+[functions.f]
+code = "code"
+handler = "app.handler"
+
+[connections.main]
+type = "kafka"
+bootstrap_servers = ["{server}"]
+
+[mappings.orders]
+source = "kafka://main/orders"
+function = "f"
+starting_position = "LATEST"
+
+[mappings.clicks]
+source = "local://clicks?as=kafka"
+function = "f"
+"""
+
+
+def configured(tmp_path, server):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "app.py").write_text("def handler(event, context):\n    pass\n")
+    (tmp_path / "bridge.toml").write_text(CONFIGURED.format(server=server))
+
+
+def test_without_a_daemon_each_connection_is_tried(alone, state, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        server = f"127.0.0.1:{taken.getsockname()[1]}"
+    configured(tmp_path, server)
+
+    found = alone("doctor", "--json")
+
+    assert found.code == 1
+    ok, text = findings(found)["connection main"]
+    assert not ok
+    assert text.startswith(f"cannot be reached: {server}: ")
+    ok, said = findings(found)["mapping orders"]
+    assert not ok
+    assert said == f"no daemon runs it; reads kafka://main/orders for f: connection main {text}"
+    assert findings(found)["mapping clicks"] == (True, "no daemon runs it; reads local://clicks?as=kafka for f")
+
+
+def test_one_that_says_nothing_is_given_up_soon(alone, state, tmp_path, monkeypatch):
+    from bridge.cli import doctor
+
+    monkeypatch.setattr(doctor, "_REACH_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        configured(tmp_path, f"127.0.0.1:{silent.getsockname()[1]}")
+        found = alone("doctor", "--json")
+
+    ok, text = findings(found)["connection main"]
+    assert (ok, text.startswith("no answer within 0.2 s")) == (False, True)
+
+
+def test_a_file_with_a_mistake_is_a_finding(alone, state, tmp_path):
+    (tmp_path / "bridge.toml").write_text("[functions.f]\n")
+
+    found = alone("doctor", "--json")
+
+    assert found.code == 1
+    assert not findings(found)["configuration"][0]
+    assert "bridge.toml:1" in findings(found)["configuration"][1]
+
+
+async def test_who_is_paused_is_said(alone, state, tmp_path):
+    from bridge.store.schema import MIGRATIONS
+    from bridge.store.sqlite import Database
+    from bridge.store.state import DATABASE
+
+    database = Database(state / "p0" / DATABASE, migrations=MIGRATIONS)
+    database.open()
+    await database.close()
+    with contextlib.closing(sqlite3.connect(state / "p0" / DATABASE)) as connection, connection:
+        connection.execute("INSERT INTO paused_mappings VALUES ('clicks')")
+    configured(tmp_path, "127.0.0.1:1")
+
+    found = await asyncio.to_thread(alone, "doctor", "--json")
+
+    assert findings(found)["mapping clicks"][1].startswith("no daemon runs it; paused; reads local://clicks")
