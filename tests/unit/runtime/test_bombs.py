@@ -20,6 +20,8 @@ pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 
 GONE_S = 1.0
 """How long a bomb may outlive its timeout and then its result, and anybody else wait for an answer meanwhile."""
+BESIDE = 4
+"""The measured second is a moment's: the other tests that run beside this one take what they need at any time."""
 
 
 @pytest.fixture(params=["auto", "unmounted"])
@@ -43,7 +45,7 @@ while time.monotonic() < began + 0.3: pass
 answer = (time.process_time() - used) / (time.monotonic() - began)
 """
     share = await runner.code(code, name="bystander-too", timeout_s=10)
-    return GONE_S / max(0.05, min(1.0, share))
+    return BESIDE * GONE_S / max(0.05, min(1.0, share))
 
 
 async def slowest_answer(runner, until):
