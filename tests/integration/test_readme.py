@@ -98,10 +98,10 @@ def test_every_configuration_it_shows_holds_no_mistake(tmp_path: Path) -> None:
 
     for number, text in enumerate(shown):
         file = tmp_path / f"{number}.toml"
-        file.write_text(text.replace("/srv/functions/orders", str(code)))
+        file.write_text(re.sub(r"/srv/functions/\w+", str(code), text))
         loaded = load(file, dict.fromkeys(re.findall(r'env = "(\w+)"', text), "secret"))
         assert loaded.settings.functions.keys() == tomllib.loads(text)["functions"].keys()
-    assert len(shown) == 3
+    assert len(shown) == 4
 
 
 def test_every_relative_link_leads_somewhere() -> None:
