@@ -6,7 +6,7 @@ from tests.crash import ledger
 from tests.crash.kafka_rig import KafkaRig
 from tests.harness import wait_for
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.crash, pytest.mark.apache_kafka("expulsion of members that died"), pytest.mark.timeout(240)]
 
 STATIC = 'group_instance_id = "one"'
 """Comes back without being missed first."""

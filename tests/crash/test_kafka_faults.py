@@ -12,7 +12,7 @@ from tests.crash.kafka_rig import BATCH_SIZE, IS_FULL, PARTITIONS, SESSION_S, ke
 from tests.harness import wait_for
 from tests.integration.test_disk import SmallDisk
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.crash, pytest.mark.apache_kafka("expulsion of members that died"), pytest.mark.timeout(600)]
 
 RATE = 300
 REPEATS = limits.COMMIT_RECORDS + 2 * PARTITIONS * BATCH_SIZE

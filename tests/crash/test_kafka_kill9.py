@@ -8,7 +8,7 @@ from bridge.core import limits
 from tests.crash import marks
 from tests.crash.kafka_rig import BATCH_SIZE, IS_FULL, KILLS, PARTITIONS
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.crash, pytest.mark.apache_kafka("expulsion of members that died"), pytest.mark.timeout(900)]
 
 RATE = 600
 

@@ -7,7 +7,7 @@ import pytest
 from bridge.core import limits
 from tests.crash.kafka_rig import BATCH_SIZE, IS_FULL, PARTITIONS, SESSION_S, assignments, outlive_a_rebalance
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.crash, pytest.mark.apache_kafka("expulsion of members that died"), pytest.mark.timeout(900)]
 
 REBALANCES = 50 if IS_FULL else 10
 RATE = 500
