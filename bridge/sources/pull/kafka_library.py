@@ -9,14 +9,21 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.consumer.fetcher import PartitionRecords
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalGenerationError,
+    IllegalStateError,
+    KafkaError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
 from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from bridge.core.connection import KafkaConnection
 from bridge.core.errors import SourceError
 from bridge.core.mapping import StartingPosition
-from bridge.sources.pull.kafka_client import client_arguments, cluster_name
+from bridge.sources.pull.kafka_client import RETRY_BACKOFF_MS, client_arguments, cluster_name
 from bridge.sources.pull.kafka_records import ParsedRecords
 
 START_MAX_S: Final = 15.0
@@ -101,6 +108,43 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka is untyped
         found = await self._coordinator.fetch_committed_offsets(list(partitions))
         return {partition: commit for partition, commit in found.items() if commit.offset >= 0}
 
+    async def commit(self, offsets: Mapping[TopicPartition, OffsetAndMetadata]) -> None:
+        """Commit for the membership of now, trying again while that may help.
+
+        aiokafka sends a commit that had to wait (for a coordinator, for another try) under the generation that it finds
+        then: offsets of before an expulsion go out under the membership of after it, the brokers believe them, and a
+        mark that another member has moved on goes back.
+
+        Raises:
+            CommitFailedError: the membership has ended.
+            IllegalStateError: a partition is not assigned.
+            KafkaError: the brokers refused.
+        """
+        coordinator = self._coordinator
+        membership = _membership(coordinator)
+        subscription = self._subscription.subscription
+        assignment = None if subscription is None else subscription.assignment
+        if assignment is None or not assignment.tps.issuperset(offsets):
+            raise IllegalStateError("a partition is not assigned")
+        if self._subscription.partitions_auto_assigned() and coordinator.generation < 0:
+            raise CommitFailedError("no member of the group") from UnknownMemberIdError()
+        while True:
+            await coordinator.ensure_coordinator_known()
+            try:
+                async with coordinator._commit_lock:  # noqa: SLF001 - see the class
+                    if membership != _membership(coordinator):
+                        raise CommitFailedError("another membership has begun")  # where it did, shards were lost
+                    # The request takes the generation before it first waits.
+                    await asyncio.shield(coordinator._do_commit_offsets(assignment, offsets))  # noqa: SLF001
+            except (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError) as error:
+                raise CommitFailedError("the group has gone on") from error
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                await asyncio.sleep(RETRY_BACKOFF_MS / 1000)
+            else:
+                return
+
     async def shut(self) -> None:
         """Leave the group and disconnect, in `SHUT_MAX_S`; else disconnect, and the group notices by itself."""
         # In a task of its own: aiokafka's stop may raise the CancelledError of a fetch that it cancelled itself.
@@ -143,6 +187,10 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka is untyped
         subscription = self._subscription.subscription
         assignment = None if subscription is None else subscription.assignment
         return None if assignment is None else assignment.state_value(partition)
+
+
+def _membership(coordinator: Any) -> tuple[str, int]:
+    return coordinator.member_id, coordinator.generation
 
 
 class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped

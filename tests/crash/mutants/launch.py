@@ -95,11 +95,13 @@ def commit_before_handled() -> None:
 
 def commit_all_handed_out() -> None:
     """A commit without offsets: aiokafka takes everything that it has handed out."""
+    from aiokafka import AIOKafkaConsumer
+
     from bridge.sources.pull.kafka_group import KafkaGroupSource
 
     async def everything(self, consumer, offsets):
         del offsets
-        await consumer.commit()
+        await AIOKafkaConsumer.commit(consumer)
         return True
 
     KafkaGroupSource._send_commit = everything
