@@ -189,8 +189,8 @@ class KafkaRig:
         self.kills += 1
         daemon.kill9()
         wait_for(lambda: not daemon.survivors(), 2, "workers follow their daemon within seconds")
-        lines = self.server.lines
         committed = self.outside.committed()
+        lines = self.server.lines  # behind the answer: other members go on
         self.watch.samples.append(
             {"t": time.time(), "committed": {str(p): at for p, at in committed.items()}, "lines": lines}
         )
