@@ -5,13 +5,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bridge.core import limits
-from bridge.core.errors import MappingNotFound, StreamNotFound
 from bridge.core.function import Function
-from bridge.core.mapping import StartingPosition
 from bridge.core.ports import Clock, DeadLetters, Intake, Invoker, Jobs, Journal, Lanes, Outcomes, ParkedStore
 from bridge.core.record import Record
-from bridge.core.sources import LocalStreams, Mappings, MappingStatus, RecordReader
-from bridge.core.stream import Mark, Position, PutRecord, Shard
+from bridge.core.sources import LocalStreams, Mappings, RecordReader
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays
 
@@ -33,38 +30,6 @@ class Logs(Protocol):
     def tail(self, function: str, *, lines: int, follow: bool) -> AsyncIterator[tuple[float, str, str]]:
         """Yield (epoch seconds, stream, text) of the last `lines` lines, then, if `follow`, new ones as they come."""
         ...
-
-
-class NoMappings:
-    """The mappings of a daemon that reads no stream."""
-
-    def status(self) -> Sequence[MappingStatus]:
-        """Return none."""
-        return ()
-
-    async def pause(self, name: str) -> MappingStatus:
-        """Raise MappingNotFound."""
-        raise MappingNotFound(f"no mapping {name}")
-
-    async def resume(self, name: str) -> MappingStatus:
-        """Raise MappingNotFound."""
-        raise MappingNotFound(f"no mapping {name}")
-
-    async def reset(
-        self, name: str, start: StartingPosition, *, timestamp: float | None = None
-    ) -> Mapping[Shard, Mark]:
-        """Raise MappingNotFound."""
-        del start, timestamp
-        raise MappingNotFound(f"no mapping {name}")
-
-
-class NoStreams:
-    """The embedded streams of a daemon that has none."""
-
-    async def put(self, stream: str, records: Sequence[PutRecord]) -> Sequence[Position]:
-        """Raise StreamNotFound."""
-        del records
-        raise StreamNotFound(f"no mapping reads local://{stream}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +57,9 @@ class Services:
     clock: Clock
     troubles: Callable[[], Sequence[str]] = lambda: ()
     """What somebody should look at and does not keep the daemon from taking events: mappings that cannot go on."""
-    mappings: Mappings = field(default_factory=NoMappings)
-    streams: LocalStreams = field(default_factory=NoStreams)
-    readers: Callable[[Record], Sequence[RecordReader]] = lambda record: ()  # noqa: ARG005 - a daemon without streams
+    mappings: Mappings
+    streams: LocalStreams
+    readers: Callable[[Record], Sequence[RecordReader]]
     """Which mappings read a stored record, and whether they are done with it."""
     async_payload_max_bytes: int = limits.ASYNC_PAYLOAD_MAX_BYTES
     status: Callable[[], Mapping[str, object]] = field(default=dict)
