@@ -60,7 +60,7 @@ def _next_steps(ready: "Ready") -> list[str]:
         elif route.invocation_type is InvocationType.REQUEST_RESPONSE:
             steps.append(f"curl '{ready.public}{route.path}?name=Ada'")
     local = [mapping.name for mapping in ready.mappings if mapping.source.startswith("local://")]
-    steps += [f'bridge put {name} \'{{"name":"Ada"}}\'' for name in local[:_ROUTES_MAX]]
+    steps += [f'bridge put {name} \'{{"user":"ada","page":"/home"}}\'' for name in local[:_ROUTES_MAX]]
     if ready.mappings:
         steps.append("bridge mappings list")
     steps.append("bridge events list")
