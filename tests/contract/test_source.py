@@ -209,15 +209,18 @@ async def test_a_cancelled_read_loses_nothing(make_stream: MakeStream) -> None:
         for number in range(20):
             await stream.put(stream.shards[number % 2], values(10))
 
-    feeding = asyncio.create_task(feed())
-    cancelled = 0
-    while reading.count < 200:
+    async def cut() -> bool:
+        """Read, and cancel it unless it was quick; whether it was cancelled."""
         task = asyncio.create_task(reading.read(records_max=15, wait_s=0.5))
         await asyncio.sleep(0.002)
-        if not task.done():
-            task.cancel()
-            cancelled += 1
+        is_cut = task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        return is_cut
+
+    cancelled = int(await cut())  # there is nothing to read yet: this one waits
+    feeding = asyncio.create_task(feed())
+    while reading.count < 200:
+        cancelled += await cut()
         if feeding.done():
             await reading.read(records_max=15, wait_s=0.2)
     await feeding
