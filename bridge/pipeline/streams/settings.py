@@ -1,7 +1,7 @@
 """What a worker is made with: the parts it uses and the numbers it keeps to."""
 
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -60,6 +60,5 @@ class Work:
     rng: random.Random = field(default_factory=random.Random)
     on_delivered: Callable[[int, bool], None] = lambda records, ok: None  # noqa: ARG005
     """Told how many records ended, and whether they were handled (else discarded)."""
-    after_start: Callable[[Sequence[str]], None] = lambda shards: None  # noqa: ARG005
     buffer_records_max: int = limits.STREAM_BUFFER_RECORDS_MAX
     buffer_bytes_max: int = limits.STREAM_BUFFER_MAX_BYTES
