@@ -18,6 +18,8 @@ from bridge.runtime import bootstrap, mounts, sandbox, syscalls
 
 KILL_ROUNDS_MAX: Final = 1000
 REQUEST_MAX_BYTES: Final = 1 << 18
+_SIGNALS: Final = frozenset({signal.SIGCHLD, signal.SIGTERM})
+"""What a keeper waits for: a child's end, or the zygote's word to end its worker. Else they wait, blocked, for it."""
 
 
 def run(
@@ -40,6 +42,8 @@ def run(
         serve: the worker's main loop, given socket and token descriptors.
     """
     try:
+        # No handler: it would interrupt whatever comes next, also the killing, and just before a wait it would not run.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         syscalls.die_with_parent(signal.SIGKILL)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
@@ -54,24 +58,13 @@ def run(
             channel.close()
             _be_worker(theirs, control=control, serve=serve)
         theirs.close()
-        signal.signal(signal.SIGTERM, _stop_waiting)
-        with contextlib.suppress(_EndNow):
+        try:
             _keep(worker, channel, ours, control=control)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if not process_namespace:
-            kill_children()
+        finally:
+            if not process_namespace:
+                kill_children()
     finally:
         os._exit(0)  # a forked child must never return into the zygote's loop
-
-
-class _EndNow(BaseException):
-    pass
-
-
-def _stop_waiting(*_: object) -> NoReturn:
-    # Not only the worker: it may wait for a processor among all that it has forked, and they fork on meanwhile.
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise _EndNow
 
 
 def _keep(worker: int, channel: socket.socket, door: socket.socket, *, control: socket.socket) -> None:
@@ -97,11 +90,19 @@ def _keep(worker: int, channel: socket.socket, door: socket.socket, *, control: 
         os.kill(worker, signal.SIGKILL)
     for descriptor in (*descriptors, door.detach(), channel.detach()):
         os.close(descriptor)
-    while True:
-        ended, status = os.wait()
-        if ended == worker:
-            break
-    _tell(control, {"op": "ended", "id": request["id"], "status": status})
+    status = _wait(worker)
+    if status is not None:
+        _tell(control, {"op": "ended", "id": request["id"], "status": status})
+
+
+def _wait(worker: int) -> int | None:
+    """Reap until `worker` has ended and return its status; None once we are to end it, and all that it has forked."""
+    while signal.sigwait(_SIGNALS) == signal.SIGCHLD:
+        with contextlib.suppress(ChildProcessError):
+            while (reaped := os.waitpid(-1, os.WNOHANG))[0]:
+                if reaped[0] == worker:
+                    return reaped[1]
+    return None
 
 
 def _tell(control: socket.socket, report: Mapping[str, Any]) -> None:
@@ -157,6 +158,7 @@ def _be_worker(door: socket.socket, *, control: socket.socket, serve: Callable[[
     status = 70
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
         syscalls.die_with_parent(signal.SIGKILL)
         os.setsid()
         bootstrap.rehearse()

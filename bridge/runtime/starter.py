@@ -26,7 +26,7 @@ log = structlog.get_logger("bridge.runtime")
 
 UNMOUNTED: Final = "unmounted"
 """Everything but namespaces: what `auto` falls back to."""
-PROBE_MAX_S: Final = 5.0
+PROBE_MAX_S: Final = 30.0
 PROBE_ID: Final = 0
 
 
