@@ -173,10 +173,10 @@ class KafkaShape:
         return chunk.shard, chunk.positions[index]
 
     def read_identifier(self, item: object) -> object | None:
-        """Return the same of `{"topic-partition": "orders-0", "offset": 100}`."""
+        """Return the same of `{"topic-partition": "orders-0", "offset": 100}`, or with Powertools' word `partition`."""
         if not isinstance(item, Mapping):
             return None
-        shard, offset = item.get("topic-partition"), item.get("offset")
+        shard, offset = item.get("topic-partition", item.get("partition")), item.get("offset")
         if isinstance(shard, str) and isinstance(offset, int) and not isinstance(offset, bool):
             return shard, offset
         return None

@@ -1,12 +1,14 @@
 """How a connection becomes aiokafka's arguments: addresses, TLS, SASL; and aiokafka's log, kept from flooding ours."""
 
 import asyncio
+import contextlib
 import importlib
 import inspect
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -143,6 +145,23 @@ def _token_provider(source: _TokenSource) -> "AbstractTokenProvider":
 
 
 # --- the library's log ----------------------------------------------------------------------------------------------
+_HEARD: ContextVar[list[str] | None] = ContextVar("heard", default=None)
+
+
+@contextlib.contextmanager
+def overheard() -> Iterator[list[str]]:
+    """Give what the library logs, in this task and those begun by it, of addresses that it cannot use, a text each.
+
+    No exception of its says why it was not let in, or by whom.
+    """
+    said: list[str] = []
+    token = _HEARD.set(said)
+    try:
+        yield said
+    finally:
+        _HEARD.reset(token)
+
+
 class LibraryLog(logging.Handler):
     """Passes aiokafka's log on: one kind of message at most every `LIBRARY_LOG_REPEAT_S`, its chatter at debug.
 
@@ -156,7 +175,10 @@ class LibraryLog(logging.Handler):
         self._left_out: dict[str, int] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Pass one record on, or count it as left out."""
+        """Pass one record on, or count it as left out; tell it to whoever overhears this task."""
+        heard = _HEARD.get()
+        if heard is not None and len(heard) < LIBRARY_MESSAGES_MAX and (text := _of_address(record)):
+            heard.append(text)
         kind, now = f"{record.name}:{record.msg}", self._monotonic()
         if now - self._last.get(kind, float("-inf")) < LIBRARY_LOG_REPEAT_S:
             self._left_out[kind] = self._left_out.get(kind, 0) + 1
@@ -168,6 +190,23 @@ class LibraryLog(logging.Handler):
         log = structlog.get_logger(record.name)
         write = log.warning if record.levelno >= logging.WARNING else log.debug
         write(record.getMessage(), **({"left_out": left_out} if left_out else {}))
+
+
+def reason(error: BaseException, said: Sequence[str] = ()) -> str:
+    """Return on one line why a call of the library's failed; of a connection, by what was overheard."""
+    from aiokafka.errors import KafkaConnectionError
+
+    if said and isinstance(error, KafkaConnectionError):
+        return "; ".join(said)
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _of_address(record: logging.LogRecord) -> str:
+    """Return `host:port: why` on one line where the record says that an address could not be used, else nothing."""
+    if not record.msg.startswith("Unable ") or not isinstance(record.args, tuple) or len(record.args) != 3:
+        return ""
+    host, port, error = record.args
+    return " ".join(f"{host}:{port}: {str(error) or type(error).__name__}".split())
 
 
 def tame_library_log() -> None:

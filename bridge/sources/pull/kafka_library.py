@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -23,7 +23,7 @@ from aiokafka.structs import OffsetAndMetadata
 from bridge.core.connection import KafkaConnection
 from bridge.core.errors import SourceError
 from bridge.core.mapping import StartingPosition
-from bridge.sources.pull.kafka_client import RETRY_BACKOFF_MS, client_arguments, cluster_name
+from bridge.sources.pull.kafka_client import RETRY_BACKOFF_MS, client_arguments, cluster_name, overheard, reason
 from bridge.sources.pull.kafka_records import ParsedRecords
 
 START_MAX_S: Final = 15.0
@@ -236,7 +236,7 @@ async def start_consumer(consumer: Consumer, connection: KafkaConnection, topic:
         SourceError: the cluster cannot be reached or has no such topic.
     """
     try:
-        with failures(connection, "cannot connect"):
+        with overheard() as said, failures(connection, "cannot connect", said):
             async with asyncio.timeout(START_MAX_S):
                 await consumer.start()
                 partitions = await consumer.partitions_of(topic)
@@ -264,23 +264,23 @@ async def administration(connection: KafkaConnection) -> AsyncIterator[AIOKafkaA
     arguments = client_arguments(connection)
     admin = AIOKafkaAdminClient(**arguments)
     try:
-        async with asyncio.timeout(START_MAX_S):
-            await admin.start()
+        with overheard() as said, failures(connection, "cannot connect", said):
+            async with asyncio.timeout(START_MAX_S):
+                await admin.start()
         yield admin
     finally:
         await admin.close()
 
 
 @contextlib.contextmanager
-def failures(connection: KafkaConnection, what: str) -> Any:
-    """Turn what aiokafka raises into a SourceError that says what failed, and where."""
+def failures(connection: KafkaConnection, what: str, said: Sequence[str] = ()) -> Any:
+    """Turn what aiokafka raises into a SourceError that says what failed, where and, of `said` (`overheard`), why."""
     try:
         yield
     except TimeoutError as error:
-        raise SourceError(f"kafka {cluster_name(connection)}: {what}: no answer in time") from error
+        raise SourceError(": ".join([f"kafka {cluster_name(connection)}: {what}: no answer in time", *said])) from error
     except (KafkaError, OSError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise SourceError(f"kafka {cluster_name(connection)}: {what}: {text}") from error
+        raise SourceError(f"kafka {cluster_name(connection)}: {what}: {reason(error, said)}") from error
 
 
 # --- offsets --------------------------------------------------------------------------------------------------------

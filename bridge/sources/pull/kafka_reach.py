@@ -2,8 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -11,7 +9,7 @@ from aiokafka.errors import KafkaError
 
 from bridge.core.connection import KafkaConnection
 from bridge.core.errors import ConfigError
-from bridge.sources.pull.kafka_client import client_arguments
+from bridge.sources.pull.kafka_client import client_arguments, overheard, reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,21 +24,23 @@ class Reach:
 
 async def reach(connection: KafkaConnection, *, deadline_s: float) -> Reach:
     """Connect, say who we are, and ask for the topics: all of it within `deadline_s` seconds."""
-    said: list[str] = []
-    try:
-        async with asyncio.timeout(deadline_s):
-            refused = await _unreachable(connection)
-            if len(refused) == len(connection.bootstrap_servers):
-                return Reach(problem="cannot be reached: " + "; ".join(refused))
-            with _overheard(said):
-                return Reach(topics=await _topics(connection))
-    except TimeoutError:
-        return Reach(problem=_with(f"no answer within {deadline_s:g} s", said))
-    except ConfigError as error:
-        return Reach(problem=str(error))
-    except (KafkaError, OSError) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        return Reach(problem=_with(f"answers, but does not let us in ({text})", said))
+    with overheard() as said:
+        try:
+            return await _tried(connection, deadline_s=deadline_s)
+        except TimeoutError:
+            return Reach(problem=": ".join([f"no answer within {deadline_s:g} s", *said]))
+        except ConfigError as error:
+            return Reach(problem=str(error))
+        except (KafkaError, OSError) as error:
+            return Reach(problem=f"answers, but does not let us in: {reason(error, said)}")
+
+
+async def _tried(connection: KafkaConnection, *, deadline_s: float) -> Reach:
+    async with asyncio.timeout(deadline_s):
+        refused = await _unreachable(connection)
+        if len(refused) == len(connection.bootstrap_servers):
+            return Reach(problem="cannot be reached: " + "; ".join(refused))
+        return Reach(topics=await _topics(connection))
 
 
 async def _topics(connection: KafkaConnection) -> frozenset[str]:
@@ -67,27 +67,3 @@ async def _refusal(server: str) -> str:
     with contextlib.suppress(OSError):
         await writer.wait_closed()
     return ""
-
-
-class _Ear(logging.Handler):
-    def __init__(self, said: list[str]) -> None:
-        super().__init__(logging.WARNING)
-        self._said = said
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._said[:] = [" ".join(record.getMessage().split())]
-
-
-@contextlib.contextmanager
-def _overheard(said: list[str]) -> Iterator[None]:
-    """Keep the library's last warning: why a broker hung up is in no exception of its."""
-    ear, logger = _Ear(said), logging.getLogger("aiokafka")
-    logger.addHandler(ear)
-    try:
-        yield
-    finally:
-        logger.removeHandler(ear)
-
-
-def _with(text: str, said: list[str]) -> str:
-    return ": ".join([text, *said])

@@ -150,11 +150,12 @@ def test_identifiers_of_partial_answers():
         fragments=[b"{}"] * 2, through=102,
     )  # fmt: skip
 
-    assert SHAPE.identifier(chunk, 1) == SHAPE.read_identifier({"topic-partition": "orders-0", "offset": 102})
+    for name in ("topic-partition", "partition"):  # AWS's guide, and what aws-lambda-powertools answers
+        assert SHAPE.identifier(chunk, 1) == SHAPE.read_identifier({name: "orders-0", "offset": 102})
     for wrong in (
         None, "", "orders-0", 100, [], {}, {"topic-partition": "orders-0"}, {"offset": 1},
         {"topic-partition": "orders-0", "offset": "100"}, {"topic-partition": "orders-0", "offset": True},
-        {"topic-partition": None, "offset": 1},
+        {"topic-partition": None, "offset": 1}, {"partition": 0, "offset": 1},
     ):  # fmt: skip
         assert SHAPE.read_identifier(wrong) is None, wrong
 

@@ -10,7 +10,14 @@ import structlog
 
 from bridge.core.connection import KafkaConnection, KafkaSasl, KafkaTls, SaslMechanism
 from bridge.core.errors import ConfigError
-from bridge.sources.pull.kafka_client import LIBRARY_LOG_REPEAT_S, LibraryLog, client_arguments, cluster_name
+from bridge.sources.pull.kafka_client import (
+    LIBRARY_LOG_REPEAT_S,
+    LibraryLog,
+    client_arguments,
+    cluster_name,
+    overheard,
+    reason,
+)
 from tests.brokers.certificates import make_certificates
 
 
@@ -147,3 +154,23 @@ def test_how_many_messages_are_remembered_has_a_limit():
             handler.handle(logging.LogRecord("aiokafka", logging.ERROR, "", 1, f"{number}", (), None))
 
     assert len(handler._last) <= 256
+
+
+def test_why_an_address_could_not_be_used_is_overheard_in_the_task_that_tries_it():
+    from aiokafka.errors import KafkaConnectionError, UnknownTopicOrPartitionError
+
+    handler = LibraryLog()
+
+    def warn(text, *arguments):
+        handler.emit(logging.LogRecord("aiokafka", logging.ERROR, "", 0, text, arguments, None))
+
+    with overheard() as said:
+        warn('Unable connect to "%s:%s": %s', "kafka-1", 9092, "[Error 58] no\nsuch user")
+        warn('Unable connect to "%s:%s": %s', "kafka-2", 9092, TimeoutError())
+        warn("Sending username and password in the clear")
+    warn('Unable connect to "%s:%s": %s', "kafka-3", 9092, "not overheard")
+
+    both = "kafka-1:9092: [Error 58] no such user; kafka-2:9092: TimeoutError"
+    assert reason(KafkaConnectionError("Unable to bootstrap from [...]"), said) == both
+    assert "UnknownTopic" in reason(UnknownTopicOrPartitionError(), said)
+    assert reason(KafkaConnectionError("one\nline"), []) == "KafkaConnectionError: one line"
