@@ -74,6 +74,12 @@ class Source(Protocol):
         Marks of an old epoch, or of shards that are not ours, are ignored. Twice is fine. A position may repeat
         with another note; it never moves back (an earlier one than stored is ignored).
 
+        `Mark.has_ended` comes for a shard that `Poll.ended` named, once everything of it is finished: its records,
+        and its tumbling window. A stream whose shards split and merge stores that, then says that the shard is
+        `lost`, and only then are the shards that follow it `assigned`: so no record is begun before those of its key
+        that came before it. A daemon that dies between finds the stored mark and goes on there. Other streams have
+        no use for it.
+
         Raises:
             SourceError: not stored; it is called again with the same or later marks.
         """
@@ -222,7 +228,7 @@ class StreamMarks(Protocol):
         """Store, in one transaction: never backwards, and only where the stored epoch is not newer.
 
         A shard that has no stored mark (never claimed, or forgotten since) is ignored. Twice is fine; a position
-        may repeat with another note and state.
+        may repeat with another note and state. A shard that has ended once has ended, whatever comes later.
         """
         ...
 
@@ -233,11 +239,15 @@ class StreamMarks(Protocol):
         """
         ...
 
+    async def discard(self, mapping: str, shards: AbstractSet[Shard]) -> None:
+        """Remove the marks of these shards: the stream does not have them any more. Unknown ones are fine."""
+        ...
+
     async def replace(self, mapping: str, marks: Mapping[Shard, Mark], *, layout: str = "") -> None:
         """Make these positions all that is stored of the mapping, backwards too; notes and states are gone (reset).
 
-        Epochs are above all that were stored: commits of older owners are ignored from now on. `layout` is kept
-        beside them.
+        Which of the shards have ended is kept. Epochs are above all that were stored: commits of older owners are
+        ignored from now on. `layout` is kept beside them.
         """
         ...
 

@@ -41,6 +41,8 @@ class Mark:
     state: bytes = b""
     """Tumbling window and its state (at most WINDOW_STATE_MAX_BYTES), stored in one transaction with the position;
     only streams that can do that keep it."""
+    has_ended: bool = False
+    """The shard is closed and every record of it is finished (SHARD_END): once stored it stays so until a reset."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

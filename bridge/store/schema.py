@@ -76,6 +76,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         "ALTER TABLE dead_letters ADD COLUMN mapping TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE dead_letters ADD COLUMN outcome BLOB NOT NULL DEFAULT x''",
     ),
+    ("ALTER TABLE stream_marks ADD COLUMN ended INTEGER NOT NULL DEFAULT 0",),
 )
 """Only ever appended to: `user_version` counts how many were applied."""
 

@@ -9,9 +9,13 @@ from bridge.core.stream import BEFORE_ALL, Mark, Position, Shard
 from bridge.store.sqlite import Database
 
 _PUT: Final = (
-    "INSERT INTO stream_marks (mapping, shard, position, epoch, layout, note, state) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO stream_marks (mapping, shard, position, epoch, layout, note, state, ended) "
+    "VALUES (?, ?, ?, ?, ?, x'', x'', ?)"
 )
-_MOVE: Final = "UPDATE stream_marks SET position = ?, epoch = ?, note = ?, state = ? WHERE mapping = ? AND shard = ?"
+_MOVE: Final = (
+    "UPDATE stream_marks SET position = ?, epoch = ?, note = ?, state = ?, ended = max(ended, ?) "
+    "WHERE mapping = ? AND shard = ?"
+)
 
 
 class SqliteStreamMarks:
@@ -37,7 +41,7 @@ class SqliteStreamMarks:
             connection.executemany(
                 _MOVE,
                 [
-                    (str(mark.position), mark.epoch, mark.note, mark.state, mapping, shard)
+                    (str(mark.position), mark.epoch, mark.note, mark.state, mark.has_ended, mapping, shard)
                     for shard, mark in wanted.items()
                     if shard in known and known[shard][0] <= mark.position and known[shard][1] <= mark.epoch
                 ],
@@ -59,23 +63,32 @@ class SqliteStreamMarks:
             ).close()
             connection.executemany(
                 _PUT,
-                [(mapping, shard, str(BEFORE_ALL), 1, layout, b"", b"") for shard in wanted if shard not in known],
+                [(mapping, shard, str(BEFORE_ALL), 1, layout, False) for shard in wanted if shard not in known],
             ).close()
             marks = _marks(connection, mapping)
             return {shard: marks[shard] for shard in wanted}
 
         return await self._database.write(take)
 
+    async def discard(self, mapping: str, shards: AbstractSet[Shard]) -> None:
+        """Remove the marks of these shards."""
+        gone = [(mapping, shard) for shard in shards]
+        await self._database.write(
+            lambda connection: connection.executemany(
+                "DELETE FROM stream_marks WHERE mapping = ? AND shard = ?", gone
+            ).close()
+        )
+
     async def replace(self, mapping: str, marks: Mapping[Shard, Mark], *, layout: str = "") -> None:
         """Make these positions all that is stored, above every epoch so far."""
-        positions = {shard: mark.position for shard, mark in marks.items()}
+        wanted = dict(marks)
 
         def store(connection: sqlite3.Connection) -> None:
             epoch = max((epoch for _, epoch in _places(connection, mapping).values()), default=0) + 1
             connection.execute("DELETE FROM stream_marks WHERE mapping = ?", (mapping,)).close()
             connection.executemany(
                 _PUT,
-                [(mapping, shard, str(position), epoch, layout, b"", b"") for shard, position in positions.items()],
+                [(mapping, shard, str(mark.position), epoch, layout, mark.has_ended) for shard, mark in wanted.items()],
             ).close()
 
         await self._database.write(store)
@@ -116,11 +129,12 @@ class SqliteMappingStates:
 
 def _marks(connection: sqlite3.Connection, mapping: str) -> dict[Shard, Mark]:
     rows = connection.execute(
-        "SELECT shard, position, epoch, note, state FROM stream_marks WHERE mapping = ? ORDER BY shard", (mapping,)
+        "SELECT shard, position, epoch, note, state, ended FROM stream_marks WHERE mapping = ? ORDER BY shard",
+        (mapping,),
     )
     return {
-        shard: Mark(position=int(position), epoch=epoch, note=note, state=state)
-        for shard, position, epoch, note, state in rows
+        shard: Mark(position=int(position), epoch=epoch, note=note, state=state, has_ended=bool(ended))
+        for shard, position, epoch, note, state, ended in rows
     }
 
 

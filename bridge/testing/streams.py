@@ -30,7 +30,7 @@ class MemoryStreamMarks:
         for shard, mark in marks.items():
             stored = known.get(shard)
             if stored is not None and stored.position <= mark.position and stored.epoch <= mark.epoch:
-                known[shard] = mark
+                known[shard] = replace(mark, has_ended=mark.has_ended or stored.has_ended)
 
     async def claim(self, mapping: str, shards: AbstractSet[Shard]) -> Mapping[Shard, Mark]:
         """Raise the epochs."""
@@ -41,11 +41,19 @@ class MemoryStreamMarks:
             known[shard] = replace(stored, epoch=stored.epoch + 1)
         return {shard: known[shard] for shard in sorted(shards)}
 
+    async def discard(self, mapping: str, shards: AbstractSet[Shard]) -> None:
+        """Remove some."""
+        self._check()
+        for shard in shards:
+            self.marks.get(mapping, {}).pop(shard, None)
+
     async def replace(self, mapping: str, marks: Mapping[Shard, Mark], *, layout: str = "") -> None:
         """Begin anew."""
         self._check()
         epoch = max((mark.epoch for mark in self.marks.get(mapping, {}).values()), default=0) + 1
-        self.marks[mapping] = {shard: Mark(position=mark.position, epoch=epoch) for shard, mark in marks.items()}
+        self.marks[mapping] = {
+            shard: Mark(position=mark.position, epoch=epoch, has_ended=mark.has_ended) for shard, mark in marks.items()
+        }
         self.layouts[mapping] = layout
 
     async def forget(self, mapping: str) -> None:

@@ -124,6 +124,35 @@ async def test_replace_is_all_there_is_afterwards_and_ends_older_owners(marks: S
     assert await marks.layout("orders") == "2 id"
 
 
+async def test_a_shard_that_has_ended_stays_so_until_it_is_replaced(marks: StreamMarks) -> None:
+    await marks.claim("orders", {S0, S1})
+    await marks.commit("orders", {S0: Mark(position=HUGE, epoch=1, has_ended=True), S1: Mark(position=1, epoch=1)})
+    await marks.commit("orders", {S0: Mark(position=HUGE, epoch=1)})
+
+    assert await marks.load("orders") == {
+        S0: Mark(position=HUGE, epoch=1, has_ended=True),
+        S1: Mark(position=1, epoch=1),
+    }
+    assert (await marks.claim("orders", {S0}))[S0].has_ended
+    await marks.replace("orders", {S0: Mark(position=1), S1: Mark(position=BEFORE_ALL, has_ended=True)})
+    assert await marks.load("orders") == {
+        S0: Mark(position=1, epoch=3),
+        S1: Mark(position=BEFORE_ALL, epoch=3, has_ended=True),
+    }
+
+
+async def test_discarded_marks_are_gone_and_the_others_are_not(marks: StreamMarks) -> None:
+    await marks.claim("orders", {S0, S1})
+    await marks.claim("others", {S0})
+
+    await marks.discard("orders", {S0, S2})
+    await marks.discard("nobody", {S0})
+    await marks.commit("orders", {S0: Mark(position=7, epoch=1)})
+
+    assert set(await marks.load("orders")) == {S1}
+    assert set(await marks.load("others")) == {S0}
+
+
 async def test_forgotten_marks_do_not_come_back_by_a_late_commit(marks: StreamMarks) -> None:
     await marks.claim("orders", {S0})
     await marks.claim("others", {S0})

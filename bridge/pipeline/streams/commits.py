@@ -55,8 +55,9 @@ class Commits:
             self._many.set()
 
     def changed(self, shard: ShardWork) -> None:
-        """Look whether a shard has something to commit."""
-        if shard.is_dirty:
+        """Look whether a shard has something to commit: that it is finished, too, for the source waits to hear it."""
+        if shard.is_dirty or shard.is_finished:
+            shard.is_dirty = True
             self._dirty.set()
 
     async def run(self) -> None:

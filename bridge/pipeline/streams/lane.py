@@ -227,6 +227,16 @@ class ShardWork:
                 if span.last > mark.position and 0 <= span.lane < lanes:
                     self.lanes[span.lane].restore(span)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing follows and nothing is left: of its records, of what is blocked, of its tumbling window."""
+        return (
+            self.has_ended
+            and not self.track.open_records
+            and not any(lane.busy is not None or lane.has_work for lane in self.lanes)
+            and not (self.window is not None and self.window.is_open)
+        )
+
     def skip(self, positions: Sequence[Position]) -> None:
         """These are finished already."""
         self._skip = _merged([*self._skip, *((position, position) for position in positions)])
@@ -309,4 +319,5 @@ class ShardWork:
             epoch=self.epoch,
             note=note,
             state=b"" if self.window is None else self.window.pack(),
+            has_ended=self.is_finished,
         )

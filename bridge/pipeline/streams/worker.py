@@ -155,12 +155,7 @@ class MappingWorker:
         return failures
 
     def _has_ended(self) -> bool:
-        return (
-            bool(self._shards)
-            and not self._running
-            and all(shard.has_ended and not shard.track.open_records for shard in self._shards.values())
-            and all(not lane.has_work for shard in self._shards.values() for lane in shard.lanes)
-        )
+        return bool(self._shards) and not self._running and all(shard.is_finished for shard in self._shards.values())
 
     async def _take_in(self, poll: Poll) -> None:
         owned = dict(self._shards)
@@ -192,6 +187,7 @@ class MappingWorker:
                 shard.has_ended = True
                 self._begin_restored(shard, whole=True)
                 self._waiting.update(dict.fromkeys(shard.lanes))
+                self._commits.changed(shard)
         self.kick()
 
     def _begin_restored(self, shard: ShardWork, *, whole: bool = False) -> None:
@@ -369,6 +365,7 @@ class MappingWorker:
             self._waiting.update(dict.fromkeys(lane for lane in shard.lanes if lane.busy is None and lane.has_work))
             if shard.window is not None:
                 self._waiting.update(dict.fromkeys(shard.lanes))
+            self._commits.changed(shard)
 
     def _home(self, lane: Lane, batch: Batch) -> Lane | None:
         """Return the lane that a batch's outcome counts for: its own, or the one that adopted it; else None."""

@@ -700,6 +700,72 @@ async def test_a_state_above_one_megabyte_ends_the_window_early():
         assert world.function.calls[-1].event["state"] == {}
 
 
+def ended(world):
+    return [mark.position for _, mark in world.stream.commits if mark.has_ended]
+
+
+async def test_the_end_of_a_closed_shard_is_stored_once_all_of_it_is_finished():
+    async with World(batch_size=2) as world:
+        world.function.duration_s = 5
+        world.stream.put(1, 2, 3)
+        world.stream.end()
+        await world.advance(7)
+        assert world.stream.mark() == 1
+        assert not ended(world)
+
+        await world.advance(5)
+
+        assert ended(world) == [2]
+        await world.advance(60)
+        assert ended(world) == [2]
+
+
+async def test_the_end_of_a_closed_shard_waits_for_what_is_retried():
+    async with World(maximum_retry_attempts=1) as world:
+        world.function.script = fails_on(1)
+        world.stream.put(1)
+        world.stream.end()
+        await world.advance(0.2)
+        assert len(world.function.calls) == 1
+        assert not ended(world)
+
+        await world.advance(60)
+
+        assert world.letters.values == [[1]]
+        assert ended(world) == [0]
+
+
+async def test_the_end_of_an_empty_closed_shard_is_stored():
+    async with World() as world:
+        world.stream.end()
+        await world.advance(1)
+
+        assert ended(world) == [-1]
+
+
+async def test_the_end_of_a_closed_shard_ends_its_window_first():
+    async with World(tumbling_window_s=900) as world:
+        world.function.script = lambda *_: {"state": {}}
+        world.stream.put(1)
+        world.stream.end()
+        await world.advance(2)
+
+        assert [call.event["isFinalInvokeForWindow"] for call in world.function.calls] == [False, True]
+        assert ended(world) == [0]
+        assert world.stream.commits[-1][1].state == b""
+
+
+async def test_the_end_of_a_closed_shard_is_stored_when_a_commit_failed():
+    async with World() as world:
+        world.stream.commit_fails_with = SourceError("full")
+        world.stream.end()
+        await world.advance(2)
+        world.stream.commit_fails_with = None
+        await world.advance(2)
+
+        assert ended(world) == [-1]
+
+
 async def test_a_bounded_source_ends_when_all_is_finished():
     world = World(work={"is_bounded": True})
     world.stream.put(1, 2)
