@@ -6,7 +6,6 @@ The event is `{"Records": […]}`. Each record is the route's own event, byte fo
 last of two does for Python's json. An event that is no JSON object becomes the member `body`.
 """
 
-import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ import orjson
 from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
 from bridge.core.sources import PartialAnswer, WindowPart
 from bridge.core.stream import Chunk, Position, RecordFormat, Shard
+from bridge.events.batches import iso_milliseconds, records_event, records_overhead_bytes
 
 _SHARD_PREFIX: Final = "shardId-"
 _SHARD_DIGITS: Final = 12
@@ -22,8 +22,6 @@ _ID_CHARS: Final = 36
 """Of a record's id, a UUID as text."""
 _ID_AT: Final = -_ID_CHARS - len(b'"}')
 """Where the id begins in a record's JSON: it is the last member."""
-_WINDOW_MAX_BYTES: Final = 256
-"""What a window adds beside its state, the shard and the ARN."""
 
 
 def shard_name(number: int) -> Shard:
@@ -55,7 +53,7 @@ class RecordsShape:
             orjson.dumps(f"bridge:{kind}"),
             orjson.dumps(self.arn),
         )
-        self.overhead_bytes = len(b'{"Records":[]}') + _WINDOW_MAX_BYTES + len(orjson.dumps(self.arn)) + _ID_CHARS
+        self.overhead_bytes = records_overhead_bytes(self.arn)
         """With a window its state comes on top."""
 
     def record_tail(self, shard: Shard) -> bytes:
@@ -64,22 +62,7 @@ class RecordsShape:
 
     def event(self, parts: Sequence[tuple[Shard, Sequence[bytes]]], window: WindowPart | None = None) -> bytes:
         """Return the event; with a window also its members (semantics 3.11), then `Records` may be empty."""
-        records = b",".join(fragment for _, fragments in parts for fragment in fragments)
-        if window is None:
-            return b'{"Records":[%b]}' % records
-        return b'{"Records":[%b],%b,"state":%b}' % (
-            records,
-            orjson.dumps(
-                {
-                    "window": {"start": _seconds(window.start), "end": _seconds(window.end)},
-                    "shardId": parts[0][0],
-                    "eventSourceARN": self.arn,
-                    "isFinalInvokeForWindow": window.is_final,
-                    "isWindowTerminatedEarly": window.is_terminated_early,
-                }
-            )[1:-1],
-            window.state or b"{}",
-        )
+        return records_event(parts, window, arn=self.arn)
 
     def identifier(self, chunk: Chunk, index: int) -> object:
         """Return the record's id."""
@@ -99,8 +82,8 @@ class RecordsShape:
                 "shardId": shard,
                 "startSequenceNumber": str(positions[0]),
                 "endSequenceNumber": str(positions[-1]),
-                "approximateArrivalOfFirstRecord": _milliseconds(times_ms[0]),
-                "approximateArrivalOfLastRecord": _milliseconds(times_ms[-1]),
+                "approximateArrivalOfFirstRecord": iso_milliseconds(times_ms[0]),
+                "approximateArrivalOfLastRecord": iso_milliseconds(times_ms[-1]),
                 "batchSize": len(positions),
                 "streamArn": self.arn,
             }
@@ -116,11 +99,3 @@ def record_json(payload: bytes, tail: bytes, record_id: str) -> bytes:
     opened = payload[:-1]
     separator = b"," if opened[1:2] == b'"' or opened[1:].strip() else b""
     return b'%b%b%b%b"}' % (opened, separator, tail, record_id.encode())
-
-
-def _seconds(at: float) -> str:
-    return dt.datetime.fromtimestamp(at, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _milliseconds(time_ms: int) -> str:
-    return dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
