@@ -1,33 +1,24 @@
 """How a connection becomes aiokafka's arguments: addresses, TLS, SASL; and aiokafka's log, kept from flooding ours."""
 
-import asyncio
 import contextlib
-import importlib
-import inspect
 import logging
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import structlog
 
 from bridge.core.connection import KafkaConnection, KafkaSasl, KafkaTls, SaslMechanism
 from bridge.core.errors import ConfigError
+from bridge.sources.pull.kafka_tokens import token_provider
 
-if TYPE_CHECKING:
-    from aiokafka.abc import AbstractTokenProvider
-
-TOKEN_MAX_S: Final = 10.0
-"""How long an OAUTHBEARER token may take to be had."""
 REQUEST_TIMEOUT_MS: Final = 20_000
 RETRY_BACKOFF_MS: Final = 250
 LIBRARY_LOG_REPEAT_S: Final = 30.0
 """aiokafka says the same thing at every retry: each of its messages is passed on at most so often."""
 LIBRARY_MESSAGES_MAX: Final = 256
-
-_TokenSource = Callable[[], Awaitable[str]]
 
 
 def client_arguments(connection: KafkaConnection) -> dict[str, Any]:
@@ -78,70 +69,14 @@ def _ssl_context(tls: KafkaTls) -> ssl.SSLContext:
 # --- SASL -----------------------------------------------------------------------------------------------------------
 def _sasl_arguments(sasl: KafkaSasl) -> dict[str, Any]:
     match sasl.mechanism:
-        case SaslMechanism.OAUTHBEARER:
-            return {
-                "sasl_mechanism": "OAUTHBEARER",
-                "sasl_oauth_token_provider": _token_provider(_token_function(sasl.token)),
-            }
-        case SaslMechanism.AWS_MSK_IAM:
-            return {
-                "sasl_mechanism": "OAUTHBEARER",
-                "sasl_oauth_token_provider": _token_provider(_iam_token(sasl.region)),
-            }
+        case SaslMechanism.OAUTHBEARER | SaslMechanism.AWS_MSK_IAM:
+            return {"sasl_mechanism": "OAUTHBEARER", "sasl_oauth_token_provider": token_provider(sasl)}
         case _:
             return {
                 "sasl_mechanism": sasl.mechanism.value,
                 "sasl_plain_username": sasl.username,
                 "sasl_plain_password": sasl.password,
             }
-
-
-def _token_function(name: str) -> _TokenSource:
-    module_name, _, function_name = name.partition(":")
-    try:
-        function = getattr(importlib.import_module(module_name), function_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"sasl.token {name}: {error}") from error
-    if not callable(function):
-        raise ConfigError(f"sasl.token {name}: is not a function")
-
-    async def token() -> str:
-        if inspect.iscoroutinefunction(function):
-            result = await function()
-        else:
-            result = await asyncio.to_thread(function)
-            if inspect.isawaitable(result):
-                result = await result
-        if not isinstance(result, str) or not result:
-            raise TypeError(f"sasl.token {name} returned no text but {type(result).__name__}")
-        return result
-
-    return token
-
-
-def _iam_token(region: str) -> _TokenSource:
-    try:
-        signer = importlib.import_module("aws_msk_iam_sasl_signer")
-    except ImportError as error:
-        raise ConfigError("sasl.mechanism AWS_MSK_IAM needs an extra: pip install 'bridge[msk]'") from error
-
-    async def token() -> str:
-        signed, _expires_ms = await asyncio.to_thread(signer.MSKAuthTokenProvider.generate_auth_token, region)
-        return str(signed)
-
-    return token
-
-
-def _token_provider(source: _TokenSource) -> "AbstractTokenProvider":
-    """Return what aiokafka asks at each connection; it insists on its own base class."""
-    from aiokafka.abc import AbstractTokenProvider
-
-    class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
-        async def token(self) -> str:
-            async with asyncio.timeout(TOKEN_MAX_S):
-                return await source()
-
-    return TokenProvider()
 
 
 # --- the library's log ----------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """A connection as aiokafka's arguments: protocols, certificates, tokens, what is refused, and the library's log."""
 
+import asyncio
 import logging
 import ssl
 import sys
@@ -7,6 +8,7 @@ import types
 
 import pytest
 import structlog
+from aiokafka.errors import KafkaConnectionError, KafkaError, UnknownTopicOrPartitionError
 
 from bridge.core.connection import KafkaConnection, KafkaSasl, KafkaTls, SaslMechanism
 from bridge.core.errors import ConfigError
@@ -83,14 +85,34 @@ async def test_a_token_comes_from_a_function(monkeypatch, function, expected):
     assert await arguments["sasl_oauth_token_provider"].token() == expected
 
 
-async def test_a_token_that_is_no_text_is_refused(monkeypatch):
+def raises():
+    raise PermissionError("the vault is\nsealed")
+
+
+async def hangs():
+    await asyncio.sleep(3600)
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (lambda: None, "returned no text but NoneType"),
+        (lambda: "", "returned no text but str"),
+        (raises, "PermissionError: the vault is sealed"),
+        (hangs, "returned nothing within 0.05 s"),
+    ],
+)
+async def test_why_there_is_no_token_is_an_error_that_the_library_expects(monkeypatch, function, why):
     module = types.ModuleType("tokens_of_a_test")
-    module.make = lambda: None
+    module.make = function
     monkeypatch.setitem(sys.modules, "tokens_of_a_test", module)
+    monkeypatch.setattr("bridge.sources.pull.kafka_tokens.TOKEN_MAX_S", 0.05)
     sasl = KafkaSasl(mechanism=SaslMechanism.OAUTHBEARER, token="tokens_of_a_test:make")
 
-    with pytest.raises(TypeError, match="tokens_of_a_test:make"):
+    with pytest.raises(KafkaError) as caught:
         await client_arguments(connection(sasl=sasl))["sasl_oauth_token_provider"].token()
+
+    assert reason(caught.value).endswith(f"sasl.token tokens_of_a_test:make: {why}")
 
 
 @pytest.mark.parametrize("name", ["no_such_module_anywhere:make", "sys:no_such_function", "sys:path", "sys", ":x", ""])
@@ -157,8 +179,6 @@ def test_how_many_messages_are_remembered_has_a_limit():
 
 
 def test_why_an_address_could_not_be_used_is_overheard_in_the_task_that_tries_it():
-    from aiokafka.errors import KafkaConnectionError, UnknownTopicOrPartitionError
-
     handler = LibraryLog()
 
     def warn(text, *arguments):
