@@ -17,7 +17,7 @@ from blockbuster import BlockBuster
 from tests import harness
 from tests.harness import DaemonProcess, wait_for
 
-pytest_plugins = ("tests.brokers.fixtures",)
+pytest_plugins = ("tests.brokers.fixtures", "tests.brokers.aws_fixtures")
 
 LOOP = os.environ.get("BRIDGE_LOOP", "uvloop")
 

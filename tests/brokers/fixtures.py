@@ -1,22 +1,20 @@
 """Fixtures that give tests Kafka: one broker for all of a run, one of its own, topics; and what is said without it."""
 
-import fcntl
-import json
 import os
 import re
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import pytest_asyncio
 
 from tests.brokers import installation
-from tests.brokers.guard import ENDPOINTS, use
 from tests.brokers.kafka import Endpoints, KafkaBroker
 from tests.brokers.noida import StandIn
+from tests.brokers.sharing import shared
 
 TIMEOUT_S = 90
 NONE_HERE = f"no Apache Kafka on this machine: {installation.HOW_TO_GET_IT}"
@@ -74,26 +72,13 @@ def kafka_shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
         return
     if stands_in() and in_ci():
         pytest.fail(NONE_HERE, pytrace=False)
-    is_worker = hasattr(request.config, "workerinput")
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if is_worker else base) / "kafka"
-    folder.mkdir(exist_ok=True)
-    started: KafkaBroker | StandIn | None = None
-    with (folder / "start.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        mine = use(folder)  # waits for a guard that is just ending an earlier one
-        file = folder / ENDPOINTS
-        if not file.exists():
-            started = (StandIn(folder) if stands_in() else KafkaBroker(folder)).start()
-            file.write_text(json.dumps(asdict(started.endpoints)))
-    try:
-        yield Endpoints(**json.loads(file.read_text()))
-    finally:
-        os.close(mine)
-        if started is not None and is_worker:
-            started.leave()
-        elif started is not None:
-            started.stop()
+
+    def start(folder: Path) -> tuple[KafkaBroker | StandIn, dict[str, Any]]:
+        started = (StandIn(folder) if stands_in() else KafkaBroker(folder)).start()
+        return started, asdict(started.endpoints)
+
+    with shared(request, tmp_path_factory, "kafka", start) as endpoints:
+        yield Endpoints(**endpoints)
 
 
 @pytest.fixture

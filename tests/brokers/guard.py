@@ -16,11 +16,11 @@ def use(folder: Path) -> int:
 
 
 class Guard:
-    """Waits in a process of its own until nobody uses `folder`, then kills `pid` and forgets where it listened."""
+    """Waits in a process of its own until nobody uses `folder`, then kills the group of `pid` and forgets where it listened."""
 
     def __init__(self, folder: Path, pid: int) -> None:
         self._lock = use(folder)
-        script = 'kill -KILL "$0"; rm -f "$1"'
+        script = 'kill -s KILL -- "-$0"; rm -f "$1"'  # its process group, as it leads one
         self._process = subprocess.Popen(
             ["flock", "--exclusive", "users.lock", "sh", "-c", script, str(pid), ENDPOINTS],
             cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

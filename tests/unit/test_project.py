@@ -46,7 +46,7 @@ def test_the_locks_agree_on_versions() -> None:
 
 
 def test_what_is_asked_for_is_locked() -> None:
-    for name in ("build", "functions", "test"):
+    for name in ("build", "functions", "services", "test"):
         lines = (ROOT / "requirements" / f"{name}.in").read_text().splitlines()
         asked = required([line for line in lines if line and not line.startswith("#")])
         assert asked <= locked(f"{name}.txt").keys()
@@ -92,3 +92,9 @@ def test_kafka_is_pinned_by_hash() -> None:
     assert version is not None
     assert [jar for jar in jars if not re.fullmatch(r"[0-9a-f]{64}  [\w.-]+\.jar", jar)] == []
     assert f"kafka_2.13-{version[1]}.jar" in {jar.split()[1] for jar in jars}
+
+
+def test_kinesis_local_is_pinned_by_hash() -> None:
+    line = (ROOT / "requirements" / "kinesis.sha512").read_text()
+
+    assert re.fullmatch(r"[0-9a-f]{128}  kinesis-local-[\d.]+\.tgz\n", line)
