@@ -103,7 +103,7 @@ def leaves_no_process(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if left := children() - before:
         try:
-            wait_for(lambda: not (children() - before), 2, f"child processes {left} have ended")
+            wait_for(lambda: not (children() - before), description=f"child processes {left} have ended")
         finally:
             for pid in children() - before:
                 psutil.Process(pid).kill()

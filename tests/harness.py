@@ -1,11 +1,14 @@
 """Whole daemons for tests: started as a user starts them, on free ports, watched, and gone afterwards."""
 
 import asyncio
+import contextlib
 import http.client
 import inspect
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,11 +20,14 @@ from urllib.parse import urlsplit
 import psutil
 
 ROOT = Path(__file__).parent.parent
-READY_MAX_S = 20.0
+WAIT_MAX_S = 60.0
+"""What is waited for comes at once, but for a machine that is slow or busy: then a test takes longer, and is right."""
 POLL_S = 0.01
+FIXED_PORTS = (15_000, 32_000)
+CHANCE = random.SystemRandom()
 
 
-def wait_for(predicate: Callable[[], Any], timeout_s: float = 5.0, description: str = "") -> Any:
+def wait_for(predicate: Callable[[], Any], timeout_s: float = WAIT_MAX_S, description: str = "") -> Any:
     """Poll until `predicate()` is truthy and return what it said; fail with `description` after `timeout_s`."""
     deadline = time.monotonic() + timeout_s
     while not (value := predicate()):
@@ -32,7 +38,7 @@ def wait_for(predicate: Callable[[], Any], timeout_s: float = 5.0, description: 
 
 
 async def wait_until(
-    predicate: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout_s: float = 5.0, description: str = ""
+    predicate: Callable[[], Any] | Callable[[], Awaitable[Any]], timeout_s: float = WAIT_MAX_S, description: str = ""
 ) -> Any:
     """As `wait_for`, without blocking the loop; `predicate` may be a coroutine function."""
     deadline = time.monotonic() + timeout_s
@@ -68,7 +74,7 @@ def request(
     *,
     body: bytes | str | None = None,
     headers: Mapping[str, str] | None = None,
-    timeout_s: float = 10.0,
+    timeout_s: float = WAIT_MAX_S,
 ) -> Response:
     """Make one HTTP request on a connection of its own; every status is an answer, only a broken connection raises."""
     parts = urlsplit(url)
@@ -129,7 +135,7 @@ class DaemonProcess:
             self.wait_ready()
         return self
 
-    def wait_ready(self, timeout_s: float = READY_MAX_S) -> None:
+    def wait_ready(self, timeout_s: float = WAIT_MAX_S) -> None:
         """Return once /ready says 200; fail at once when the process ends."""
 
         def is_ready() -> bool:
@@ -137,7 +143,7 @@ class DaemonProcess:
             if self.process.poll() is not None:
                 raise AssertionError(f"the daemon ended with {self.process.returncode}:\n{self.log_tail()}")
             try:
-                return request("GET", f"{self.api}/ready", timeout_s=2).status == 200
+                return request("GET", f"{self.api}/ready", timeout_s=10).status == 200
             except (OSError, ValueError, KeyError, http.client.HTTPException):
                 return False
 
@@ -181,16 +187,16 @@ class DaemonProcess:
         assert self.process is not None
         self.descendants()
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(WAIT_MAX_S)
 
-    def terminate(self, timeout_s: float = 30.0) -> int:
+    def terminate(self, timeout_s: float = WAIT_MAX_S) -> int:
         """SIGTERM; returns the exit code."""
         assert self.process is not None
         self.descendants()
         self.process.send_signal(signal.SIGTERM)
         return self.wait(timeout_s)
 
-    def wait(self, timeout_s: float = 30.0) -> int:
+    def wait(self, timeout_s: float = WAIT_MAX_S) -> int:
         """Wait for the daemon's own end and return its exit code."""
         assert self.process is not None
         try:
@@ -206,12 +212,12 @@ class DaemonProcess:
         """End it by its pid, if it still runs, and make sure that its whole process tree is gone."""
         if self.is_running():
             try:
-                self.terminate(10)
+                self.terminate()
             except AssertionError:
                 self.kill9()
                 raise
         try:
-            wait_for(lambda: not self.survivors(), 5, "all workers of the daemon are gone")
+            wait_for(lambda: not self.survivors(), description="all workers of the daemon are gone")
         finally:
             for child in self.survivors():
                 child.kill()
@@ -245,9 +251,7 @@ class DaemonProcess:
     def admin(self, method: str, path: str, body: Any = None) -> Response:
         """Ask the api listener, with the token."""
         data = None if body is None else json.dumps(body)
-        return request(
-            method, self.api + path, body=data, headers={"Authorization": f"Bearer {self.token}"}, timeout_s=30
-        )
+        return request(method, self.api + path, body=data, headers={"Authorization": f"Bearer {self.token}"})
 
     def metrics(self) -> dict[str, float]:
         """Return every sample of /metrics by its name with labels."""
@@ -258,7 +262,7 @@ class DaemonProcess:
                 samples[name] = float(value)
         return samples
 
-    def cli(self, *arguments: str, timeout_s: float = 60.0) -> "subprocess.CompletedProcess[str]":
+    def cli(self, *arguments: str, timeout_s: float = WAIT_MAX_S) -> "subprocess.CompletedProcess[str]":
         """Run `bridge ARGUMENTS` against this daemon's state folder; standard input is empty."""
         clean = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         return subprocess.run(
@@ -288,6 +292,23 @@ def with_free_ports(config: str) -> str:
     if "listen" in config:
         return config
     return 'listen = { public = "127.0.0.1:0", api = "127.0.0.1:0" }\n' + config
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that nobody listens on now; a restarted daemon or broker takes the same ones again.
+
+    None of those that the kernel gives to whoever asks for any: another test could have it before we do, and a client
+    that tries again and again while its server is away could come to talk to itself.
+    """
+    ports: list[int] = []
+    while len(ports) < count:
+        port = CHANCE.randrange(*FIXED_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            if port not in ports:
+                ports.append(port)
+    return ports
 
 
 def write_function(folder: Path, source: str, *, module: str = "app") -> Path:

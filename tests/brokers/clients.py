@@ -10,7 +10,7 @@ from aiokafka.helpers import create_ssl_context
 
 from tests.brokers.certificates import Certificates
 
-KCAT_MAX_S = 30.0
+KCAT_MAX_S = 60.0
 
 
 def tls_context(certificates: Certificates, *, client: bool = True) -> ssl.SSLContext:

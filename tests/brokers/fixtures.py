@@ -16,7 +16,6 @@ from tests.brokers.kafka import Endpoints, KafkaBroker
 from tests.brokers.noida import StandIn
 from tests.brokers.sharing import shared
 
-TIMEOUT_S = 90
 NONE_HERE = f"no Apache Kafka on this machine: {installation.HOW_TO_GET_IT}"
 
 
@@ -45,12 +44,10 @@ def leave_out(reason: str) -> NoReturn:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs Kafka, so that `-m kafka` chooses it, and give it time to wait for the start."""
+    """Mark what needs Kafka, so that `-m kafka` chooses it."""
     for item in items:
         if {"kafka_shared", "kafka_broker"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("kafka")
-            if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,22 +4,20 @@
 """
 
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.brokers import installation
 from tests.brokers.certificates import Certificates, make_certificates
 from tests.brokers.guard import Guard
-from tests.harness import wait_for
+from tests.harness import free_ports, wait_for
 
 USER, PASSWORD = "bridge", "bridge-secret"
-READY_MAX_S = 60.0
+READY_MAX_S = 120.0
 STOP_MAX_S = 15.0
 
 # Small, quick to start, quick to notice: what a test would otherwise wait minutes for happens within a second.
@@ -202,15 +200,6 @@ class KafkaBroker:
             self._guard = None
         if self.process is not None:
             self.process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that nobody listens on now; a restarted broker takes the same ones again."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def make_ready() -> None:

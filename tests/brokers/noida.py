@@ -9,10 +9,8 @@ import subprocess
 from pathlib import Path
 
 from tests.brokers.guard import Guard
-from tests.brokers.kafka import Endpoints, free_ports
-from tests.harness import wait_for
-
-READY_MAX_S = 20.0
+from tests.brokers.kafka import Endpoints
+from tests.harness import WAIT_MAX_S, free_ports, wait_for
 
 
 class StandIn:
@@ -36,13 +34,13 @@ class StandIn:
                 cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
         self._guard = Guard(self.folder, self._process.pid)
-        wait_for(self._listens, READY_MAX_S, "noida-db listens")
+        wait_for(self._listens, description="noida-db listens")
         return self
 
     def stop(self) -> None:
         """SIGTERM: what it has is saved."""
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(WAIT_MAX_S)
         self._guard.dismiss()
 
     def leave(self) -> None:

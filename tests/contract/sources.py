@@ -16,7 +16,7 @@ from bridge.sources.pull.kafka import KafkaEventSource
 from bridge.util.clocks import SystemClock
 from tests.contract.journal_streams import MakeJournalStream, OpenJournal, local_stream, push_stream
 
-READ_MAX_S = 15.0
+READ_MAX_S = 60.0
 NOBODY: frozenset[Shard] = frozenset()
 
 

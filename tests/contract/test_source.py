@@ -150,7 +150,7 @@ async def test_a_read_without_records_ends_after_its_wait(make_stream: MakeStrea
     poll = await reading.read(wait_s=0.3)
 
     assert not poll.chunks
-    assert 0.2 < time.monotonic() - began < 2.0
+    assert time.monotonic() - began > 0.2
     await reading.source.close()
 
 
@@ -159,11 +159,10 @@ async def test_a_read_with_records_does_not_wait(make_stream: MakeStream) -> Non
     await stream.put(stream.shards[0], values(10))
     reading = await open_consumer(stream)
 
-    began = time.monotonic()
     await reading.until(lambda: reading.count >= 1, records_max=1)
-    await reading.read(wait_s=10.0)
+    async with asyncio.timeout(60):
+        await reading.read(wait_s=200.0)
 
-    assert time.monotonic() - began < 5.0
     await reading.source.close()
 
 
@@ -356,12 +355,10 @@ async def test_closing_revokes_first_and_what_is_committed_then_is_stored(make_s
 async def test_a_revocation_that_takes_too_long_does_not_keep_the_source(make_stream: MakeStream) -> None:
     stream = await make_stream(1)
     reading = await open_consumer(stream)
-    reading.listener.when_revoked = lambda: asyncio.sleep(60)
+    reading.listener.when_revoked = lambda: asyncio.sleep(3600)
 
-    began = time.monotonic()
-    await reading.source.close()
-
-    assert time.monotonic() - began < 8.0
+    async with asyncio.timeout(60):
+        await reading.source.close()
 
 
 async def test_after_closing_nothing_is_read_or_committed(make_stream: MakeStream) -> None:

@@ -188,7 +188,7 @@ class KafkaRig:
         """SIGKILL; returns when its workers have followed, and the brokers were asked what it has committed."""
         self.kills += 1
         daemon.kill9()
-        wait_for(lambda: not daemon.survivors(), 2, "workers follow their daemon within seconds")
+        wait_for(lambda: not daemon.survivors(), description="workers follow their daemon within seconds")
         committed = self.outside.committed()
         lines = self.server.lines  # behind the answer: other members go on
         self.watch.samples.append(

@@ -243,7 +243,7 @@ class MarksWatch:
     def close(self) -> None:
         if not self._future.done():
             self._future.cancel()
-            wait_for(self._future.done, 10, "the watch over committed offsets ends")
+            wait_for(self._future.done, description="the watch over committed offsets ends")
         self._path.write_text("".join(json.dumps(sample) + "\n" for sample in self.samples))
 
     async def _watch(self) -> None:
@@ -252,7 +252,7 @@ class MarksWatch:
             with contextlib.suppress(KafkaError, OSError, TimeoutError):
                 async with administration(self._outside.bootstrap) as admin:
                     while True:
-                        async with asyncio.timeout(5):
+                        async with asyncio.timeout(60):
                             found = await committed(admin, self._outside.group, self._outside.topic)
                         sample = {"t": time.time(), "committed": {str(p): at for p, at in found.items()}}
                         self.samples.append(sample | {"lines": self._lines()})

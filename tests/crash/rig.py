@@ -5,7 +5,6 @@ import http.client
 import json
 import os
 import random
-import socket
 import socketserver
 import threading
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Self
 
 from tests.crash import ledger
-from tests.harness import DaemonProcess, wait_for, write_function
+from tests.harness import DaemonProcess, free_ports, wait_for, write_function
 
 WORKERS = 4
 
@@ -152,7 +151,7 @@ class Poster:
     def post(self, *, poison: bool = False, sleep_s: float = 0.0) -> str:
         """Send one event with an id and a key of its own; returns the outcome, `down` if nobody listened."""
         if self._connection is None:
-            self._connection = http.client.HTTPConnection("127.0.0.1", self._rig.public, timeout=15)
+            self._connection = http.client.HTTPConnection("127.0.0.1", self._rig.public, timeout=60)
             try:
                 self._connection.connect()
             except OSError:
@@ -249,7 +248,7 @@ class Rig:
     def kill_and_restart(self, *, ready: bool = True) -> None:
         self.kills += 1
         self.daemon.kill9()
-        wait_for(lambda: not self.daemon.survivors(), 2, "workers follow their daemon within seconds")
+        wait_for(lambda: not self.daemon.survivors(), description="workers follow their daemon within seconds")
         self.daemon.restart() if ready else self.daemon.start(ready=False)
 
     def drain(self, *, quiet_s: float = 1.5, timeout_s: float = 60.0) -> None:
@@ -288,14 +287,3 @@ class Rig:
         verdict["pushed_back"] = self.pushed_back
         print(json.dumps(verdict), flush=True)
         return verdict
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports nobody listens on now; a restarted daemon takes the same ones again."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports

@@ -6,7 +6,7 @@ from tests.crash import ledger
 from tests.crash.kafka_rig import KafkaRig
 from tests.harness import wait_for
 
-pytestmark = [pytest.mark.crash, pytest.mark.apache_kafka("expulsion of members that died"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.crash, pytest.mark.apache_kafka("expulsion of members that died")]
 
 STATIC = 'group_instance_id = "one"'
 """Comes back without being missed first."""
@@ -24,7 +24,7 @@ def crashed_and_judged(run: KafkaRig, step: str, **load: object) -> dict:
     daemon = run.daemon()
     daemon.start(ready=False, BRIDGE_CRASH_AT=step)
     with run.load(rate=100, limit=1, **load):
-        assert daemon.wait(30) == 137, daemon.log_tail()
+        assert daemon.wait(60) == 137, daemon.log_tail()
     daemon.restart()
     return run.judge()
 
@@ -57,9 +57,9 @@ def test_a_rebalance_cut_off_behind_its_commit_repeats_nothing(kafka_rig) -> Non
     with run.load(rate=300):
         with run.heals():
             pass
-        wait_for(lambda: run.server.lines > 100, 20, "under way")
+        wait_for(lambda: run.server.lines > 100, description="under way")
         with run.outside.member(2.0):
-            assert daemon.wait(30) == 137, daemon.log_tail()
+            assert daemon.wait(60) == 137, daemon.log_tail()
         with run.heals():
             daemon.restart()
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.crash.kafka_rig import KafkaRig, keeps_its_membership, outlive_a_rebalance
 
-pytestmark = [pytest.mark.crash, pytest.mark.apache_kafka("expulsion of members that died"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.crash, pytest.mark.apache_kafka("expulsion of members that died")]
 
 STATIC = 'group_instance_id = "one"'
 

@@ -107,7 +107,7 @@ def test_sigterm_at_random_moments_loses_and_repeats_nothing(rig) -> None:
 @contextlib.contextmanager
 def half_a_request(port: int) -> Iterator[None]:
     """A client that sends a head and half a body, and says no more."""
-    with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
         client.sendall(b"POST /load HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf")
         yield
 
@@ -119,7 +119,7 @@ def test_a_second_daemon_on_the_same_state_folder_is_refused(rig) -> None:
 
     second = subprocess.run(
         [sys.executable, "-m", "bridge", "run", str(run.daemon.file)],
-        cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20, check=False,
+        cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
     assert second.returncode == 2, second.stdout + second.stderr

@@ -6,7 +6,7 @@ import pytest
 
 from tests.harness import ROOT
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.crash]
 
 LAUNCHER = str(ROOT / "tests" / "crash" / "mutants" / "launch.py")
 

@@ -33,7 +33,7 @@ def test_an_event_is_stored_and_then_invoked(bridge):
     answer = bridge.post("/orders", {"amount": 1}, **JSON)
 
     assert answer.status == 202
-    wait_for(lambda: "ok" in show(bridge, answer.json()["id"]), 5)
+    wait_for(lambda: "ok" in show(bridge, answer.json()["id"]))
 
 
 def test_a_synchronous_route_answers_with_what_the_function_returned(bridge):
@@ -47,7 +47,7 @@ def test_a_synchronous_route_answers_with_what_the_function_returned(bridge):
 def test_what_fails_is_retried_then_kept_as_a_dead_letter_and_redriven_when_it_is_mended(bridge, code):
     """Two retries, then the event waits among the dead letters until somebody has mended the function."""
     event_id = bridge.post("/orders", {"wrong": True}, **JSON).json()["id"]
-    wait_for(lambda: dead_letters(bridge), 10, "the dead letter")
+    wait_for(lambda: dead_letters(bridge), description="the dead letter")
     (letter,) = dead_letters(bridge)
     assert (letter["id"], letter["attempts"], letter["condition"]) == (event_id, 3, "RetriesExhausted")
     assert letter["error_message"] == "an order without an amount"
@@ -55,13 +55,13 @@ def test_what_fails_is_retried_then_kept_as_a_dead_letter_and_redriven_when_it_i
     (code / "app.py").write_text("def handler(event, context):\n    return 'mended'\n")
     assert bridge.cli("reload").returncode == 0
     assert bridge.cli("dlq", "redrive", "--yes").returncode == 0
-    wait_for(lambda: not dead_letters(bridge), 5, "the dead letter is gone: its event succeeded")
+    wait_for(lambda: not dead_letters(bridge), description="the dead letter is gone: its event succeeded")
 
 
 def test_events_can_be_replayed(bridge):
     """What was stored can be sent again: the same bytes, id and time, marked in the context as a replay."""
     event_id = bridge.post("/orders", {"amount": 3}, **JSON).json()["id"]
-    wait_for(lambda: "ok" in show(bridge, event_id), 5)
+    wait_for(lambda: "ok" in show(bridge, event_id))
     counted = bridge.cli("replay", "--since", "10m", "--function", "orders", "--dry-run")
     assert "1" in counted.stdout
     assert "nothing was sent" in counted.stdout

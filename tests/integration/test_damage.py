@@ -23,7 +23,7 @@ def test_a_damaged_record_is_shown_and_the_doctor_says_where(daemon, tmp_path):
     code = write_function(tmp_path / "code", "def handler(event, context):\n    return 1\n")
     running = daemon(CONFIG.format(code=code))
     ids = [running.post("/load", {"name": name}, **{"Content-Type": "application/json"}).json()["id"] for name in "ab"]
-    wait_for(lambda: running.admin("GET", f"/admin/v1/events/{ids[1]}").json()["state"] == "succeeded", 10)
+    wait_for(lambda: running.admin("GET", f"/admin/v1/events/{ids[1]}").json()["state"] == "succeeded")
     segment = next((running.state / "p0" / "journal").glob("*.seg"))
     with segment.open("r+b") as file:
         at = file.read().index(b'{\\"name\\"')
@@ -78,15 +78,15 @@ def test_a_damaged_record_of_a_stream_is_a_dead_letter_of_the_mapping(daemon, tm
         file.write(b"\xff")
 
     assert running.cli("mappings", "resume", "quick").returncode == 0
-    wait_for(lambda: running.admin("GET", "/admin/v1/dlq").json()["dead_letters"], 20)
+    wait_for(lambda: running.admin("GET", "/admin/v1/dlq").json()["dead_letters"])
     (letter,) = running.admin("GET", "/admin/v1/dlq").json()["dead_letters"]
     assert (letter["condition"], letter["source"]) == ("RecordDamaged", "quick")
     shown = running.cli("dlq", "show", letter["id"]).stdout
     assert f"{segment.name} is damaged at byte" in shown
     assert ids[1] in shown
-    wait_for(lambda: "value-2" in running.cli("logs", "quick").stdout, 20)
+    wait_for(lambda: "value-2" in running.cli("logs", "quick").stdout)
     assert "value-1" not in running.cli("logs", "quick").stdout
-    wait_for(lambda: _is_done(running), 10, "the mark passes the damaged record")
+    wait_for(lambda: _is_done(running), description="the mark passes the damaged record")
 
 
 def _is_done(running):

@@ -22,7 +22,7 @@ from tests.brokers.clients import create_topic, kcat
 from tests.brokers.kafka import PASSWORD, USER
 from tests.contract.sources import Listener, Reading, opened
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.integration]
 
 
 def source_of(bootstrap, topic, *, group="", connection=None, **more):
@@ -112,16 +112,16 @@ async def test_two_members_share_the_partitions_and_nothing_is_read_twice(kafka,
     await put(kafka.bootstrap, topic, *numbered(400))
     first = await begin(source)
     async with reading_on(first):
-        await wait_until(lambda: owned(first) == [shards_of(topic, 4)], 20, "all are the first one's")
+        await wait_until(lambda: owned(first) == [shards_of(topic, 4)], description="all are the first one's")
         second = await begin(other)
         async with reading_on(second):
-            await wait_until(lambda: [len(each) for each in owned(first, second)] == [2, 2], 20, "two each")
+            await wait_until(lambda: [len(each) for each in owned(first, second)] == [2, 2], description="two each")
             assert set.union(*owned(first, second)) == shards_of(topic, 4)
             await put(kafka.bootstrap, topic, *numbered(400, 400))
-            await wait_until(lambda: len(everything(first, second)) >= 800, 20, "all are read")
+            await wait_until(lambda: len(everything(first, second)) >= 800, description="all are read")
         assert await source.others() != []
         await second.source.close()
-        await wait_until(lambda: owned(first) == [shards_of(topic, 4)], 20, "all are the first one's again")
+        await wait_until(lambda: owned(first) == [shards_of(topic, 4)], description="all are the first one's again")
     await first.source.close()
 
     assert everything(first, second) == list(range(800))
@@ -153,13 +153,13 @@ async def test_members_that_come_and_go_under_load_lose_nothing(kafka, kafka_top
             guests = [await begin(source) for source in sources[1:]]
             readings += guests
             async with reading_on(*guests):
-                await wait_until(lambda guests=guests: all(owned(*guests)), 20, "the guests have some")
+                await wait_until(lambda guests=guests: all(owned(*guests)), description="the guests have some")
                 await asyncio.sleep(0.2)
             for guest in guests:
                 await guest.source.close()
         rounds_are_done.set()
         await feeding
-        await wait_until(lambda: len(set(everything(*readings))) == sent, 20, "all are read")
+        await wait_until(lambda: len(set(everything(*readings))) == sent, description="all are read")
     await steady.source.close()
 
     assert everything(*readings) == list(range(sent))
@@ -237,7 +237,7 @@ async def test_a_member_that_leaves_in_the_middle_of_a_rebalance_holds_nobody_up
     steady = await begin(sources[0])
     monkeypatch.setattr("bridge.sources.pull.kafka_library.SHUT_MAX_S", 0.3)
     async with reading_on(steady):
-        await wait_until(lambda: owned(steady) == [shards_of(topic, 2)], 20, "all are the first one's")
+        await wait_until(lambda: owned(steady) == [shards_of(topic, 2)], description="all are the first one's")
         steady.listener.when_revoked = lambda: asyncio.sleep(2)
         guest = await begin(sources[1])
         await asyncio.sleep(0.5)  # its join waits for the other member now
@@ -246,7 +246,7 @@ async def test_a_member_that_leaves_in_the_middle_of_a_rebalance_holds_nobody_up
         def is_back():
             return [what for what, _ in steady.listener.log][-2:] == ["revoking", "assigned"]
 
-        await wait_until(is_back, 15, "the rebalance ended before the guest's session")
+        await wait_until(is_back, description="the rebalance ended before the guest's session")
     assert owned(steady) == [shards_of(topic, 2)]
     monkeypatch.undo()
     steady.listener.when_revoked = None
@@ -263,12 +263,12 @@ async def test_a_static_member_comes_back_without_a_rebalance(kafka, kafka_topic
     first, second = [await begin(source) for source in sources]
     async with reading_on(first):
         async with reading_on(second):
-            await wait_until(lambda: [len(each) for each in owned(first, second)] == [1, 1], 20, "one each")
+            await wait_until(lambda: [len(each) for each in owned(first, second)] == [1, 1], description="one each")
         before = list(first.listener.log)
         await second.source.close()
         again = await begin(sources[1])
         async with reading_on(again):
-            await wait_until(lambda: owned(again) != [set()], 20, "it is back")
+            await wait_until(lambda: owned(again) != [set()], description="it is back")
         await again.source.close()
         assert first.listener.log == before
     await first.source.close()
@@ -279,14 +279,14 @@ async def test_new_partitions_are_noticed_and_read_from_their_beginning(kafka, k
     source = source_of(kafka.bootstrap, topic, starting_position=StartingPosition.LATEST, metadata_max_age_s=0.5)
     reading = await begin(source)
     async with reading_on(reading):
-        await wait_until(lambda: owned(reading) == [shards_of(topic, 1)], 20, "one partition")
+        await wait_until(lambda: owned(reading) == [shards_of(topic, 1)], description="one partition")
         admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
         await admin.start()
         await admin.create_partitions({topic: NewPartitions(total_count=3)})
         await admin.close()
         await put(kafka.bootstrap, topic, *numbered(5), partition=2)
-        await wait_until(lambda: owned(reading) == [shards_of(topic, 3)], 20, "three partitions")
-        await wait_until(lambda: everything(reading) == list(range(5)), 20, "its first records")
+        await wait_until(lambda: owned(reading) == [shards_of(topic, 3)], description="three partitions")
+        await wait_until(lambda: everything(reading) == list(range(5)), description="its first records")
     await reading.source.close()
 
 

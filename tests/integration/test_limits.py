@@ -128,8 +128,8 @@ def test_reserved_concurrency_is_never_passed_by_a_burst_of_both_kinds(daemon, c
     answers = burst(running, "/stored", 30)
     assert {answer.status for answer in answers} == {202}
     answered = burst(running, "/answered", 12)
-    wait_for(lambda: counter.entered == 30 + sum(each.status == 200 for each in answered), 15, "all ran")
-    wait_for(lambda: drained(running), 5)
+    wait_for(lambda: counter.entered == 30 + sum(each.status == 200 for each in answered), description="all ran")
+    wait_for(lambda: drained(running))
 
     assert counter.highest == 3
     assert {answer.status for answer in answered} <= {200, 429}
@@ -140,7 +140,7 @@ def test_the_account_limit_holds_for_functions_without_a_reservation(daemon, cou
     code = write_function(tmp_path / "code", COUNTED)
     running = daemon(sections(code, counter, daemon="invocation = { account_concurrency = 2 }"))
     burst(running, "/stored", 20)
-    wait_for(lambda: counter.entered == 20 and drained(running), 15, "all ran")
+    wait_for(lambda: counter.entered == 20 and drained(running), description="all ran")
 
     assert counter.highest == 2
 
@@ -156,7 +156,7 @@ def test_a_function_stopped_by_reserved_0_refuses_callers_and_makes_dead_letters
     )
     stored = running.post("/stored", b"{}")
     letters = wait_for(
-        lambda: json.loads(running.admin("GET", "/admin/v1/dlq").body)["dead_letters"], 5, "a dead letter"
+        lambda: json.loads(running.admin("GET", "/admin/v1/dlq").body)["dead_letters"], description="a dead letter"
     )
 
     assert answer.status == 429
@@ -173,7 +173,7 @@ def test_a_caller_over_the_limit_waits_a_second_at_most(daemon, counter, tmp_pat
     running = daemon(sections(code, counter, function="reserved_concurrency = 1"))
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(running.post, "/answered", b"{}")
-        wait_for(lambda: counter.inside == 1, 5)
+        wait_for(lambda: counter.inside == 1)
         began = time.monotonic()
         second = running.post("/answered", b"{}")
         took_s = time.monotonic() - began
@@ -212,7 +212,7 @@ verify = "none"
     assert len(refused) == 15
     assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
     assert running.post("/other", b"{}").status == 202
-    wait_for(lambda: counter.entered == accepted + 1 and drained(running), 10, "what was accepted is handled")
+    wait_for(lambda: counter.entered == accepted + 1 and drained(running), description="what was accepted is handled")
     assert running.post("/stored", b"{}").status == 202
 
 
@@ -273,4 +273,4 @@ invocation_type = "RequestResponse"
         status = answer.result().status
     assert seen >= 3, "the handler's descendants were seen"
     assert status in (502, 504)
-    wait_for(lambda: not marked(), 1, "no descendant is left")
+    wait_for(lambda: not marked(), description="no descendant is left")

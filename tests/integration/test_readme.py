@@ -45,7 +45,6 @@ def shape(text: str) -> set[str]:
 
 @pytest.mark.integration
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_the_first_five_minutes_are_as_written(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "config", tmp_path / "config")
     environment = dict(os.environ) | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -60,7 +59,7 @@ def test_the_first_five_minutes_are_as_written(tmp_path: Path) -> None:
         cwd=tmp_path, env=environment | {"PYTHONPATH": str(ROOT)}, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        wait_for(lambda: daemon.poll() is not None or _is_ready(), 20, "the quickstart daemon is ready")
+        wait_for(lambda: daemon.poll() is not None or _is_ready(), description="the quickstart daemon is ready")
         assert daemon.poll() is None, (tmp_path / "log").read_text()
         where = tmp_path
         for command, shown, file in steps():
@@ -79,7 +78,7 @@ def test_the_first_five_minutes_are_as_written(tmp_path: Path) -> None:
             where = Path((tmp_path / "where").read_text().strip())
     finally:
         daemon.terminate()
-        assert daemon.wait(30) == 0
+        assert daemon.wait(60) == 0
         log.close()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.harness import request, wait_for, write_function
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.integration]
 
 OWN, SIGNING, BEARER, LOGIN, DAEMON = (f"canary-{name}-7c1f93e2" for name in ("own", "sign", "bearer", "user", "env"))
 CANARIES = (OWN, SIGNING, BEARER, LOGIN)
@@ -100,7 +100,7 @@ def test_a_canary_in_every_secret_field_is_found_nowhere(daemon, tmp_path, monke
 
     # 3 what the command line and the api show
     letters = wait_for(
-        lambda: running.admin("GET", "/admin/v1/dlq").json()["dead_letters"], 10, "the poison is a dead letter"
+        lambda: running.admin("GET", "/admin/v1/dlq").json()["dead_letters"], description="the poison is a dead letter"
     )
     event = letters[0]["id"]
     for verb in (

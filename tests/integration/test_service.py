@@ -14,7 +14,7 @@ import pytest
 
 from tests.harness import DaemonProcess, request, wait_for, write_function
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.integration]
 
 # Says each invocation to the test over a connection: a sandboxed worker shares no file with it.
 TOLD = """
@@ -161,12 +161,10 @@ def test_sigterm_under_load_exits_0_within_the_grace_and_loses_nothing(world):
     daemon = world.start()
     url = daemon.public
     with Load(world) as load:
-        wait_for(lambda: len(load.accepted) > 100, 10)
+        wait_for(lambda: len(load.accepted) > 100)
         with ThreadPoolExecutor(1) as pool:
-            slow = pool.submit(
-                request, "POST", url + "/answered", body=b'{"n": -1, "sleep_s": 6}', headers=JSON, timeout_s=20
-            )
-            wait_for(lambda: daemon.metrics().get('bridge_running_invocations{function="told"}', 0) >= 1, 5)
+            slow = pool.submit(request, "POST", url + "/answered", body=b'{"n": -1, "sleep_s": 6}', headers=JSON)
+            wait_for(lambda: daemon.metrics().get('bridge_running_invocations{function="told"}', 0) >= 1)
             time.sleep(0.3)
             began = time.monotonic()
             assert daemon.terminate() == 0
@@ -175,7 +173,7 @@ def test_sigterm_under_load_exits_0_within_the_grace_and_loses_nothing(world):
         load._stop.set()
     assert took_s < 11
     daemon.restart()
-    wait_for(lambda: set(load.accepted) <= set(world.numbers()), 20, "all that was accepted is handled")
+    wait_for(lambda: set(load.accepted) <= set(world.numbers()), description="all that was accepted is handled")
 
     numbers = [n for n in world.numbers() if n >= 0]
     assert len(numbers) == len(set(numbers)), "a stop within the grace repeats nothing"
@@ -190,10 +188,10 @@ def test_a_client_that_never_ends_its_request_does_not_hold_up_sigterm(world):
         b"POST /answered HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
     ]
     with ExitStack() as stack:
-        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=5)) for _ in halves]
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)) for _ in halves]
         for client, half in zip(slow, halves, strict=True):
             client.sendall(half)
-        wait_for(lambda: daemon.metrics()['bridge_http_connections_open{listener="public"}'] == len(halves), 5)
+        wait_for(lambda: daemon.metrics()['bridge_http_connections_open{listener="public"}'] == len(halves))
         began = time.monotonic()
 
         assert daemon.terminate() == 0
@@ -207,15 +205,15 @@ def test_a_client_that_never_ends_its_request_does_not_hold_up_sigterm(world):
 def test_a_second_signal_ends_it_at_once(world):
     daemon = world.start()
     world.post(1, sleep_s=8)
-    wait_for(lambda: '"worker_started"' in daemon.log() or daemon.descendants(), 5)
+    wait_for(lambda: '"worker_started"' in daemon.log() or daemon.descendants())
     daemon.process.send_signal(signal.SIGTERM)
-    wait_for(lambda: "daemon_draining" in daemon.log(), 5)
+    wait_for(lambda: "daemon_draining" in daemon.log())
     began = time.monotonic()
     daemon.process.send_signal(signal.SIGTERM)
 
-    assert daemon.wait(5) == -signal.SIGTERM
+    assert daemon.wait(60) == -signal.SIGTERM
     assert time.monotonic() - began < 1
-    wait_for(lambda: not daemon.survivors(), 2, "its workers follow")
+    wait_for(lambda: not daemon.survivors(), description="its workers follow")
 
 
 # --- 2 reload and watch -------------------------------------------------------------------------------
@@ -234,8 +232,8 @@ def test_fifty_reloads_under_load_half_of_them_invalid_lose_and_refuse_nothing(w
                 continue
             answer = world.admin("POST", "/reload")
             assert answer.status == (422 if is_bad else 200), answer
-        wait_for(lambda: len(load.accepted) > 100, 10)
-    wait_for(lambda: set(load.accepted) <= set(world.numbers()), 20, "all that was accepted is handled")
+        wait_for(lambda: len(load.accepted) > 100)
+    wait_for(lambda: set(load.accepted) <= set(world.numbers()), description="all that was accepted is handled")
 
     assert load.others == []
     assert sorted(world.numbers()) == sorted(load.accepted)
@@ -244,14 +242,14 @@ def test_fifty_reloads_under_load_half_of_them_invalid_lose_and_refuse_nothing(w
 def test_what_runs_ends_on_the_old_configuration_and_a_bad_file_changes_nothing(world):
     daemon = world.start()
     world.post(0)
-    wait_for(lambda: world.numbers() == [0], 10, "a worker has read the code")
+    wait_for(lambda: world.numbers() == [0], description="a worker has read the code")
     world.post(1, sleep_s=1)
-    wait_for(lambda: daemon.metrics().get('bridge_running_invocations{function="told"}', 0) >= 1, 5)
+    wait_for(lambda: daemon.metrics().get('bridge_running_invocations{function="told"}', 0) >= 1)
     new = write_function(world.folder / "new", TOLD.replace('"one"', '"two"'))
     daemon.file.write_text(daemon.file.read_text().replace(str(world.code), str(new)))
     assert world.admin("POST", "/reload").status == 200
     world.post(2)
-    wait_for(lambda: len(world.told) == 3, 10)
+    wait_for(lambda: len(world.told) == 3)
     assert {line["n"]: line["version"] for line in world.told} == {0: "one", 1: "one", 2: "two"}
 
     good = daemon.file.read_text()
@@ -270,12 +268,13 @@ def test_a_function_that_a_reload_removes_leaves_its_events_as_dead_letters(worl
     daemon.file.write_text(f'{listen}\n[functions.other]\ncode = "{other}"\nhandler = "app.handler"\n')
     assert world.admin("POST", "/reload").status == 200
     letters = wait_for(
-        lambda: len(found := world.admin("GET", "/dlq").json()["dead_letters"]) == 5 and found, 10, "five dead letters"
+        lambda: len(found := world.admin("GET", "/dlq").json()["dead_letters"]) == 5 and found,
+        description="five dead letters",
     )
 
     assert {letter["id"] for letter in letters} == set(ids)
     assert {letter["condition"] for letter in letters} == {"FunctionNotFound"}
-    wait_for(lambda: world.numbers() == [0], 5, "what ran has ended")
+    wait_for(lambda: world.numbers() == [0], description="what ran has ended")
 
 
 def test_watch_takes_edited_code_from_the_next_invocation(world, request):
@@ -286,13 +285,13 @@ def test_watch_takes_edited_code_from_the_next_invocation(world, request):
     try:
         daemon.start()
         world.post(0)
-        wait_for(lambda: world.numbers() == [0], 10, "a worker has read the code")
+        wait_for(lambda: world.numbers() == [0], description="a worker has read the code")
         world.post(1, sleep_s=1.5)
-        wait_for(lambda: daemon.metrics().get('bridge_running_invocations{function="told"}', 0) >= 1, 5)
+        wait_for(lambda: daemon.metrics().get('bridge_running_invocations{function="told"}', 0) >= 1)
         (world.code / "app.py").write_text(TOLD.replace('"one"', '"two"'))
-        wait_for(lambda: "function_changed" in daemon.log(), 5, "the edit is seen")
+        wait_for(lambda: "function_changed" in daemon.log(), description="the edit is seen")
         world.post(2)
-        wait_for(lambda: len(world.told) == 3, 10)
+        wait_for(lambda: len(world.told) == 3)
         assert {line["n"]: line["version"] for line in world.told} == {0: "one", 1: "one", 2: "two"}
     finally:
         daemon.stop()
@@ -303,7 +302,7 @@ def test_watch_takes_edited_code_from_the_next_invocation(world, request):
 
 def refusal(daemon):
     """Return the one line with which a daemon refuses to start; its status must be 2."""
-    assert daemon.wait(20) == 2, daemon.log()
+    assert daemon.wait(60) == 2, daemon.log()
     lines = [line for line in daemon.log().splitlines() if not line.startswith("{")]
     assert len(lines) == 1, daemon.log()
     return lines[0]
@@ -353,7 +352,7 @@ def test_a_port_in_use_is_refused(world, daemon, listener):
 def test_it_runs_on_the_asyncio_loop_too(world):
     world.start(environment={"BRIDGE_LOOP": "asyncio"})
     world.post_many(20)
-    wait_for(lambda: len(world.numbers()) == 20, 10)
+    wait_for(lambda: len(world.numbers()) == 20)
 
 
 def test_a_daemon_without_a_kafka_source_loads_no_kafka_client(world):
@@ -367,7 +366,7 @@ def test_a_daemon_without_a_kafka_source_loads_no_kafka_client(world):
 def test_health_ready_and_metrics_need_no_token_but_a_local_host(world):
     daemon = world.start()
     world.post_many(2)
-    wait_for(lambda: len(world.numbers()) == 2, 10)
+    wait_for(lambda: len(world.numbers()) == 2)
     for path in ("/health", "/ready", "/metrics"):
         assert request("GET", daemon.api + path).status == 200
         for headers in (
@@ -395,11 +394,11 @@ def test_a_restart_with_two_thousand_stored_events_handles_the_first_soon_and_ea
     write_function(world.code, TOLD.replace('time.sleep(body.get("sleep_s", 0))', "pass"))
     began = time.monotonic()
     daemon.start(ready=False)
-    wait_for(world.numbers, 10, "the first is handled")
+    wait_for(world.numbers, description="the first is handled")
     took_s = time.monotonic() - began
     print(f"restart with 2,000 stored events: the first handled after {took_s:.2f} s")
     assert took_s < 4  # 2 s on a machine that does nothing else
-    wait_for(lambda: len(world.numbers()) >= 2001, 40, "all are handled")
+    wait_for(lambda: len(world.numbers()) >= 2001, description="all are handled")
 
     assert sorted(world.numbers()) == list(range(-1, 2000))
 
@@ -411,7 +410,7 @@ def test_a_replay_keeps_order_marks_what_it_sends_and_stores_nothing_again(world
     daemon = world.start()
     for n in range(30):
         assert world.post(n).status == 202
-    wait_for(lambda: len(world.numbers()) == 30, 10)
+    wait_for(lambda: len(world.numbers()) == 30)
     stored = daemon.metrics()["bridge_journal_appends_total"]
     done = daemon.cli("replay", "--since", "10m", "--name", "again", "--yes")
 
@@ -427,14 +426,14 @@ def test_a_replay_survives_kill_9_and_ends_without_a_gap(world):
     daemon = world.start()
     for n in range(60):
         world.post(n)
-    wait_for(lambda: len(world.numbers()) == 60, 10)
+    wait_for(lambda: len(world.numbers()) == 60)
     world.admin("POST", "/replays", {"name": "long", "rate": 40, "selection": {}})
-    wait_for(lambda: len(world.numbers(replay="long")) >= 10, 10)
+    wait_for(lambda: len(world.numbers(replay="long")) >= 10)
     daemon.kill9()
     daemon.restart()
     if world.replay("long")["state"] == "PAUSED":
         assert daemon.cli("replays", "resume", "long").returncode == 0
-    wait_for(lambda: world.replay("long")["state"] == "COMPLETED", 20, "the replay completes")
+    wait_for(lambda: world.replay("long")["state"] == "COMPLETED", description="the replay completes")
 
     replayed = world.numbers(replay="long")
     assert set(replayed) == set(range(60))
@@ -445,15 +444,15 @@ def test_a_replay_is_paused_resumed_and_cancelled(world):
     daemon = world.start()
     for n in range(30):
         world.post(n)
-    wait_for(lambda: len(world.numbers()) == 30, 10)
+    wait_for(lambda: len(world.numbers()) == 30)
     world.admin("POST", "/replays", {"name": "slow", "rate": 20, "selection": {}})
-    wait_for(lambda: world.numbers(replay="slow"), 10)
+    wait_for(lambda: world.numbers(replay="slow"))
     assert daemon.cli("replays", "pause", "slow").returncode == 0
-    wait_for(lambda: world.replay("slow")["state"] == "PAUSED", 5)
+    wait_for(lambda: world.replay("slow")["state"] == "PAUSED")
     assert world.admin("POST", "/replays/slow/resume").status < 300
-    wait_for(lambda: world.replay("slow")["state"] in ("RUNNING", "COMPLETED"), 5)
+    wait_for(lambda: world.replay("slow")["state"] in ("RUNNING", "COMPLETED"))
     assert daemon.cli("replays", "cancel", "slow").returncode == 0
-    wait_for(lambda: world.replay("slow")["state"] == "CANCELLED", 5)
+    wait_for(lambda: world.replay("slow")["state"] == "CANCELLED")
     assert len(world.numbers(replay="slow")) < 30
 
 
@@ -461,12 +460,12 @@ def test_a_replay_lets_live_events_go_first(world):
     world.start(workers=1, function="reserved_concurrency = 1")
     for n in range(20):
         world.post(n)
-    wait_for(lambda: len(world.numbers()) == 20, 10)
+    wait_for(lambda: len(world.numbers()) == 20)
     world.post(100, sleep_s=0.5)
     world.admin("POST", "/replays", {"name": "behind", "selection": {}})
     for n in range(101, 121):
         world.post(n)
-    wait_for(lambda: len(world.numbers(replay="behind")) >= 20, 20)
+    wait_for(lambda: len(world.numbers(replay="behind")) >= 20)
 
     told = world.told[20:]
     assert all(line["replay"] is None for line in told[:21]), "live events were all handled before the first replayed"
@@ -475,9 +474,9 @@ def test_a_replay_lets_live_events_go_first(world):
 def test_failures_of_a_replay_become_dead_letters_of_its_own(world):
     daemon = world.start()
     world.post(1, poison=True)
-    wait_for(lambda: world.admin("GET", "/dlq").json()["dead_letters"], 10)
+    wait_for(lambda: world.admin("GET", "/dlq").json()["dead_letters"])
     world.admin("POST", "/replays", {"name": "bad", "selection": {}})
-    wait_for(lambda: world.replay("bad")["state"] == "COMPLETED", 10)
+    wait_for(lambda: world.replay("bad")["state"] == "COMPLETED")
     shown = daemon.cli("dlq", "list", "--queue", "replay:bad", "--json")
 
     assert shown.returncode == 0, shown.stderr
@@ -492,13 +491,13 @@ def test_a_redriven_event_that_fails_again_is_one_dead_letter(world):
     def letters():
         return world.admin("GET", "/dlq").json()["dead_letters"]
 
-    wait_for(lambda: len(letters()) == 6, 10)
+    wait_for(lambda: len(letters()) == 6)
     began = time.monotonic()
     done = daemon.cli("dlq", "redrive", "--rate", "5", "--yes")
     took_s = time.monotonic() - began
     assert done.returncode in (0, 1), done.stderr
     assert took_s > 0.9, "six at five a second"
-    wait_for(lambda: len(found := letters()) == 6 and all(each["redrives"] == 1 for each in found), 10)
+    wait_for(lambda: len(found := letters()) == 6 and all(each["redrives"] == 1 for each in found))
     assert {letter["id"] for letter in letters()} == set(ids)
 
     mended = TOLD.replace('body.get("poison")', "False")
@@ -506,15 +505,15 @@ def test_a_redriven_event_that_fails_again_is_one_dead_letter(world):
     daemon.file.write_text(daemon.file.read_text().replace(str(world.code), str(world.folder / "mended")))
     assert world.admin("POST", "/reload").status == 200
     assert daemon.cli("dlq", "redrive", "--failed", "--yes").returncode == 0
-    wait_for(lambda: not letters(), 10, "all have succeeded")
+    wait_for(lambda: not letters(), description="all have succeeded")
 
 
 def test_events_show_says_what_became_of_each(world):
     daemon = world.start(workers=1, delays="[30]", function="reserved_concurrency = 1")
     fine = world.post(1).json()["id"]
-    wait_for(lambda: len(world.told) == 1, 10)
+    wait_for(lambda: len(world.told) == 1)
     waiting = world.post(2, poison=True).json()["id"]
-    wait_for(lambda: len(world.told) == 2, 10)
+    wait_for(lambda: len(world.told) == 2)
     running = world.post(3, sleep_s=5).json()["id"]
     behind = world.post(4).json()["id"]
 
@@ -523,7 +522,7 @@ def test_events_show_says_what_became_of_each(world):
         assert answer.returncode == 0, answer.stderr
         return all(text in answer.stdout for text in texts) and answer.stdout
 
-    wait_for(lambda: shown(fine, "ok"), 5)
-    wait_for(lambda: shown(waiting, "retry 1 due in", "poison"), 5)
-    wait_for(lambda: shown(running, "running now: attempt 1"), 5)
-    wait_for(lambda: shown(behind, "waits for a free slot"), 5)
+    wait_for(lambda: shown(fine, "ok"))
+    wait_for(lambda: shown(waiting, "retry 1 due in", "poison"))
+    wait_for(lambda: shown(running, "running now: attempt 1"))
+    wait_for(lambda: shown(behind, "waits for a free slot"))

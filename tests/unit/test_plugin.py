@@ -80,7 +80,7 @@ def test_a_kafka_handler_is_given_what_was_put_as_one_batch(run: Run) -> None:
 
 
 def test_a_bad_record_is_found_by_bisecting_and_retried_in_virtual_time(run: Run) -> None:
-    config = CONFIG + "maximum_retry_attempts = 2\nbisect_batch_on_function_error = true\n"
+    config = CONFIG + "maximum_retry_attempts = 20\nbisect_batch_on_function_error = true\n"
 
     result = run(
         """
@@ -93,10 +93,10 @@ def test_a_bad_record_is_found_by_bisecting_and_retried_in_virtual_time(run: Run
 
             assert drain() == []
 
-            assert time.perf_counter() - began < 2
+            assert time.perf_counter() - began < 60 < bridge_app.now - before
             bad = [i for i in invocations if i.values == [{"page": "bad"}]]
-            assert [i.attempt for i in bad] == [1, 2, 3]
-            assert bad[0].at < bad[1].at < bad[2].at and bridge_app.now - before > 0.5
+            assert [i.attempt for i in bad] == list(range(1, 22))
+            assert bad[0].at < bad[1].at < bad[2].at
             assert bad[0].error["errorType"] == "ZeroDivisionError" and bad[0].result is None
             assert "app.py" in bad[0].error["stackTrace"][0]
             [dead] = dead_letters
@@ -574,7 +574,7 @@ def test_whoever_has_pytest_pays_nothing_for_it() -> None:
         "assert bridge.plugin.BridgeApp and bridge.plugin.Invoked\n"
     )
 
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=20)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
 def test_pytest_finds_it_by_the_packages_entry_point() -> None:

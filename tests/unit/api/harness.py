@@ -27,6 +27,7 @@ from bridge.testing.runtime import ScriptedRuntime
 from bridge.testing.source import ScriptedStream
 from bridge.testing.store import MemoryDeadLetters, MemoryJobs, MemoryParked
 from bridge.util.clocks import SystemClock
+from tests.harness import wait_until
 
 TOKEN = "secret-token-canary"
 NOW = 1_767_225_600.0
@@ -35,7 +36,12 @@ NOW = 1_767_225_600.0
 class QuickClock(SystemClock):
     """The system's clock with short polls: tests need not wait for them. Deadlines keep their length."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.sleeps = 0
+
     async def sleep(self, delay_s: float) -> None:
+        self.sleeps += 1
         await asyncio.sleep(0.002 if delay_s <= 0.5 else delay_s)
 
 
@@ -201,6 +207,16 @@ class World:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    async def polled(self, times: int = 2) -> None:
+        """Wait until who follows something has looked again, and is through with what it saw."""
+        through = self.clock.sleeps + times
+        await wait_until(lambda: self.clock.sleeps >= through, description="it has looked again")
+
+    def is_stopping(self, replay: str) -> bool:
+        """Tell whether a replay that runs was asked to pause or to end."""
+        run = self.replays._runs.get(replay)
+        return run is not None and run.stop is not None
 
     async def close(self) -> None:
         self.app.close()

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from bridge.core.invocation import Attempt, AttemptStatus, Condition
+from tests.harness import wait_until
 from tests.unit.api.harness import NOW, event_id
 
 
@@ -146,10 +147,7 @@ async def test_redrive_counts_then_starts_and_is_watched_until_all_is_settled(wo
     assert started.status == 201
     assert started.json()["total"] in (2, None)  # None while it counts
     watch = asyncio.create_task(world.get("/redrives/mend/watch"))
-    for _ in range(200):
-        await asyncio.sleep(0.001)
-        if len(world.parked.entries) == 2:
-            break
+    await wait_until(lambda: len(world.parked.entries) == 2)
     assert not watch.done()
     await settle(world, "mend", failed=frozenset({2}))
 
@@ -165,10 +163,7 @@ async def test_redrive_counts_then_starts_and_is_watched_until_all_is_settled(wo
 async def test_a_fresh_failure_meanwhile_does_not_count_as_failed_again(world):
     world.bury(1)
     await world.post("/dlq/redrive", {"name": "mend"})
-    for _ in range(200):
-        await asyncio.sleep(0.001)
-        if world.parked.entries:
-            break
+    await wait_until(lambda: world.parked.entries)
     world.bury(9, dead_at=world.clock.time())
     await settle(world, "mend")
 

@@ -186,11 +186,11 @@ async def test_what_a_mapping_copied_is_archived(world):
 async def test_tail_tells_new_events_and_their_attempts(world):
     world.store(1)
     stream = asyncio.create_task(world.get("/events/tail", until=4))
-    await asyncio.sleep(0.01)
+    await world.polled()
     second = world.store(2)
-    await asyncio.sleep(0.01)
+    await world.polled()
     world.attempt(second, AttemptStatus.FAILED)
-    await asyncio.sleep(0.01)
+    await world.polled()
     world.attempt(second, AttemptStatus.OK, 2)
     world.store(3)
 
@@ -204,7 +204,7 @@ async def test_tail_tells_new_events_and_their_attempts(world):
 
 async def test_tail_of_failures_tells_failed_attempts_only(world):
     stream = asyncio.create_task(world.get("/events/tail?failed=true", until=1))
-    await asyncio.sleep(0.01)
+    await world.polled()
     world.attempt(world.store(1), AttemptStatus.OK)
     world.attempt(world.store(2), AttemptStatus.DEAD)
 
@@ -213,7 +213,7 @@ async def test_tail_of_failures_tells_failed_attempts_only(world):
 
 async def test_tail_may_select(world):
     stream = asyncio.create_task(world.get('/events/tail?source=b&where={"n":[3]}', until=1))
-    await asyncio.sleep(0.01)
+    await world.polled()
     for number, source in ((1, "a"), (2, "b"), (3, "b")):
         world.store(number, source=source)
 
@@ -234,7 +234,7 @@ async def test_export_writes_whole_events_one_a_line_oldest_first(world):
 
 async def test_streams_end_with_a_word_when_the_api_closes(world):
     stream = asyncio.create_task(world.get("/events/tail"))
-    await asyncio.sleep(0.01)
+    await world.polled()
     world.app.close()
 
     assert (await stream).lines() == [{"error": "bridge is stopping"}]
@@ -263,7 +263,7 @@ async def test_a_stream_that_breaks_says_so_in_its_last_line(world):
 async def test_streams_are_bounded(world, monkeypatch):
     monkeypatch.setattr("bridge.api.app.STREAMS_MAX", 1)
     stream = asyncio.create_task(world.get("/events/tail"))
-    await asyncio.sleep(0.01)
+    await world.polled()
 
     answer = await world.get("/events/tail")
 

@@ -70,17 +70,18 @@ async def test_selections(world, body, count):
 async def test_pause_resume_cancel(world):
     for number in range(50):
         world.store(number)
-    release = asyncio.Event()
+    begun, release = asyncio.Event(), asyncio.Event()
 
     async def slow(_version, invocation):
+        begun.set()
         await release.wait()
         return await invoke(_version, invocation)
 
     invoke, world.runtime.invoke = world.runtime.invoke, slow
     await world.post("/replays", {"name": "long"})
-    await asyncio.sleep(0.01)
+    await begun.wait()
     pausing = asyncio.create_task(world.post("/replays/long/pause"))
-    await asyncio.sleep(0.005)
+    await wait_until(lambda: world.is_stopping("long"))
     release.set()
 
     assert (await pausing).json()["state"] == "PAUSED"
@@ -88,9 +89,11 @@ async def test_pause_resume_cancel(world):
     await wait_until(lambda: "long" not in world.replays._runs)
     assert (await world.post("/replays/long/pause")).status == 409
     release.clear()
+    begun.clear()
     assert (await world.post("/replays/long/resume")).json()["state"] == "RUNNING"
+    await begun.wait()
     cancelling = asyncio.create_task(world.post("/replays/long/cancel"))
-    await asyncio.sleep(0.005)
+    await wait_until(lambda: world.is_stopping("long"))
     release.set()
     assert (await cancelling).json()["state"] == "CANCELLED"
     again = await world.post("/replays/long/resume")

@@ -42,7 +42,7 @@ class Served:
     def call(self, work):
         """Run a coroutine in the server's loop and return its result."""
         future: Future = asyncio.run_coroutine_threadsafe(work, self.loop)
-        return future.result(10)
+        return future.result(60)
 
     def soon(self, function, *args) -> None:
         self.loop.call_soon_threadsafe(function, *args)
@@ -54,7 +54,7 @@ class Served:
 
         self.call(end())
         self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(5)
+        self._thread.join(60)
         self.loop.close()
 
 

@@ -194,10 +194,11 @@ def configured(tmp_path, server):
     (tmp_path / "bridge.toml").write_text(CONFIGURED.format(server=server))
 
 
-def test_without_a_daemon_each_connection_is_tried(alone, state, tmp_path):
+def test_without_a_daemon_each_connection_is_tried(alone, state, tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         server = f"127.0.0.1:{taken.getsockname()[1]}"
     configured(tmp_path, server)
+    monkeypatch.setattr("bridge.cli.doctor._REACH_S", 60.0)
 
     found = alone("doctor", "--json")
 

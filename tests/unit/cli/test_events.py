@@ -6,6 +6,7 @@ import pytest
 
 from bridge.core.invocation import AttemptStatus
 from bridge.core.record import Parked
+from tests.harness import wait_for
 from tests.unit.api.harness import NOW, event_id
 
 
@@ -112,13 +113,16 @@ def test_ids_that_name_nothing(bridge, wanted, code):
 
 def test_tail_follows(bridge, served):
     import threading
-    import time
+
+    def follows() -> None:
+        clock = served.world.clock
+        wait_for(lambda through=clock.sleeps + 2: clock.sleeps >= through, description="it has looked again")
 
     def feed() -> None:
-        time.sleep(0.05)
+        follows()
         record = served.world.store(1)
         served.world.attempt(record, AttemptStatus.FAILED, error_type="ValueError", error_message="no")
-        time.sleep(0.05)
+        follows()
         served.soon(served.world.app.close)
 
     thread = threading.Thread(target=feed)

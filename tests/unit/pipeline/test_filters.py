@@ -307,7 +307,6 @@ def naive(pattern, event) -> bool:
 @settings(max_examples=1000, deadline=None)
 @given(PATTERNS, EVENTS)
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_agrees_with_a_naive_matcher(pattern, event):
     assert naive(pattern, event) == matches(pattern, event)
 
@@ -315,23 +314,27 @@ def test_agrees_with_a_naive_matcher(pattern, event):
 # --- bounds -----------------------------------------------------------------------------------------------------------
 
 
+MOMENT_S = 10.0
+"""Processor time far above what is linear (milliseconds), and far below what is not (minutes at the least)."""
+
+
 def took(pattern, event) -> float:
     compiled = compile_pattern(json.dumps(pattern))
-    begin = time.perf_counter()
+    begin = time.thread_time()
     compiled.matches(event)
-    return time.perf_counter() - begin
+    return time.thread_time() - begin
 
 
 @pytest.mark.slow
 def test_a_hostile_wildcard_text_costs_little():
-    assert took({"a": [{"wildcard": "*a*a*a*a*b"}]}, {"a": "a" * 200_000}) < 0.5
+    assert took({"a": [{"wildcard": "*a*a*a*a*b"}]}, {"a": "a" * 200_000}) < MOMENT_S
 
 
 @pytest.mark.slow
 def test_a_large_array_of_objects_costs_linear_time():
     event = {"a": [{"b": 1} if i % 2 else {"c": 2} for i in range(20_000)]}
 
-    assert took({"a": {"b": [1], "c": [2]}}, event) < 1.0
+    assert took({"a": {"b": [1], "c": [2]}}, event) < MOMENT_S
 
 
 @pytest.mark.slow
@@ -339,9 +342,9 @@ def test_many_independent_arrays_do_not_multiply():
     event = {name: [{"x": 1, "y": 1} for _ in range(200)] for name in "abcdefgh"}
     event["z"] = 2
 
-    assert took({**{name: {"x": [1], "y": [1]} for name in "abcdefgh"}, "z": [1, 3]}, event) < 0.5
+    assert took({**{name: {"x": [1], "y": [1]} for name in "abcdefgh"}, "z": [1, 3]}, event) < MOMENT_S
     event["z"] = [{"x": 1}, {"y": 1}]
-    assert took({**{name: {"x": [1], "y": [1]} for name in "abcdefgh"}, "z": {"x": [1], "y": [1]}}, event) < 0.5
+    assert took({**{name: {"x": [1], "y": [1]} for name in "abcdefgh"}, "z": {"x": [1], "y": [1]}}, event) < MOMENT_S
 
 
 def test_an_event_nested_deeper_than_the_stack_is_read():

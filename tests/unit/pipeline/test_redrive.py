@@ -310,7 +310,6 @@ async def crash_and_resume(crash_after: list[int], *, limit: int | None) -> None
     limit=st.none() | st.integers(1, 120),
 )
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_killed_at_any_write_each_letter_goes_once(crash_after, limit):
     asyncio.run(crash_and_resume(crash_after, limit=limit))
 

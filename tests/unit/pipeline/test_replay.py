@@ -926,13 +926,11 @@ def small_pages(monkeypatch):
     limit=st.none() | st.integers(1, 40),
 )
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_killed_at_any_write_it_goes_on_without_a_gap(small_pages, crash_after, ordered, concurrency, failing, limit):
     asyncio.run(crash_and_resume(crash_after, ordered=ordered, concurrency=concurrency, failing=failing, limit=limit))
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_killed_at_every_write_in_turn(small_pages):
     async def all_of_them() -> None:
         for after in range(1, 60):

@@ -71,7 +71,6 @@ def test_positions_must_rise_and_finish_once():
 @settings(max_examples=10_000, deadline=None)
 @given(st.binary(max_size=40))
 @pytest.mark.slow
-@pytest.mark.timeout(120)
 def test_the_mark_is_the_highest_finished_prefix(steps):
     """Against a model that keeps everything."""
     tracker: PrefixTracker[int] = PrefixTracker()

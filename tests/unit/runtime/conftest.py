@@ -55,9 +55,9 @@ class Runner:
         """End all workers, wait until every process and descriptor of theirs has gone."""
         for name in {fleet.version.name for fleet in self.pool._fleets.values()}:
             self.pool.retire(name, keep_revision=None)
-        await wait_until(lambda: not self.pool._workers and not self.pool._count, 5, "workers have ended")
+        await wait_until(lambda: not self.pool._workers and not self.pool._count, description="workers have ended")
         self.logs.close()
-        await wait_until(lambda: len(self.processes()) <= SPARE, 5, "no process survives a test")
+        await wait_until(lambda: len(self.processes()) <= SPARE, description="no process survives a test")
 
     def processes(self) -> list[psutil.Process]:
         """Return the processes below the zygote."""

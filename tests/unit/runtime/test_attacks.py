@@ -28,7 +28,7 @@ async def test_a_handler_that_hangs_is_ended(runner, handler):
 
     assert result.error_type == "Sandbox.Timedout"
     assert time.monotonic() - began < 2
-    await wait_until(lambda: len(runner.processes()) <= SPARE, 1, "the worker is gone")
+    await wait_until(lambda: len(runner.processes()) <= SPARE, description="the worker is gone")
 
 
 @pytest.mark.slow
@@ -40,7 +40,7 @@ async def test_double_forked_descendants_are_ended(runner):
     def survivors():
         return [p.pid for p in psutil.process_iter(["cmdline"]) if marker in (p.info["cmdline"] or [])]
 
-    await wait_until(lambda: not survivors(), 1, "no descendant survives")
+    await wait_until(lambda: not survivors(), description="no descendant survives")
 
 
 @pytest.mark.slow
@@ -53,7 +53,7 @@ async def test_a_fork_bomb_is_bounded_and_ended(runner):
 
     assert (await task).kind is ResultKind.FUNCTION_ERROR
     assert most < 3000
-    await wait_until(lambda: len(runner.processes()) <= SPARE, 8, "the bomb is gone")
+    await wait_until(lambda: len(runner.processes()) <= SPARE, description="the bomb is gone")
     assert await runner.value("app.echo", 1) == 1
 
 
@@ -216,7 +216,7 @@ async def test_no_slot_is_lost_over_many_kills(runner):
     for _ in range(10):
         await asyncio.gather(*(kill_one() for _ in range(10)))
 
-    await wait_until(lambda: not runner.pool._workers, 2, "all are gone")
+    await wait_until(lambda: not runner.pool._workers, description="all are gone")
     assert runner.pool._count == 0
     assert not any(fleet.waiting or fleet.starting for fleet in runner.pool._fleets.values())
     assert json.loads((await runner.run("app.echo", 1)).payload) == 1

@@ -118,10 +118,10 @@ async def test_follow_yields_new_lines(logs):
             seen.append(line[2])  # noqa: PERF401 - looked at meanwhile
 
     task = asyncio.create_task(follow())
-    await wait_until(lambda: seen == ["old"], 2, "the old line")
+    await wait_until(lambda: seen == ["old"], description="the old line")
     logs.write("f", STREAM, b"new\n", at=AT + 1)
     logs.write("f", "later", b"newer\n", at=AT + 2)
-    await wait_until(lambda: seen == ["old", "new", "newer"], 2, "the new lines")
+    await wait_until(lambda: seen == ["old", "new", "newer"], description="the new lines")
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -141,7 +141,7 @@ async def test_follow_survives_a_rotation(logs):
         logs.write("f", STREAM, b"%d %s\n" % (number, b"x" * 1000), at=AT + number)
         logs.flush()
         if number % 10 == 9:
-            await wait_until(lambda n=number: seen and seen[-1] == n, 2, "it followed")
+            await wait_until(lambda n=number: seen and seen[-1] == n, description="it followed")
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -161,7 +161,7 @@ async def test_a_disk_that_takes_nothing_loses_logs_only(logs, tmp_path):
 async def test_writes_reach_the_file_by_themselves(logs, tmp_path):
     logs.write("f", STREAM, b"x\n", at=AT)
 
-    await wait_until(lambda: list((tmp_path / "f").glob("*.log")), 2, "the file")
+    await wait_until(lambda: list((tmp_path / "f").glob("*.log")), description="the file")
 
 
 async def test_many_lines_at_once_do_not_pile_up(logs):

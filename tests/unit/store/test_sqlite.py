@@ -53,10 +53,10 @@ class Gate:
 
     def _wait(self, connection: sqlite3.Connection) -> None:
         self._entered.set()
-        self._open.wait(5)
+        self._open.wait(60)
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(self._entered.wait, 5)
+        await asyncio.to_thread(self._entered.wait, 60)
         return self
 
     async def __aexit__(self, *exc: object) -> None:

@@ -466,7 +466,7 @@ async def test_a_reader_that_waits_is_woken_by_a_record_of_its_own_source(world)
         await asyncio.sleep(0.02)
         assert not reading.done()
         (stored,) = await world.put(1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             poll = await reading
         assert [list(chunk.positions) for chunk in poll.chunks] == [[stored.position]]
 
