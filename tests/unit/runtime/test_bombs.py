@@ -17,7 +17,7 @@ from tests.unit.runtime.conftest import SPARE, Runner
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 
-GONE_S = 60.0
+GONE_S = 60
 """A bomb's hundreds of processes need the processor even to die, and other tests use it too."""
 
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import re
-import time
 from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 
 from bridge.core.invocation import ResultKind
+from tests.unit.runtime.conftest import LONG_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -22,9 +22,12 @@ class Words:
         self.runner = runner
         self.left = []
         self.port = 0
+        self.told = lambda: None
+        """Called after each word."""
 
     async def answer(self, _, writer):
         writer.write(self.left.pop(0).encode())
+        self.told()
         writer.close()
 
     async def invoke(self, *words, **fields):
@@ -64,7 +67,7 @@ async def test_a_failed_init_that_succeeds_in_the_invocation(words, word, error_
 
 @pytest.mark.slow
 async def test_an_init_that_runs_out_of_memory_runs_again(words):
-    result, reports = await words.invoke("eat", "go", timeout_s=10)
+    result, reports = await words.invoke("eat", "go")
 
     assert result.is_ok, result
     assert reports == [("init", "error", "Runtime.ExitError")]
@@ -72,12 +75,12 @@ async def test_an_init_that_runs_out_of_memory_runs_again(words):
 
 @pytest.mark.slow
 async def test_the_second_init_is_part_of_the_invocation(words):
-    result, _ = await words.invoke("raise", "hesitate", timeout_s=10)
+    result, _ = await words.invoke("raise", "hesitate")
 
     assert result.is_ok, result
-    assert 500 <= result.duration_ms < 5_000
+    assert result.duration_ms >= 500
     assert result.billed_ms == -int(-result.duration_ms // 1)
-    assert int(result.payload) <= 9_500
+    assert int(result.payload) <= LONG_S * 1000 - 500
     assert result.init_ms is None
     assert b"Init Duration" not in result.log_tail
 
@@ -103,20 +106,19 @@ async def test_an_exit_in_both_is_the_callers_error(words):
 
 @pytest.mark.slow
 async def test_the_second_init_has_the_functions_timeout(words):
-    began = time.monotonic()
-
     result, reports = await words.invoke("raise", "hang", timeout_s=1)
 
     assert result.error_type == "Sandbox.Timedout"
-    assert 1 <= time.monotonic() - began < 3
+    assert result.duration_ms >= 1000
     assert reports == [("init", "error", "LookupError"), ("invoke", "timeout", None)]
 
 
 @pytest.mark.slow
 async def test_a_slow_init_has_ten_seconds_first(words, monkeypatch):
-    monkeypatch.setattr("bridge.core.limits.INIT_MAX_S", 0.3)
+    monkeypatch.setattr("bridge.core.limits.INIT_MAX_S", 60)
+    words.told = lambda: monkeypatch.setattr("bridge.core.limits.INIT_MAX_S", 0)  # however long it took to ask
 
-    result, reports = await words.invoke("hang", "go", timeout_s=5)
+    result, reports = await words.invoke("hang", "go")
 
     assert result.is_ok, result
     assert reports == [("init", "timeout", None)]

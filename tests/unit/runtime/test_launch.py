@@ -18,7 +18,7 @@ import socket
 
 def handler(event, context):
     try:
-        socket.create_connection(("127.0.0.1", event["port"]), timeout=2).close()
+        socket.create_connection(("127.0.0.1", event["port"]), timeout=60).close()
     except PermissionError:
         return "denied"
     return "connected"
@@ -49,7 +49,7 @@ async def test_workers_of_a_launched_zygote_cannot_reach_denied_ports(tmp_path, 
     logs = FunctionLogs(tmp_path / "logs")
     pool = WorkerPool(run_folder=tmp_path / "run", logs=logs, clock=SystemClock(), workers_max=1, deny_ports=(denied,))
     version = FunctionVersion(
-        name="f", arn=function_arn("f"), code=str(code), revision="1", handler="app.handler", timeout_s=10
+        name="f", arn=function_arn("f"), code=str(code), revision="1", handler="app.handler", timeout_s=60
     )
     await pool.open()
     try:

@@ -136,7 +136,7 @@ async def test_follow_survives_a_rotation(logs):
             seen.append(int(line[2].split()[0]))  # noqa: PERF401
 
     task = asyncio.create_task(follow())
-    await asyncio.sleep(0.05)
+    await wait_until(lambda: logs._followers, description="it follows")
     for number in range(40):
         logs.write("f", STREAM, b"%d %s\n" % (number, b"x" * 1000), at=AT + number)
         logs.flush()

@@ -13,12 +13,12 @@ if word == "raise":
 if word == "exit":
     sys.exit(3)
 if word == "hang":
-    time.sleep(30)
+    time.sleep(300)
 if word == "hesitate":
     time.sleep(0.5)
 if word == "eat":
     held = bytearray(1 << 29)
-    time.sleep(30)
+    time.sleep(300)
 
 
 def handler(event, context):
