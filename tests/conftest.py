@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 import pytest_asyncio
@@ -18,6 +19,12 @@ from tests import harness
 from tests.harness import DaemonProcess, wait_for
 
 pytest_plugins = ("tests.brokers.fixtures", "tests.brokers.aws_fixtures")
+
+# How long an example takes, or takes to be made, is the machine's affair.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 LOOP = os.environ.get("BRIDGE_LOOP", "uvloop")
 

@@ -172,9 +172,11 @@ async def test_every_kind_of_handler_reads_its_records(daemon, code, ledger, tol
     running = daemon("".join(MAPPING.format(name=name, **places) + more for name, more in SETTINGS.items()))
 
     for name in ("classes", "consumer", "parsed", "enveloped"):
-        await wait_until(lambda name=name: len(told(name)) >= len(ORDERS), 40, f"{name} has read all")
-    await wait_until(lambda: told("parsed_msk"), 20)
-    await wait_until(lambda: Counter(line["id"] for line in told("batch"))[3] >= 3, 30, "the bad one was tried thrice")
+        await wait_until(lambda name=name: len(told(name)) >= len(ORDERS), description=f"{name} has read all")
+    await wait_until(lambda: told("parsed_msk"))
+    await wait_until(
+        lambda: Counter(line["id"] for line in told("batch"))[3] >= 3, description="the bad one was tried thrice"
+    )
 
     assert sorted(told("classes"), key=lambda line: line["value"]["id"]) == [
         {
@@ -199,6 +201,6 @@ async def only_the_bad_one_was_tried_again(running, told, wait_until):
     def letters():
         return [json.loads(line) for line in running.cli("dlq", "list", "--json").stdout.splitlines()]
 
-    await wait_until(letters, 10, "it is a dead letter")
+    await wait_until(letters, description="it is a dead letter")
     assert Counter(line["id"] for line in told("batch")) == {0: 1, 1: 1, 2: 1, 3: 3, 4: 1, 5: 1}
     assert [(letter["source"], letter["condition"]) for letter in letters()] == [("batch", "RetryAttemptsExhausted")]
