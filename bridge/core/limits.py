@@ -115,6 +115,29 @@ MARK_NOTE_MAX_BYTES: Final = 3 * KIB
 REVOKE_MAX_S: Final = 5.0
 """How long a rebalance waits for running batches."""
 
+# --- queues (semantics 3.8b) ---
+QUEUE_BATCH_SIZE_DEFAULT: Final = 10
+FIFO_BATCH_SIZE_MAX: Final = 10
+QUEUE_CALL_MAX: Final = 10
+"""Messages of one ReceiveMessage, DeleteMessageBatch or ChangeMessageVisibilityBatch."""
+QUEUE_WAIT_S: Final = 20.0
+"""Of a long poll; SQS's own limit."""
+QUEUE_HIDDEN_MAX_S: Final = 43_200.0
+"""SQS hides a message for at most 12 hours from its receive."""
+QUEUE_HIDDEN_SPARE_S: Final = 30.0
+"""What a message is hidden for beyond its batching window and the function's timeout (semantics 3.8b)."""
+QUEUE_BUFFER_RECORDS_MAX: Final = 20_000
+QUEUE_BUFFER_MAX_BYTES: Final = 64 * MIB
+"""Received and not running yet, of one mapping; above either nothing is received."""
+QUEUE_RECEIVERS_MAX: Final = 16
+"""Receives of one mapping at once."""
+QUEUE_CALLS_MAX: Final = 8
+"""Deletes at once, and changes of visibility at once, of one mapping."""
+QUEUE_DELETE_TRIES_MAX: Final = 20
+"""Then a handled message stays in the queue and may come again; said in the log."""
+QUEUE_LOOK_S: Final = 15.0
+"""Between looks at a queue's counts and attributes."""
+
 # --- life of the daemon ---
 DRAIN_GRACE_DEFAULT_S: Final = 25.0
 TASK_RESTART_DELAYS_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from bridge.core.mapping import EventSourceMapping, MappingState, StartingPosition
+from bridge.core.queues import QueueSource, QueueStatus
 from bridge.core.record import Record
 from bridge.core.stream import Chunk, Mark, Poll, Position, PutRecord, RecordFormat, Shard, StreamRange
 
@@ -202,6 +203,20 @@ class EventSource(Protocol):
         ...
 
 
+class QueueOrigin(Protocol):
+    """One queue as a mapping names it: makes its readers. Holds no connection itself."""
+
+    shape: EventShape
+    is_remote: bool
+    """Whether reading it takes messages from more than this machine (the lock against accidents asks)."""
+    has_archive: bool
+    """Whether messages can be read again from elsewhere once they are deleted: copying them would double them."""
+
+    def consumer(self) -> QueueSource:
+        """Return a new reader. One at a time."""
+        ...
+
+
 class SourceMaker(Protocol):
     """Finds the stream that a mapping names."""
 
@@ -359,7 +374,9 @@ class MappingStatus:
     running: int = 0
     """Invocations that run now."""
     shards: tuple[ShardStatus, ...] = ()
-    """Empty while it does not read."""
+    """Empty while it does not read, and for queues."""
+    queue: QueueStatus | None = None
+    """Of a queue, while it is read."""
 
 
 class Mappings(Protocol):

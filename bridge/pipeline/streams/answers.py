@@ -1,5 +1,7 @@
 """Reads what a function answered about single records (ReportBatchItemFailures, semantics 3.7) and its window state."""
 
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -54,11 +56,36 @@ def read_answer(payload: bytes, batch: Batch, shape: EventShape, *, reports: boo
             return Answer(mistake='the "state" of the answer is nested too deep')
     if not reports:
         return Answer(state=state)
-    failed, mistake = _failures(answer, batch, shape)
+    failed, mistake = _failures(
+        answer,
+        known=lambda: {shape.identifier(chunk, index) for chunk, index in batch.records()},
+        read_identifier=shape.read_identifier,
+    )
     return Answer(failed=failed, mistake=mistake, state=state)
 
 
-def _failures(answer: Any, batch: Batch, shape: EventShape) -> tuple[frozenset[object], str]:
+def read_queue_answer(payload: bytes, known: Callable[[], AbstractSet[object]]) -> Answer:
+    """Return what the answer about a batch of messages means, where the mapping has ReportBatchItemFailures.
+
+    Args:
+        payload: the serialised answer of an invocation without an error.
+        known: returns the ids of the messages that were sent.
+    """
+    if payload in _PLAIN:
+        return SUCCESS
+    try:
+        answer = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return Answer(mistake="the answer is not JSON")
+    failed, mistake = _failures(
+        answer, known=known, read_identifier=lambda item: item if isinstance(item, str) and item else None
+    )
+    return Answer(failed=failed, mistake=mistake)
+
+
+def _failures(
+    answer: Any, *, known: Callable[[], AbstractSet[object]], read_identifier: Callable[[object], object | None]
+) -> tuple[frozenset[object], str]:
     if answer in (None, "", [], {}):
         return frozenset(), ""
     if not isinstance(answer, dict):
@@ -72,10 +99,10 @@ def _failures(answer: Any, batch: Batch, shape: EventShape) -> tuple[frozenset[o
     for item in items:
         if not isinstance(item, dict) or not item.get("itemIdentifier"):
             return frozenset(), "an item of batchItemFailures has no itemIdentifier"
-        identifier = shape.read_identifier(item["itemIdentifier"])
+        identifier = read_identifier(item["itemIdentifier"])
         if identifier is None:
             return frozenset(), "an itemIdentifier is none of this source's"
         named.add(identifier)
-    if named and named - {shape.identifier(chunk, index) for chunk, index in batch.records()}:
+    if named and named - known():
         return frozenset(), "an itemIdentifier names no record of the batch"
     return frozenset(named), ""

@@ -1,0 +1,1 @@
+"""The engine of queues: batches of messages that are deleted, or returned to their queue (the Return policy)."""
