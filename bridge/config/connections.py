@@ -1,19 +1,25 @@
-"""`[connections.X]`: how a cluster is reached, shared by the mappings that read it and the destinations on it."""
+"""`[connections.X]`: how a cluster or AWS is reached, shared by the mappings, destinations and functions there."""
 
+import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from bridge.config.section import Section, listed
 from bridge.config.values import PathValue, SecretReference, parse_address, refuse
 from bridge.core import limits
-from bridge.core.connection import KafkaConnection, KafkaSasl, KafkaTls, SaslMechanism
+from bridge.core.arn import Arn
+from bridge.core.connection import AwsConnection, KafkaConnection, KafkaSasl, KafkaTls, SaslMechanism
 from bridge.core.mapping import parse_source
 
 if TYPE_CHECKING:
     from bridge.config.settings import Settings
 
 ARN_PATTERN: Final = r"^(arn:aws[a-z-]*:kafka:[a-z0-9-]+:[0-9]{12}:cluster/[A-Za-z0-9_-]{1,64}/[A-Za-z0-9-]{1,64})?$"
+
+REGION_PATTERN: Final = r"^[a-z]{2,8}(-[a-z]{2,16}){1,3}-[0-9]{1,2}$"
+_SERVICE: Final = re.compile(r"[a-z0-9-]{1,40}\Z")
 
 
 def checked_server(server: str) -> str:
@@ -97,13 +103,130 @@ class KafkaConnectionSettings(Section):
         default=False, description="Lets a password or token pass in plain text to more than this machine."
     )
 
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must not be seen in a log, revealed."""
+        return (self.sasl.password.reveal(),) if self.sasl is not None and self.sasl.password is not None else ()
+
+
+def _checked_endpoint(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        is_whole = False
+    if not is_whole or parts.query or parts.fragment or "@" in parts.netloc or not url.isprintable() or " " in url:
+        refuse("must be http://host:port or https://host, with a path where the service has one")
+    return url.rstrip("/")
+
+
+def _checked_service(service: str) -> str:
+    if not _SERVICE.match(service):
+        refuse("a service is named as boto names it, such as sqs or kinesis")
+    return service
+
+
+Endpoint: TypeAlias = Annotated[str, AfterValidator(_checked_endpoint)]
+Service: TypeAlias = Annotated[str, AfterValidator(_checked_service)]
+
+
+class AwsConnectionSettings(Section):
+    """One region of AWS, or a stand-in for it, as one principal."""
+
+    type: Literal["aws"] = Field(description="Kind of connection.")
+    region: str = Field(pattern=REGION_PATTERN, description="Region, such as eu-central-1.")
+    endpoint_url: Endpoint | None = Field(
+        default=None, max_length=2000, description="URL of every service; left out: AWS's own."
+    )
+    endpoint_urls: dict[Service, Endpoint] = Field(
+        default={}, max_length=100, description="URLs by service, before endpoint_url, such as { sqs = ... }."
+    )
+    role_arn: str = Field(
+        default="",
+        max_length=2048,
+        pattern=r"^(arn:aws[a-z-]*:iam::[0-9]{12}:role/[!-~]{1,1000})?$",
+        description="Role that is assumed through STS; left out: none.",
+    )
+    external_id: str = Field(
+        default="", max_length=1224, pattern=r"^[\w+=,.@:/-]*$", description="External id that the role asks for."
+    )
+    profile: str = Field(default="", max_length=1000, description="Profile of boto's files; left out: boto's chain.")
+    access_key_id: str = Field(
+        default="", pattern=r"^(\w{1,128})?$", description="Explicit credentials; left out: boto's chain."
+    )
+    secret_access_key: SecretReference | None = Field(default=None, description="Together with access_key_id.")
+    session_token: SecretReference | None = Field(default=None, description="Of temporary credentials.")
+    insecure: bool = Field(default=False, description="Lets endpoints be plain http on more than this machine.")
+
+    def secrets(self) -> tuple[str, ...]:
+        """Return what must not be seen in a log, revealed."""
+        return tuple(secret.reveal() for secret in (self.secret_access_key, self.session_token) if secret is not None)
+
+
+CONNECTION_TYPES: Final = ("kafka", "aws")
+
+
+def _type_of(value: Any) -> str | None:
+    if isinstance(value, KafkaConnectionSettings | AwsConnectionSettings):
+        return value.type
+    if not isinstance(value, dict):
+        return "kafka"  # told as not being a table
+    kind = value.get("type", "kafka")  # where it is missing, kafka's own section tells that
+    return kind if isinstance(kind, str) and kind in CONNECTION_TYPES else None
+
+
+ConnectionSettings: TypeAlias = Annotated[
+    Annotated[KafkaConnectionSettings, Tag("kafka")] | Annotated[AwsConnectionSettings, Tag("aws")],
+    Discriminator(_type_of, custom_error_type="connection", custom_error_message='must be "kafka" or "aws"'),
+]
+
+
+def aws_connection(settings: "Settings", *, arn: Arn | None = None, name: str = "") -> AwsConnection:
+    """Return how AWS is reached; secrets are revealed here, for the clients.
+
+    Args:
+        settings: the file's.
+        arn: of what is asked for, where nothing but its ARN is written.
+        name: the connection written beside it, or in its URL; empty: the only one of the ARN's region, else none,
+            which is boto's own chain.
+
+    Raises:
+        KeyError: no AWS connection of that name (the checks of the file have told it).
+    """
+    of_aws = {key: made for key, made in settings.connections.items() if isinstance(made, AwsConnectionSettings)}
+    region = arn.region if arn is not None else ""
+    if not name and region:
+        here = [key for key, made in of_aws.items() if made.region == region]
+        if len(here) != 1:
+            return AwsConnection(name="", region=region)
+        name = here[0]
+    return _aws_connection(name, of_aws[name])
+
+
+def _aws_connection(name: str, settings: AwsConnectionSettings) -> AwsConnection:
+    return AwsConnection(
+        name=name,
+        region=settings.region,
+        endpoint_url=settings.endpoint_url or "",
+        endpoint_urls=dict(settings.endpoint_urls),
+        role_arn=settings.role_arn,
+        external_id=settings.external_id,
+        profile=settings.profile,
+        access_key_id=settings.access_key_id,
+        secret_access_key=settings.secret_access_key.reveal() if settings.secret_access_key else "",
+        session_token=settings.session_token.reveal() if settings.session_token else "",
+    )
+
 
 def connection_values(settings: "Settings") -> dict[str, KafkaConnection]:
     """Return how each cluster is reached; secrets are revealed here, and only here, for the clients.
 
     By name; one that a mapping writes as `kafka://host:port/topic` by its `host:port[,host:port…]`.
     """
-    found = {name: _connection(name, connection) for name, connection in settings.connections.items()}
+    found = {
+        name: _connection(name, connection)
+        for name, connection in settings.connections.items()
+        if isinstance(connection, KafkaConnectionSettings)
+    }
     for mapping in settings.mappings.values():
         address = parse_source(mapping.source)
         if address.kind == "kafka" and address.is_inline:

@@ -9,6 +9,7 @@ from pydantic import Tag
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from bridge.config.connections import CONNECTION_TYPES
 from bridge.config.mappings import unknown_key
 from bridge.config.mistakes import Loc, listing, near
 from bridge.config.section import Section
@@ -19,7 +20,7 @@ _MISSING: Final = {
     "verify": 'missing; name a scheme, such as { scheme = "github", secrets = [{ env = "NAME" }] }, '
     'or write verify = "none" to let anyone post',
     "sources.type": 'missing; write type = "webhook"',
-    "connections.type": 'missing; write type = "kafka"',
+    "connections.type": 'missing; write type = "kafka" or "aws"',
 }
 _KINDS: Final = (
     (bool, "a boolean"), (int, "a whole number"), (float, "a number with a point"), (str, "a string"),
@@ -58,6 +59,8 @@ def explain(error: ErrorDetails, data: Mapping[str, Any]) -> tuple[Loc, str]:
     if kind == "scheme":
         given = error["input"].get("scheme") if isinstance(error["input"], dict) else None
         return loc, error["msg"] + near(given, SCHEMES)
+    if kind == "connection":
+        return (*loc, "type"), error["msg"] + near(error["input"].get("type"), CONNECTION_TYPES)
     return loc, _about_value(error, key=_last_key(loc))
 
 

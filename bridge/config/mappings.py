@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, Type
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
-from bridge.config.connections import ARN_PATTERN, checked_server
+from bridge.config.connections import ARN_PATTERN, KafkaConnectionSettings, checked_server
 from bridge.config.section import Section, listed
 from bridge.config.sources import checked_target
 from bridge.config.values import refuse
 from bridge.core import limits
 from bridge.core.function import NAME_PATTERN
 from bridge.core.mapping import (
+    OF_AWS,
     EventSourceMapping,
     FunctionResponseType,
     SourceAddress,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _TOPIC: Final = re.compile(rf"(?!\.{{1,2}}\Z)[A-Za-z0-9._-]{{1,{limits.TOPIC_MAX_CHARS}}}\Z")
 _KEY: Final = re.compile(r"(?:header:[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}|body:[^.\s]+(?:\.[^.\s]+)*)\Z")
 _LATER: Final = {"kinesis": "Kinesis streams", "dynamodb": "DynamoDB streams", "sqs": "SQS queues"}
-"""Sources that are named by AWS's words and are not there yet."""
+"""Kinds of sources that can be named and are not there yet."""
 _DESTINATION: Final = 'must be "spill" or kafka://CONNECTION/topic, where CONNECTION is a [connections.X]'
 
 
@@ -43,14 +44,11 @@ def read_source(source: str) -> SourceAddress:
     """
     if not source or not source.isprintable() or any(char.isspace() for char in source):
         refuse("must be kafka://CONNECTION/topic, local://STREAM?as=kafka or the name of a push source")
-    scheme = source.partition("://")[0]
-    if "://" in source and scheme in _LATER:
-        _refuse_later(_LATER[scheme])
-    if source.startswith("arn:"):
-        service = (source.split(":") + [""] * 3)[2]
-        if service == "kafka":
-            refuse("write kafka://CONNECTION/topic; the cluster's ARN goes into event_source_arn")
-        _refuse_later(_LATER.get(service, "event sources by ARN"))
+    kind = source.split(":")[2:3] if source.startswith("arn:") else [source.partition("://")[0]]
+    if kind == ["kafka"] and source.startswith("arn:"):
+        refuse("write kafka://CONNECTION/topic; the cluster's ARN goes into event_source_arn")
+    if kind[0:1] and kind[0] in _LATER and kind[0] != source:
+        _refuse_later(_LATER[kind[0]])
     try:
         address = parse_source(source)
     except ValueError as error:
@@ -58,13 +56,15 @@ def read_source(source: str) -> SourceAddress:
     if address.kind == "push":
         if not NAME_PATTERN.match(source):
             refuse("must be kafka://CONNECTION/topic, local://STREAM?as=kafka or the name of a push source")
-    elif not _TOPIC.match(address.name):
+    elif address.kind not in OF_AWS and not _TOPIC.match(address.name):
         refuse(f"a topic or stream is named with 1..{limits.TOPIC_MAX_CHARS} of a-z A-Z 0-9 . _ -")
     if address.is_inline:
         for server in address.connection.split(","):
             checked_server(server)
     elif address.kind == "kafka" and not NAME_PATTERN.match(address.connection):
         refuse("must be kafka://CONNECTION/topic or kafka://host:port/topic")
+    elif address.kind in OF_AWS and not address.arn and not NAME_PATTERN.match(address.connection):
+        refuse(f"must be {address.kind}://CONNECTION/NAME, where CONNECTION is a [connections.X]")
     if address.kind == "local":
         _check_kind(address.options.get("as", ""))
     return address
@@ -182,6 +182,11 @@ class MappingSettings(Section):
     function: Annotated[str, AfterValidator(checked_target)] = Field(
         description="name or name:$LATEST of the function that gets the batches."
     )
+    connection: str = Field(
+        default="",
+        max_length=64,
+        description="Connection by which a source that is an ARN is reached; left out: the only one of its region.",
+    )
     enabled: bool = Field(default=True, description="false: it reads nothing, and keeps its marks.")
     batch_size: int = Field(
         default=limits.BATCH_SIZE_DEFAULT, ge=1, le=limits.BATCH_SIZE_MAX, description="Records of one invocation."
@@ -279,8 +284,9 @@ def _mapping(name: str, mapping: MappingSettings, settings: "Settings") -> Event
     if mapping.maximum_batching_window_s is None:
         is_kafka = address.kind == "kafka" or address.options.get("as") == "kafka"
         values["maximum_batching_window_s"] = limits.BATCHING_WINDOW_KAFKA_DEFAULT_S if is_kafka else 0.0
-    if not mapping.event_source_arn and address.connection in settings.connections:
-        values["event_source_arn"] = settings.connections[address.connection].event_source_arn
+    connection = settings.connections.get(address.connection)
+    if not mapping.event_source_arn and isinstance(connection, KafkaConnectionSettings):
+        values["event_source_arn"] = connection.event_source_arn
     return EventSourceMapping(name=name, **values)
 
 

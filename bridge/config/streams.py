@@ -5,17 +5,18 @@ Like `checks`, they look at the expanded file and pass over what has the wrong t
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
 
 from bridge.config.mappings import MappingSettings, read_destination, read_source
 from bridge.config.mistakes import Loc, listing, near, plain
 from bridge.config.tree import number, table, tables, text
-from bridge.config.values import parse_address
+from bridge.config.values import Address, parse_address
 from bridge.core import limits
 from bridge.core.function import LATEST, split_target
 from bridge.core.invocation import InvocationType
-from bridge.core.mapping import EventSourceMapping, SourceAddress, StartingPosition
+from bridge.core.mapping import OF_AWS, EventSourceMapping, SourceAddress, StartingPosition
 
 Finding: TypeAlias = tuple[Loc, str]
 _NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
@@ -42,11 +43,14 @@ def mistakes(data: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield what is wrong between the settings of connections and mappings."""
     for name, connection in tables(data, "connections"):
         yield from _sasl(name, connection)
+        if connection.get("type") == "aws":
+            yield from _aws(name, connection)
     read = {name: (mapping, _address(mapping)) for name, mapping in tables(data, "mappings")}
     found = {name: (mapping, address) for name, (mapping, address) in read.items() if address is not None}
     for name, (mapping, address) in found.items():
         yield from _reaches(name, address, data)
         yield from _only(name, mapping, address)
+        yield from _named_connection(name, mapping, address, data)
     for name, (mapping, known) in read.items():
         yield from _position(name, mapping)
         yield from _window(name, mapping, known)
@@ -80,6 +84,35 @@ def _sasl(name: str, connection: Mapping[str, Any]) -> Iterator[Finding]:
         yield ("connections", name, "sasl"), said + "write tls = true, or insecure = true where that is meant"
 
 
+def _aws(name: str, connection: Mapping[str, Any]) -> Iterator[Finding]:
+    loc = ("connections", name)
+    for key, other in (("access_key_id", "secret_access_key"), ("secret_access_key", "access_key_id")):
+        if connection.get(other) and not connection.get(key):
+            yield (*loc, key), f"missing: {other} is there"
+    if connection.get("session_token") and not connection.get("access_key_id"):
+        yield (*loc, "session_token"), "only together with access_key_id and secret_access_key"
+    if connection.get("profile") and connection.get("access_key_id"):
+        yield (*loc, "profile"), "not together with access_key_id: who is it?"
+    if connection.get("external_id") and not connection.get("role_arn"):
+        yield (*loc, "external_id"), "only with role_arn"
+    if connection.get("insecure") is True:
+        return
+    services = table(connection, "endpoint_urls")
+    urls: list[tuple[Loc, Any]] = [((*loc, "endpoint_url"), connection.get("endpoint_url"))]
+    for place, url in urls + [((*loc, "endpoint_urls", key), url) for key, url in services.items()]:
+        if isinstance(url, str) and url.startswith("http://") and not _is_loopback(url):
+            yield place, "events would pass in plain text to another machine: write https, or insecure = true"
+
+
+def _is_loopback(url: str) -> bool:
+    """Tell whether a URL is on this machine; what is no URL is told elsewhere."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return Address(host, 0).is_loopback
+    except ValueError:
+        return True
+
+
 def _is_local(connection: Mapping[str, Any]) -> bool:
     """Tell whether all brokers are on this machine; what is no address is told elsewhere."""
     servers = connection.get("bootstrap_servers")
@@ -104,6 +137,8 @@ def _reaches(name: str, address: SourceAddress, data: Mapping[str, Any]) -> Iter
     loc = ("mappings", name, "source")
     if address.kind == "kafka" and not address.is_inline:
         yield from _connection(loc, address.connection, data)
+    if address.kind in OF_AWS and not address.arn:
+        yield from connection_of_aws(loc, address.connection, data)
     if address.kind != "push":
         return
     sources = dict(tables(data, "sources", broken=True))
@@ -121,6 +156,25 @@ def _connection(loc: Loc, connection: str, data: Mapping[str, Any]) -> Iterator[
     if connection not in known:
         hint = near(connection, known) or "; write [connections.X], or the address: kafka://host:port/topic"
         yield loc, f"no connection {plain(connection)} here{hint}"
+    elif _type(connection, data) == "aws":
+        yield loc, f"connections.{plain(connection)} is AWS, no cluster"
+
+
+def connection_of_aws(loc: Loc, connection: str, data: Mapping[str, Any], *, arn: str = "") -> Iterator[Finding]:
+    """Yield why `connection`, named at `loc`, is none that reaches AWS, or what the ARN is of."""
+    known = [name for name, _ in tables(data, "connections", broken=True) if _type(name, data) == "aws"]
+    every = [name for name, _ in tables(data, "connections", broken=True)]
+    if connection not in every:
+        hint = near(connection, known) or '; write [connections.X] with type = "aws"'
+        yield loc, f"no connection {plain(connection)} here{hint}"
+    elif connection not in known:
+        yield loc, f"connections.{plain(connection)} is a cluster of Kafka, not AWS"
+    elif arn and (region := text(table(table(data, "connections"), connection), "region")) != arn.split(":")[3]:
+        yield loc, f"connections.{plain(connection)} is in {plain(region)}, the ARN in {arn.split(':')[3]}"
+
+
+def _type(connection: str, data: Mapping[str, Any]) -> str:
+    return text(table(table(data, "connections"), connection), "type", "kafka")
 
 
 def _only(name: str, mapping: Mapping[str, Any], address: SourceAddress) -> Iterator[Finding]:
@@ -130,6 +184,16 @@ def _only(name: str, mapping: Mapping[str, Any], address: SourceAddress) -> Iter
             and mapping.get(key, default := MappingSettings.model_fields[key].default) != default
         ):
             yield ("mappings", name, key), f"only for {words}"
+
+
+def _named_connection(
+    name: str, mapping: Mapping[str, Any], address: SourceAddress, data: Mapping[str, Any]
+) -> Iterator[Finding]:
+    connection, loc = text(mapping, "connection"), ("mappings", name, "connection")
+    if connection and not address.arn:
+        yield loc, "only for a source that is an ARN; a URL has it inside"
+    elif connection:
+        yield from connection_of_aws(loc, connection, data, arn=address.arn)
 
 
 def _position(name: str, mapping: Mapping[str, Any]) -> Iterator[Finding]:
@@ -249,4 +313,4 @@ def _topic(address: SourceAddress, data: Mapping[str, Any]) -> tuple[object, ...
 
 
 def _stream(address: SourceAddress, data: Mapping[str, Any]) -> tuple[object, ...]:
-    return _topic(address, data) or (address.kind, address.name)
+    return _topic(address, data) or (address.kind, address.connection, address.arn or address.name)

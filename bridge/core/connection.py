@@ -1,5 +1,6 @@
-"""Connections to brokers as frozen values, their secrets revealed and never printed."""
+"""Connections to brokers and to AWS as frozen values, their secrets revealed and never printed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -57,3 +58,33 @@ class KafkaConnection:
     client_id: str = "bridge"
     event_source_arn: str = ""
     """The cluster's ARN: makes the events of its topics MSK's; empty: self-managed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AwsConnection:
+    """How AWS, or what stands in for it, is reached: where, and as whom. Equal values share clients."""
+
+    name: str
+    """Of the `[connections.X]`; empty: boto's own chain, for an ARN that no connection is for."""
+    region: str
+    """Where no ARN says another one."""
+    endpoint_url: str = ""
+    """Of every service; empty: AWS's own."""
+    endpoint_urls: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """By boto's name of the service; wins over `endpoint_url`."""
+    role_arn: str = ""
+    """Assumed through STS, by the credentials below; empty: these credentials themselves."""
+    external_id: str = field(default="", repr=False)
+    """With `role_arn` only."""
+    profile: str = ""
+    """Of boto's files; empty: boto's chain as it is."""
+    access_key_id: str = ""
+    """Explicit credentials; empty: those of the profile or of boto's chain."""
+    secret_access_key: str = field(default="", repr=False)
+    """Together with `access_key_id` only."""
+    session_token: str = field(default="", repr=False)
+    """Of temporary explicit credentials."""
+
+    def endpoint(self, service: str) -> str:
+        """Return the URL of a service by boto's name of it; empty: AWS's own."""
+        return self.endpoint_urls.get(service) or self.endpoint_url

@@ -1,5 +1,6 @@
 """Event source mappings as frozen values: which source feeds which function, in what batches, under which rules."""
 
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from bridge.core import limits
+from bridge.core.arn import parse_arn
 
 _NAMESPACE: Final = uuid.UUID("6f7c1a52-9d3e-5b1a-8f0e-2b9f1c5d7e40")
 """Of the UUIDs that mappings of the file get from their names: the same on every machine."""
@@ -52,10 +54,13 @@ class EventSourceMapping:
 
     name: str
     source: str
-    """As written: `kafka://CONNECTION/topic`, `kafka://host:port/topic`, `local://stream?as=kafka`, or the name of a
-    push source, which is then read as an ordered stream."""
+    """As written: `kafka://CONNECTION/topic`, `kafka://host:port/topic`, `kinesis://CONNECTION/stream`,
+    `dynamodb://CONNECTION/table`, `sqs://CONNECTION/queue`, an ARN, `local://stream?as=kafka`, or the name of a push
+    source, which is then read as an ordered stream."""
     function: str
     """Target: `name[:qualifier]`."""
+    connection: str = ""
+    """Of a source that is an ARN: the `[connections.X]` it is reached by; empty: the only one of its region."""
     enabled: bool = True
     batch_size: int = limits.BATCH_SIZE_DEFAULT
     """1..10000 records."""
@@ -113,16 +118,38 @@ class EventSourceMapping:
         return FunctionResponseType.REPORT_BATCH_ITEM_FAILURES in self.function_response_types
 
 
+_NAMES: Final[Mapping[str, tuple[str, re.Pattern[str]]]] = {
+    "kinesis": ("stream", re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")),
+    "dynamodb": ("table", re.compile(r"[A-Za-z0-9_.-]{3,255}\Z")),
+    "sqs": ("queue", re.compile(r"(?=.{1,80}\Z)[A-Za-z0-9_-]{1,80}(?:\.fifo)?\Z")),
+}
+"""Schemes of AWS's own sources: what each names, and how that may be named."""
+OF_AWS: Final = frozenset(_NAMES)
+"""Kinds of sources that are read through AWS's API."""
+_ARNS: Final[Mapping[str, re.Pattern[str]]] = {
+    "kinesis": re.compile(r"stream/([A-Za-z0-9_.-]{1,128})\Z"),
+    "dynamodb": re.compile(r"table/([A-Za-z0-9_.-]{3,255})/stream/[0-9A-Za-z:.-]{1,64}\Z"),
+    "sqs": re.compile(r"(?=.{1,80}\Z)([A-Za-z0-9_-]{1,80}(?:\.fifo)?)\Z"),
+}
+_ARN_EXAMPLES: Final[Mapping[str, str]] = {
+    "kinesis": "arn:aws:kinesis:REGION:ACCOUNT:stream/NAME",
+    "dynamodb": "arn:aws:dynamodb:REGION:ACCOUNT:table/NAME/stream/LABEL",
+    "sqs": "arn:aws:sqs:REGION:ACCOUNT:QUEUE",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceAddress:
     """A mapping's `source`, taken apart."""
 
     kind: str
-    """`kafka`, `local`, or `push` (the name of a push source)."""
+    """`kafka`, `kinesis`, `dynamodb`, `sqs`, `local`, or `push` (the name of a push source)."""
     connection: str = ""
-    """Name of a `[connections.X]`, or `host:port[,host:port…]`."""
+    """Name of a `[connections.X]`, or `host:port[,host:port…]`; empty for an ARN."""
     name: str = ""
-    """Topic, stream, or push source."""
+    """Topic, stream, table, queue, or push source."""
+    arn: str = ""
+    """As written, where the source is an ARN."""
     options: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -137,6 +164,8 @@ def parse_source(source: str) -> SourceAddress:
     Raises:
         ValueError: neither a known URL nor a push source's name; the text says what is wrong.
     """
+    if source.startswith("arn:"):
+        return _parse_arn(source)
     if "://" not in source:
         return SourceAddress(kind="push", name=source)
     parts = urlsplit(source)
@@ -148,11 +177,29 @@ def parse_source(source: str) -> SourceAddress:
         if not parts.netloc or not topic or "/" in topic or options:
             raise ValueError("must be kafka://CONNECTION/topic or kafka://host:port/topic")
         return SourceAddress(kind="kafka", connection=parts.netloc, name=topic)
+    if parts.scheme in _NAMES:
+        what, pattern = _NAMES[parts.scheme]
+        name = parts.path.removeprefix("/")
+        if not parts.netloc or ":" in parts.netloc or not pattern.match(name) or options:
+            raise ValueError(f"must be {parts.scheme}://CONNECTION/{what}")
+        return SourceAddress(kind=parts.scheme, connection=parts.netloc, name=name)
     if parts.scheme == "local":
         if not parts.netloc or parts.path or set(options) - {"as"}:
             raise ValueError("must be local://STREAM?as=kafka")
         return SourceAddress(kind="local", name=parts.netloc, options=options)
-    raise ValueError(f"{parts.scheme}: is no source; known are kafka://, local://, or the name of a push source")
+    known = ", ".join(f"{scheme}://" for scheme in ("kafka", *_NAMES, "local"))
+    raise ValueError(f"{parts.scheme}: is no source; known are {known}, an ARN, or the name of a push source")
+
+
+def _parse_arn(source: str) -> SourceAddress:
+    arn = parse_arn(source)
+    pattern = _ARNS.get(arn.service)
+    if pattern is None:
+        raise ValueError("an ARN as a source is that of a Kinesis stream, a DynamoDB stream or an SQS queue")
+    found = pattern.match(arn.resource)
+    if not found or not arn.region or not arn.account:
+        raise ValueError(f"must be an ARN such as {_ARN_EXAMPLES[arn.service]}")
+    return SourceAddress(kind=arn.service, name=found[1], arn=source)
 
 
 AWS_NAMES: Final[Mapping[str, str]] = {

@@ -290,5 +290,5 @@ def register_secrets(settings: Settings) -> None:
         for value in source.scheme.reveal():
             log_setup.register_secret(value)
     for connection in settings.connections.values():
-        if connection.sasl is not None and connection.sasl.password is not None:
-            log_setup.register_secret(connection.sasl.password.reveal())
+        for value in connection.secrets():
+            log_setup.register_secret(value)

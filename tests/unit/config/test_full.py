@@ -64,9 +64,16 @@ def walk(section: type[Section], data: dict, loc: tuple = ()) -> Iterator[tuple[
         inner = [s for s in sections(annotation) if "scheme" not in s.model_fields or s.__name__ == scheme_class(value)]
         if getattr(next(iter(_leaves(annotation)))[1], "__origin__", None) is dict and inner:
             for name, item in value.items():
-                yield from walk(inner[0], item, (*loc, key, name))
+                yield from walk(of_type(inner, item), item, (*loc, key, name))
         elif inner and isinstance(value, dict):
             yield from walk(inner[0], value, (*loc, key))
+
+
+def of_type(inner: list[type[Section]], item: dict) -> type[Section]:
+    """Return the section of a table: the one whose `type` it has, where several may stand there."""
+    if len(inner) == 1:
+        return inner[0]
+    return next(s for s in inner if s.model_fields["type"].annotation.__args__[0] == item["type"])
 
 
 def scheme_class(value: object) -> str:

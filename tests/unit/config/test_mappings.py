@@ -172,8 +172,8 @@ class TestConnectionMistakes:
     @pytest.mark.parametrize(
         ("text", "line"),
         [
-            (CONNECTION.replace('type = "kafka"\n', ""), '1: connections.c.type: missing; write type = "kafka"'),
-            (CONNECTION.replace('"kafka"', '"kafak"'), '2: connections.c.type: must be "kafka"'),
+            (CONNECTION.replace('type = "kafka"\n', ""), '1: connections.c.type: missing; write type = "kafka" or "aws"'),
+            (CONNECTION.replace('"kafka"', '"kafak"'), '2: connections.c.type: must be "kafka" or "aws"; did you mean kafka?'),
             (CONNECTION + "brokers = 1", "4: connections.c.brokers: unknown key"),
             (CONNECTION + "bootstrap_server = 1", "4: connections.c.bootstrap_server: unknown key; did you mean bootstrap_servers?"),
             (CONNECTION.replace('"k:9092"', ""), "3: connections.c.bootstrap_servers: must have at least 1 item"),
@@ -239,9 +239,10 @@ class TestMappingMistakes:
             (reads("sqs://c/t"), SOURCE + "SQS queues: " + LATER),
             (reads("dynamodb://c/t"), SOURCE + "DynamoDB streams: " + LATER),
             (reads("arn:aws:sqs:eu-central-1:123456789012:q"), SOURCE + "SQS queues: " + LATER),
-            (reads("arn:aws:mq:x"), SOURCE + "event sources by ARN: " + LATER),
+            (reads("arn:aws:mq:x"), SOURCE + "must be an ARN: arn:aws:SERVICE:REGION:ACCOUNT:RESOURCE"),
+            (reads("arn:aws:mq:eu-central-1:123456789012:broker:b"), SOURCE + "an ARN as a source is that of a Kinesis stream, a DynamoDB stream or an SQS queue"),
             (reads(ARN), SOURCE + "write kafka://CONNECTION/topic; the cluster's ARN goes into event_source_arn"),
-            (reads("mqtt://x/y"), SOURCE + "mqtt: is no source; known are kafka://, local://, or the name of a push source"),
+            (reads("mqtt://x/y"), SOURCE + "mqtt: is no source; known are kafka://, kinesis://, dynamodb://, sqs://, local://, an ARN, or the name of a push source"),
             (reads("local://t?as=sqs"), SOURCE + "as=sqs: not offered yet; as=kafka is"),
             (reads("local://t?as=redis"), SOURCE + "must be local://STREAM?as=kafka"),
             (reads("local://t"), SOURCE + "must be local://STREAM?as=kafka"),

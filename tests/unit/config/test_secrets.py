@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from bridge.config.connections import connection_values
+from bridge.config.connections import aws_connection, connection_values
 from bridge.config.load import load
 from bridge.config.mistakes import ConfigErrors
 from bridge.config.show import schema, show
@@ -41,8 +41,14 @@ type = "kafka"
 bootstrap_servers = ["kafka-1:9092"]
 tls = true
 sasl = { mechanism = "PLAIN", username = "bridge", password = { env = "CANARY" } }
+[connections.aws]
+type = "aws"
+region = "eu-central-1"
+access_key_id = "AKID"
+secret_access_key = { env = "AWS_SECRET" }
+session_token = { env = "CANARY" }
 """
-ENVIRON = {"CANARY": CANARY, "LOGIN": f"user:{CANARY}"}
+ENVIRON = {"CANARY": CANARY, "LOGIN": f"user:{CANARY}", "AWS_SECRET": CANARY + "-aws"}
 
 
 @pytest.fixture
@@ -69,6 +75,18 @@ class TestCanary:
             assert connection.sasl.password == CANARY
             assert CANARY not in repr(connection)
             assert CANARY not in logs.mask(f"cannot log in with {CANARY}")
+        finally:
+            logs.forget_secrets()
+
+    def test_the_keys_of_aws_are_revealed_to_the_client_and_masked_in_the_log(self, loaded):
+        connection = aws_connection(loaded.settings, name="aws")
+        logs.forget_secrets()
+        try:
+            register_secrets(loaded.settings)
+
+            assert (connection.secret_access_key, connection.session_token) == (CANARY + "-aws", CANARY)
+            assert CANARY not in repr(connection)
+            assert CANARY not in logs.mask(f"signed with {CANARY}-aws and {CANARY}")
         finally:
             logs.forget_secrets()
 
