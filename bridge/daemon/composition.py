@@ -14,6 +14,7 @@ from bridge.config.settings import Settings
 from bridge.config.sources import WebhookSettings
 from bridge.core import limits
 from bridge.core.ports import Clock
+from bridge.daemon.aws import AwsReach
 from bridge.daemon.streams import Streams
 from bridge.destinations.spill import Spill
 from bridge.invokers.service import FunctionService
@@ -101,6 +102,7 @@ class Parts:
             sync_wait_s=settings.invocation.sync_wait_s,
         )
         self.intake.set_window(deduplication_window(settings))
+        self.aws.configure(settings)
         self.streams.configure(connection_values(settings))
         self.retention.configure(
             retention_s=settings.journal.retention_days * 86_400,
@@ -112,6 +114,8 @@ class Parts:
         await asyncio.to_thread(self.folder.open)
         self._exit.callback(self.folder.close)
         log_setup.register_secret(self.folder.token)
+        self.aws = AwsReach(self._settings, clock=self._clock)
+        self._exit.push_async_callback(self.aws.close)
         self.outcomes = OutcomesLog(
             folder=self.folder.path / "p0" / "outcomes",
             clock=self._clock,
@@ -234,7 +238,12 @@ class Parts:
         )
         self.local_streams = JournalLocalStreams(self.journal_streams, clock=self._clock)
         self.streams = Streams(
-            self.journal_streams, spill=spill, clock=self._clock, region=settings.region, account=settings.account
+            self.journal_streams,
+            spill=spill,
+            clock=self._clock,
+            region=settings.region,
+            account=settings.account,
+            aws=self.aws,
         )
         self._exit.push_async_callback(self.streams.close)
         self.mappings = MappingSupervisor(

@@ -8,6 +8,7 @@ from bridge.core.errors import ConfigError
 from bridge.core.mapping import EventSourceMapping, SourceAddress, parse_source
 from bridge.core.ports import Clock, Destination
 from bridge.core.sources import EventSource
+from bridge.daemon.aws import AwsReach
 from bridge.sources.pull.backlogs import JournalStreams
 
 
@@ -20,14 +21,25 @@ class Streams:
         clock: the daemon's.
         region: in the ARNs of push sources.
         account: likewise.
+        aws: where sources and destinations of AWS are reached; None: there are none.
     """
 
-    def __init__(self, journal: JournalStreams, *, spill: Destination, clock: Clock, region: str, account: str) -> None:
+    def __init__(
+        self,
+        journal: JournalStreams,
+        *,
+        spill: Destination,
+        clock: Clock,
+        region: str,
+        account: str,
+        aws: AwsReach | None = None,
+    ) -> None:
         self._journal = journal
         self._spill = spill
         self._clock = clock
         self._region = region
         self._account = account
+        self._aws = aws
         self._connections: Mapping[str, KafkaConnection] = {}
         self._destinations: dict[tuple[object, ...], Any] = {}
         """Kafka destinations by topic, source and connections: a producer each, started with the first failure."""
