@@ -13,6 +13,7 @@ from bridge.config.values import refuse
 from bridge.core import limits
 from bridge.core.function import NAME_PATTERN
 from bridge.core.mapping import (
+    LOCAL_FORMATS,
     OF_AWS,
     EventSourceMapping,
     FunctionResponseType,
@@ -30,6 +31,13 @@ _TOPIC: Final = re.compile(rf"(?!\.{{1,2}}\Z)[A-Za-z0-9._-]{{1,{limits.TOPIC_MAX
 _KEY: Final = re.compile(r"(?:header:[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}|body:[^.\s]+(?:\.[^.\s]+)*)\Z")
 _LATER: Final = {"kinesis": "Kinesis streams", "dynamodb": "DynamoDB streams", "sqs": "SQS queues"}
 """Kinds of sources that can be named and are not there yet."""
+_SOURCE: Final = (
+    f"must be kafka://CONNECTION/topic, local://STREAM?as={'|'.join(LOCAL_FORMATS)} or the name of a push source"
+)
+_STREAM_ARN: Final = (
+    ARN_PATTERN.removesuffix("?$")
+    + r"?$|^arn:aws[a-z-]*:(?:kinesis|dynamodb):[a-z0-9-]+:[0-9]{12}:(?:stream|table)/[A-Za-z0-9_./:-]{1,512}$"
+)
 _DESTINATION: Final = 'must be "spill" or kafka://CONNECTION/topic, where CONNECTION is a [connections.X]'
 
 
@@ -43,7 +51,7 @@ def read_source(source: str) -> SourceAddress:
         PydanticCustomError: what is wrong with it, and what to write.
     """
     if not source or not source.isprintable() or any(char.isspace() for char in source):
-        refuse("must be kafka://CONNECTION/topic, local://STREAM?as=kafka or the name of a push source")
+        refuse(_SOURCE)
     kind = source.split(":")[2:3] if source.startswith("arn:") else [source.partition("://")[0]]
     if kind == ["kafka"] and source.startswith("arn:"):
         refuse("write kafka://CONNECTION/topic; the cluster's ARN goes into event_source_arn")
@@ -55,7 +63,7 @@ def read_source(source: str) -> SourceAddress:
         refuse(str(error)[:1].lower() + str(error)[1:])  # some are urllib's own
     if address.kind == "push":
         if not NAME_PATTERN.match(source):
-            refuse("must be kafka://CONNECTION/topic, local://STREAM?as=kafka or the name of a push source")
+            refuse(_SOURCE)
     elif address.kind not in OF_AWS and not _TOPIC.match(address.name):
         refuse(f"a topic or stream is named with 1..{limits.TOPIC_MAX_CHARS} of a-z A-Z 0-9 . _ -")
     if address.is_inline:
@@ -71,10 +79,10 @@ def read_source(source: str) -> SourceAddress:
 
 
 def _check_kind(kind: str) -> None:
-    if kind in _LATER:
-        refuse(f"as={kind}: not offered yet; as=kafka is")
-    if kind != "kafka":
-        refuse("must be local://STREAM?as=kafka")
+    if kind not in LOCAL_FORMATS:
+        if kind in _LATER:
+            refuse(f"as={kind}: not offered yet; as={', as='.join(LOCAL_FORMATS)} are")
+        refuse(f"must be local://STREAM?as={'|'.join(LOCAL_FORMATS)}")
 
 
 def _refuse_later(what: str) -> NoReturn:
@@ -177,7 +185,8 @@ class MappingSettings(Section):
 
     source: SourceText = Field(
         max_length=2000,
-        description="kafka://CONNECTION/topic, kafka://host:port/topic, local://STREAM?as=kafka, or a push source.",
+        description="kafka://CONNECTION/topic, kafka://host:port/topic, local://STREAM?as=kafka (kinesis, "
+        "dynamodb), or a push source.",
     )
     function: Annotated[str, AfterValidator(checked_target)] = Field(
         description="name or name:$LATEST of the function that gets the batches."
@@ -265,8 +274,8 @@ class MappingSettings(Section):
     )
     event_source_arn: str = Field(
         default="",
-        pattern=ARN_PATTERN,
-        description="The Kafka cluster's ARN: makes events MSK's; left out: as the connection says.",
+        pattern=_STREAM_ARN,
+        description="The Kafka cluster's ARN: makes events MSK's; of an embedded stream: the ARN that events show.",
     )
     allow_remote: bool = Field(
         default=False, description="true: joining a consumer group that others consume with is meant."
@@ -282,8 +291,8 @@ def _mapping(name: str, mapping: MappingSettings, settings: "Settings") -> Event
     values = {key: getattr(mapping, key) for key in type(mapping).model_fields}
     address = parse_source(mapping.source)
     if mapping.maximum_batching_window_s is None:
-        is_kafka = address.kind == "kafka" or address.options.get("as") == "kafka"
-        values["maximum_batching_window_s"] = limits.BATCHING_WINDOW_KAFKA_DEFAULT_S if is_kafka else 0.0
+        window_s = limits.BATCHING_WINDOW_KAFKA_DEFAULT_S if address.format == "kafka" else 0.0
+        values["maximum_batching_window_s"] = window_s
     connection = settings.connections.get(address.connection)
     if not mapping.event_source_arn and isinstance(connection, KafkaConnectionSettings):
         values["event_source_arn"] = connection.event_source_arn

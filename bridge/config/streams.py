@@ -17,7 +17,10 @@ from bridge.core import limits
 from bridge.core.function import LATEST, split_target
 from bridge.core.invocation import InvocationType
 from bridge.core.mapping import OF_AWS, EventSourceMapping, SourceAddress, StartingPosition
+from bridge.core.stream import RecordFormat
 
+_JSON_ALONE: Final = ("kinesis", "dynamodb")
+"""Sources of which filters cannot ask for plain text."""
 Finding: TypeAlias = tuple[Loc, str]
 _NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
     "PLAIN": ("username", "password"), "SCRAM-SHA-256": ("username", "password"),
@@ -52,8 +55,10 @@ def mistakes(data: Mapping[str, Any]) -> Iterator[Finding]:
         yield from _only(name, mapping, address)
         yield from _named_connection(name, mapping, address, data)
     for name, (mapping, known) in read.items():
-        yield from _position(name, mapping)
+        yield from _position(name, mapping, known)
         yield from _window(name, mapping, known)
+        yield from _arn(name, mapping, known)
+        yield from _filters(name, mapping, known)
         yield from _destination(name, mapping, known, data)
     yield from _repeated(found, data)
     yield from _groups(found, data)
@@ -196,8 +201,14 @@ def _named_connection(
         yield from connection_of_aws(loc, connection, data, arn=address.arn)
 
 
-def _position(name: str, mapping: Mapping[str, Any]) -> Iterator[Finding]:
+def _position(name: str, mapping: Mapping[str, Any], address: SourceAddress | None) -> Iterator[Finding]:
     is_timed = mapping.get("starting_position") == StartingPosition.AT_TIMESTAMP
+    if is_timed and address is not None and address.format == "dynamodb":
+        yield (
+            ("mappings", name, "starting_position"),
+            "AT_TIMESTAMP: unsupported by DynamoDB streams (as on AWS); TRIM_HORIZON or LATEST",
+        )
+        return
     loc = ("mappings", name, "starting_position_timestamp")
     if is_timed and "starting_position_timestamp" not in mapping:
         yield loc, "missing: AT_TIMESTAMP needs a time, such as 2026-01-31T08:00:00Z"
@@ -209,10 +220,36 @@ def _window(name: str, mapping: Mapping[str, Any], address: SourceAddress | None
     loc = ("mappings", name, "tumbling_window_s")
     if number(mapping, "tumbling_window_s", 0) <= 0:
         return
-    if address is not None and _is_kafka(address):
+    if address is not None and address.format == "kafka":
         yield loc, "Kafka has no tumbling windows (AWS: Kinesis and DynamoDB streams alone)"
     elif number(mapping, "parallelization_factor", 1) > 1:
         yield loc, "not together with a parallelization_factor above 1"
+
+
+def _arn(name: str, mapping: Mapping[str, Any], address: SourceAddress | None) -> Iterator[Finding]:
+    service = (text(mapping, "event_source_arn").split(":") + [""] * 3)[2]
+    if service and address is not None and address.format in ("kafka", *_JSON_ALONE) and service != address.format:
+        yield ("mappings", name, "event_source_arn"), f"an ARN of {service}, but its records are {address.format}'s"
+
+
+def _filters(name: str, mapping: Mapping[str, Any], address: SourceAddress | None) -> Iterator[Finding]:
+    """Yield what AWS refuses when the mapping is made: plain text asked of data that is JSON alone."""
+    patterns = mapping.get("filters")
+    if address is None or address.format not in _JSON_ALONE or not isinstance(patterns, list):
+        return
+    # Only a file with such filters pays for it.
+    from bridge.pipeline.criteria import PatternInvalid, compile_criteria
+    from bridge.pipeline.filters import compile_pattern
+
+    for index, pattern in enumerate(patterns):
+        try:
+            compile_pattern(pattern)
+        except (PatternInvalid, TypeError):
+            continue  # told by its own section
+        try:
+            compile_criteria([pattern], format=RecordFormat(address.format))
+        except PatternInvalid as error:
+            yield ("mappings", name, "filters", index), f"not a filter pattern: {error}"
 
 
 def _destination(
@@ -272,12 +309,16 @@ def _groups(found: Mapping[str, tuple[Mapping[str, Any], SourceAddress]], data: 
 
 
 def _shards(found: Mapping[str, tuple[Mapping[str, Any], SourceAddress]]) -> Iterator[Finding]:
-    """Yield mappings that see one local stream with another number of shards."""
+    """Yield mappings that see one local stream with another number of shards, or as records of another source."""
     known: dict[str, tuple[str, float]] = {}
+    formats: dict[str, tuple[str, str]] = {}
     for name, (mapping, address) in found.items():
         if address.kind == "local":
             shards = number(mapping, "shards", limits.STREAM_SHARDS_DEFAULT)
             owner, first = known.setdefault(address.name, (name, shards))
+            other, form = formats.setdefault(address.name, (name, address.format))
+            if address.format != form:
+                yield ("mappings", name, "source"), f"mappings.{plain(other)} reads the same stream as={form}"
             if shards != first:
                 loc = ("mappings", name, "shards")
                 yield loc, f"mappings.{plain(owner)} reads the same stream with {first:.15g} shards, not {shards:.15g}"
@@ -293,10 +334,6 @@ def _unread(data: Mapping[str, Any], streams: set[str]) -> Iterator[Finding]:
             yield ("sources", name, "function"), f"missing: {kind} asks the function itself"
         elif name not in streams:
             yield ("sources", name, "function"), "missing: name a function, or have a mapping read this source"
-
-
-def _is_kafka(address: SourceAddress) -> bool:
-    return address.kind == "kafka" or address.options.get("as") == "kafka"
 
 
 def _servers(address: SourceAddress, data: Mapping[str, Any]) -> tuple[str, ...]:

@@ -15,6 +15,10 @@ _NAMESPACE: Final = uuid.UUID("6f7c1a52-9d3e-5b1a-8f0e-2b9f1c5d7e40")
 """Of the UUIDs that mappings of the file get from their names: the same on every machine."""
 
 
+LOCAL_FORMATS: Final = ("kafka", "kinesis", "dynamodb")
+"""What an embedded stream may be read as: `local://STREAM?as=…`."""
+
+
 class StartingPosition(StrEnum):
     """Where a shard without a mark begins (API_CreateEventSourceMapping)."""
 
@@ -55,8 +59,8 @@ class EventSourceMapping:
     name: str
     source: str
     """As written: `kafka://CONNECTION/topic`, `kafka://host:port/topic`, `kinesis://CONNECTION/stream`,
-    `dynamodb://CONNECTION/table`, `sqs://CONNECTION/queue`, an ARN, `local://stream?as=kafka`, or the name of a push
-    source, which is then read as an ordered stream."""
+    `dynamodb://CONNECTION/table`, `sqs://CONNECTION/queue`, an ARN, `local://stream?as=kafka` (kinesis, dynamodb),
+    or the name of a push source, which is then read as an ordered stream."""
     function: str
     """Target: `name[:qualifier]`."""
     connection: str = ""
@@ -98,7 +102,8 @@ class EventSourceMapping:
     isolation_level: str = "read_uncommitted"
     """Kafka: `read_uncommitted` or `read_committed`."""
     event_source_arn: str = ""
-    """Kafka: the cluster's ARN makes the events MSK's; empty: self-managed. Other sources have their own ARN."""
+    """Kafka: the cluster's ARN makes the events MSK's; empty: self-managed. An embedded stream read as Kinesis' or
+    DynamoDB's: the ARN that events show; empty: a made up one. Other sources have their own ARN."""
     allow_remote: bool = False
     """Joining a consumer group with live members from elsewhere is meant (the lock against accidents)."""
 
@@ -153,6 +158,11 @@ class SourceAddress:
     options: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def format(self) -> str:
+        """What its records are those of: an embedded stream says it, any other is of its own kind."""
+        return self.options.get("as", "") if self.kind == "local" else self.kind
+
+    @property
     def is_inline(self) -> bool:
         """Whether the connection is written as host:port instead of by name."""
         return ":" in self.connection
@@ -185,7 +195,7 @@ def parse_source(source: str) -> SourceAddress:
         return SourceAddress(kind=parts.scheme, connection=parts.netloc, name=name)
     if parts.scheme == "local":
         if not parts.netloc or parts.path or set(options) - {"as"}:
-            raise ValueError("must be local://STREAM?as=kafka")
+            raise ValueError(f"must be local://STREAM?as={'|'.join(LOCAL_FORMATS)}")
         return SourceAddress(kind="local", name=parts.netloc, options=options)
     known = ", ".join(f"{scheme}://" for scheme in ("kafka", *_NAMES, "local"))
     raise ValueError(f"{parts.scheme}: is no source; known are {known}, an ARN, or the name of a push source")

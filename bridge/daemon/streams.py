@@ -75,7 +75,9 @@ class Streams:
         if address.kind == "local":
             from bridge.sources.pull.local import local_event_source
 
-            return local_event_source(mapping, streams=self._journal, clock=self._clock)
+            return local_event_source(
+                mapping, streams=self._journal, clock=self._clock, region=self._region, account_id=self._account
+            )
         from bridge.sources.pull.journal import push_event_source
 
         return push_event_source(

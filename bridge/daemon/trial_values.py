@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 import orjson
 
 from bridge.core.invocation import DeadLetter, Invocation, InvocationResult
+from bridge.core.stream import RecordFormat
+from bridge.events.items import plain
 from bridge.events.records import event_records, key_and_data
 
 Data: TypeAlias = Any
@@ -36,18 +38,21 @@ def as_headers(headers: Headers) -> list[tuple[str, bytes]]:
 def values(event: Any) -> list[Any]:
     """Return what the senders of an event's records sent: from JSON, else text, else bytes; None for a tombstone.
 
-    Of an event without records (a webhook's): its body.
+    Of an event without records (a webhook's): its body. Of DynamoDB: each new item, as plain JSON.
     """
     records = event_records(event)
     if records is None:
         body = event.get("body") if isinstance(event, dict) else None
         return [] if body is None else [_read(str(body).encode())]
-    return [
-        None if data is None else _read(data)
-        for record in records
-        if record.format is not None
-        for _, data in [key_and_data(record.document, record.format)]
-    ]
+    return [_sent(record.document, record.format) for record in records if record.format is not None]
+
+
+def _sent(record: Any, record_format: RecordFormat) -> Any:
+    if record_format is RecordFormat.DYNAMODB:
+        new = record["dynamodb"].get("NewImage")
+        return None if new is None else {name: plain(value) for name, value in new.items()}
+    _, data = key_and_data(record, record_format)
+    return None if data is None else _read(data)
 
 
 def _read(data: bytes) -> Any:

@@ -99,8 +99,18 @@ def arrival_ms(record: Mapping[str, Any]) -> int:
 
 
 def record_key(record: Mapping[str, Any]) -> bytes:
-    """Return what order is kept by: the item's key, in one spelling."""
-    return orjson.dumps(record["dynamodb"].get("Keys"), option=orjson.OPT_SORT_KEYS)
+    """Return what order is kept by: the text of an item's key, or of several attributes their JSON in one spelling.
+
+    Empty where the record names none.
+    """
+    keys = record["dynamodb"].get("Keys")
+    if not keys:
+        return b""
+    if len(keys) == 1:
+        ((only,),) = (each.values() for each in keys.values())
+        if isinstance(only, str):
+            return only.encode()
+    return orjson.dumps(keys, option=orjson.OPT_SORT_KEYS)
 
 
 def _iso(time_ms: int) -> str | None:

@@ -3,11 +3,11 @@
 Shape: docs.aws.amazon.com/lambda/latest/dg/with-kinesis.html; `encryptionType` is there only where it is `KMS`.
 """
 
-from binascii import a2b_base64
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, overload
 
 import orjson
+from pybase64 import b64decode
 
 from bridge.core.sources import PartialAnswer, WindowPart
 from bridge.core.stream import Chunk, Position, RecordFormat, Shard
@@ -161,4 +161,4 @@ class DataColumn(Sequence[bytes | None]):
 
 
 def _decoded(text: str | None) -> bytes | None:
-    return None if text is None else a2b_base64(text)
+    return None if text is None else b64decode(text)

@@ -92,12 +92,12 @@ def push_stream(journal: Journal, shards: int) -> Made:
     return source, tuple(f"shardId-{number:012d}" for number in range(shards)), put
 
 
-def local_stream(journal: Journal, shards: int) -> Made:
-    """Return an embedded stream."""
+def local_stream(journal: Journal, shards: int, *, kind: str = "kafka") -> Made:
+    """Return an embedded stream, read as one of `kind`."""
     streams = JournalStreams(journal, MemoryStreamMarks())
     clock = SystemClock()
     source = local_event_source(
-        mapping(source=f"local://{LOCAL}?as=kafka", shards=shards), streams=streams, clock=clock
+        mapping(source=f"local://{LOCAL}?as={kind}", shards=shards), streams=streams, clock=clock
     )
     local = JournalLocalStreams(streams, clock=clock)
 
@@ -106,4 +106,5 @@ def local_stream(journal: Journal, shards: int) -> Made:
         key = key_for(shard_index(shard), shards)
         await local.put(LOCAL, [PutRecord(key=key, value=value) for value in values])
 
-    return source, tuple(f"{LOCAL}-{number}" for number in range(shards)), put
+    names = f"{LOCAL}-%d" if kind == "kafka" else "shardId-%012d"
+    return source, tuple(names % number for number in range(shards)), put

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -96,6 +97,10 @@ SUBJECTS = [
         pytest.param(Subject(streams=journal_streams(make, journal)), id=f"{name}-{journal}")
         for name, make in (("push", push_stream), ("local", local_stream))
         for journal in ("memory", "disk")
+    ),
+    *(
+        pytest.param(Subject(streams=journal_streams(partial(local_stream, kind=kind), "memory")), id=f"local-{kind}")
+        for kind in ("kinesis", "dynamodb")
     ),
 ]
 """Add what claims to be an event source."""

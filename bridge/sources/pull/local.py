@@ -1,28 +1,24 @@
-"""Embedded streams: what is put into the journal and read as if it came from Kafka, with no broker."""
+"""Embedded streams: what is put into the journal and read as if it came from a broker or from AWS, with none."""
 
 import asyncio
 import os
-from binascii import a2b_base64, b2a_base64
-from collections.abc import Sequence
-from typing import Any, Final
-
-import orjson
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
 
 from bridge.core.errors import LaneFull, StreamNotFound
+from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
 from bridge.core.invocation import InvocationType
 from bridge.core.mapping import EventSourceMapping, parse_source
 from bridge.core.ports import Clock
 from bridge.core.record import Record
-from bridge.core.stream import Chunk, Position, PutRecord, Shard, shard_index
-from bridge.events.kafka import CREATE_TIME, KafkaShape, headers_json, record_fragments, record_prefix, shard_name
+from bridge.core.sources import RangeReader
+from bridge.core.stream import Position, PutRecord, Shard, StreamRange
 from bridge.sources.pull.backlogs import JournalStreams
-from bridge.sources.pull.journal import Columns, JournalEventSource
-from bridge.sources.pull.sharding import Sharding
+from bridge.sources.pull.journal import JournalEventSource
+from bridge.sources.pull.local_formats import LocalFormat, local_format, packed
 
-BOOTSTRAP_SERVERS: Final = "local"
-"""What events of an embedded stream show where Kafka's have `host:port`."""
 _PREFIX: Final = "local:"
-_KEY_MEMBER: Final = b'"key":'
 
 
 def record_source(stream: str) -> str:
@@ -43,7 +39,7 @@ class JournalLocalStreams:
         if not self._streams.is_read(source):
             raise StreamNotFound(f"no mapping reads local://{stream}")
         now = round(self._clock.time(), 3)
-        payloads = [_packed(record, now_ms=round(now * 1000)) for record in records]
+        payloads = [packed(record, now_ms=round(now * 1000)) for record in records]
         self._reserve(source, payloads)
         stored = [
             Record(
@@ -87,84 +83,47 @@ class JournalLocalStreams:
         return (await self._streams.journal.append(record)).position
 
 
-def local_event_source(mapping: EventSourceMapping, *, streams: JournalStreams, clock: Clock) -> JournalEventSource:
-    """Return the embedded stream that a mapping's source `local://NAME?as=kafka` names.
+def local_event_source(
+    mapping: EventSourceMapping,
+    *,
+    streams: JournalStreams,
+    clock: Clock,
+    region: str = REGION_DEFAULT,
+    account_id: str = ACCOUNT_DEFAULT,
+) -> JournalEventSource:
+    """Return the embedded stream that a mapping's source `local://NAME?as=kafka|kinesis|dynamodb` names.
 
-    Its offsets are journal positions: they rise within a partition, with gaps as in a compacted topic.
+    Its offsets are journal positions: they rise within a partition, with gaps as in a compacted topic. Sequence
+    numbers are those positions above a base.
     """
-    name = parse_source(mapping.source).name
-    shards = tuple(shard_name(name, number) for number in range(mapping.shards))
-    return JournalEventSource(
-        mapping,
-        source=record_source(name),
-        shards=shards,
-        sharding=Sharding(shards=mapping.shards, key="record", key_of=_key),
-        codec=_KafkaCodec(name),
-        shape=KafkaShape(topic=name, bootstrap_servers=BOOTSTRAP_SERVERS, event_source_arn=mapping.event_source_arn),
-        streams=streams,
-        clock=clock,
-    )
+    form = local_format(mapping, region=region, account_id=account_id)
+    return _EmbeddedStream(mapping, form, streams=streams, clock=clock)
 
 
-class _KafkaCodec:
-    """Records that were put, as Kafka's."""
+class _EmbeddedStream(JournalEventSource):
+    """Takes parts by sequence number, as its records and its on-failure records show them."""
 
-    def __init__(self, topic: str) -> None:
-        self._topic = topic
-
-    def chunk(self, shard: Shard, records: Columns, *, through: Position) -> Chunk:
-        """Return the chunk; a record that was put without a key has none here either."""
-        positions = records.positions
-        put = [_unpacked(payload) for payload in records.payloads]
-        rows = [
-            (position, time_ms, CREATE_TIME, key, value, headers)
-            for position, (time_ms, key, value, headers) in zip(positions, put, strict=True)
-        ]
-        return Chunk(
-            shard=shard,
-            positions=positions,
-            times_ms=[row[1] for row in rows],
-            keys=[row[3] for row in rows],
-            values=[row[4] for row in rows],
-            fragments=record_fragments(record_prefix(self._topic, shard_index(shard)), rows),
-            through=through,
+    def __init__(
+        self, mapping: EventSourceMapping, form: LocalFormat, *, streams: JournalStreams, clock: Clock
+    ) -> None:
+        super().__init__(
+            mapping,
+            source=record_source(parse_source(mapping.source).name),
+            shards=form.shards,
+            sharding=form.sharding,
+            codec=form.codec,
+            shape=form.shape,
+            streams=streams,
+            clock=clock,
         )
+        self._base = form.sequence_base
 
+    def reader(self, range_: StreamRange) -> RangeReader:
+        """Return a reader of a part, whose bounds are positions or sequence numbers. See sources.EventSource."""
+        return super().reader(replace(range_, first=self._positions(range_.first), last=self._positions(range_.last)))
 
-def _packed(record: PutRecord, *, now_ms: int) -> bytes:
-    """Return the stored form: JSON, as Kafka's records have it in an event, so that `bridge events` can show it."""
-    return b'{"timestamp":%d,"key":%b,"value":%b,"headers":%b}' % (
-        now_ms if record.timestamp_ms is None else record.timestamp_ms,
-        _encoded(record.key),
-        _encoded(record.value),
-        headers_json(record.headers),
-    )
-
-
-def _encoded(data: bytes | None) -> bytes:
-    return b"null" if data is None else b'"%b"' % b2a_base64(data, newline=False)
-
-
-def _decoded(text: str | None) -> bytes | None:
-    return None if text is None else a2b_base64(text)
-
-
-def _unpacked(payload: bytes) -> tuple[int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]:
-    put: dict[str, Any] = orjson.loads(payload)
-    headers = [
-        (name, None if value is None else bytes(number & 0xFF for number in value))
-        for header in put["headers"]
-        for name, value in header.items()
-    ]
-    return put["timestamp"], _decoded(put["key"]), _decoded(put["value"]), headers
-
-
-def _key(record_id: str, payload: bytes) -> bytes:
-    """Return the record's key, or its id: those without one are spread. Read where `_packed` puts it, unparsed."""
-    at = payload.index(_KEY_MEMBER) + len(_KEY_MEMBER)
-    if payload[at : at + 1] != b'"':
-        return record_id.encode()
-    return a2b_base64(payload[at + 1 : payload.index(b'"', at + 1)])
+    def _positions(self, places: Mapping[Shard, Position]) -> dict[Shard, Position]:
+        return {shard: place - self._base if place >= self._base else place for shard, place in places.items()}
 
 
 def _record_id() -> str:

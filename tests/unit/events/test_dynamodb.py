@@ -91,6 +91,8 @@ def test_the_key_is_the_items_however_it_is_spelt():
     other = {"dynamodb": {"Keys": {"b": {"N": "2"}, "a": {"S": "1"}}}}
 
     assert b'{"a":{"S":"1"},"b":{"N":"2"}}' == record_key(one) == record_key(other)
+    assert b"7" == record_key({"dynamodb": {"Keys": {"id": {"N": "7"}}}})
+    assert b"" == record_key({"dynamodb": {}})
 
 
 def chunk(positions):
