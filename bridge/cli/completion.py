@@ -10,12 +10,12 @@ from bridge.cli.failures import Failed
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion_command(context: click.Context, shell: str) -> None:
-    r"""Print the completion script for SHELL.
+    """Print the completion script for SHELL.
 
     \b
     bash, zsh:  eval "$(bridge completion bash)"
     fish:       bridge completion fish | source
-    """
+    """  # noqa: D301 - the mark of click is the character
     found = get_completion_class(shell)
     if found is None:
         raise Failed(f"no completion for {shell}")

@@ -79,11 +79,11 @@ class Pair(click.ParamType[tuple[str, str]]):
 
 @click.group("generate-event")
 def generate_event_command() -> None:
-    r"""Print a sample event with chosen fields.
+    """Print a sample event with chosen fields.
 
     \b
     bridge generate-event kafka --value '{"id": 7}' | bridge invoke hello --payload -
-    """
+    """  # noqa: D301 - the mark of click is the character
 
 
 @generate_event_command.command("kafka")

@@ -12,7 +12,7 @@ from bridge.cli.arguments import complete_mapping, json_option, yes_option
 from bridge.cli.client import segment
 from bridge.cli.locate import Options, connect
 from bridge.cli.times import FORMS, parse_time, span
-from bridge.core.mapping import EventSourceMapping
+from bridge.core.mapping import USER_ACTION, EventSourceMapping
 
 _COLUMNS: Final = ("NAME", "SOURCE", "FUNCTION", "STATE", "LAST RESULT", "LAG", "OLDEST", "BLOCKED")
 _SHARDS: Final = ("SHARD", "MARK", "LAG", "READ", "RUNNING", "OLDEST", "TRIES", "NEXT TRY", "WHY")
@@ -61,9 +61,19 @@ def mappings_list(context: click.Context, as_json: bool) -> None:  # noqa: FBT00
     if as_json:
         output.lines(found)
     elif found:
-        output.table(_COLUMNS, [_row(mapping) for mapping in found], right=("LAG", "OLDEST", "BLOCKED"))
+        whys = [_why(mapping) for mapping in found]
+        # Nothing keeps most of them from anything: the column is there when it has something to say.
+        columns = (*_COLUMNS, "WHY") if any(whys) else _COLUMNS
+        rows = [[*_row(mapping), why][: len(columns)] for mapping, why in zip(found, whys, strict=True)]
+        output.table(columns, rows, right=("LAG", "OLDEST", "BLOCKED"))
     else:
         output.note("no mappings; the configuration has no [mappings.X]")
+
+
+def _why(mapping: dict[str, Any]) -> str:
+    """Return what keeps a mapping from reading, or why it does not read; empty when a person wanted it so."""
+    why = str(mapping["state_transition_reason"])
+    return "" if why == USER_ACTION else why
 
 
 def _row(mapping: dict[str, Any]) -> list[object]:

@@ -51,14 +51,14 @@ def put_command(
     rate: float | None,
     as_json: bool,  # noqa: FBT001
 ) -> int:
-    r"""Put records into the embedded stream that MAPPING reads.
+    """Put records into the embedded stream that MAPPING reads.
 
     A line is a record; a JSON array is a record an element; any other JSON document is one record.
 
     \b
     bridge put orders '{"id": 7}'
     bridge generate-event kafka --records --count 10 | bridge put orders - --records
-    """
+    """  # noqa: D301 - the mark of click is the character
     if key is not None and as_records:
         raise click.UsageError("--key reads a field of the value; with --records the lines have their keys")
     client = connect(Options.of(context))
@@ -98,6 +98,8 @@ def _stream(client: Client, mapping: str) -> str:
         raise Misused(error.message) if reply.status == 404 else error
     source = str(json.loads(reply.body)["source"])
     address = parse_source(source)
+    if address.kind == "push":
+        raise Misused(f"{mapping} reads what is sent to the source {source}, no embedded stream")
     if address.kind != "local":
         raise Misused(f"{mapping} reads {source}, no embedded stream; `bridge run --local FILE` makes it one")
     return address.name

@@ -6,7 +6,9 @@ from typing import Any, Final
 from bridge.config.tree import table, tables, text
 from bridge.core.mapping import parse_source
 
-_OF_BROKERS: Final = ("consumer_group_id", "group_instance_id", "isolation_level", "allow_remote")
+_OF_BROKERS: Final = (
+    "consumer_group_id", "group_instance_id", "session_timeout_s", "isolation_level", "allow_remote",
+)  # fmt: skip
 
 
 def without_clusters(data: Mapping[str, Any]) -> dict[str, Any]:

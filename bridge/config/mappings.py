@@ -269,6 +269,12 @@ class MappingSettings(Section):
         pattern=r"^[a-zA-Z0-9._-]*$",
         description="Kafka's static membership, of one daemon alone; left out: none.",
     )
+    session_timeout_s: float = Field(
+        default=limits.SESSION_TIMEOUT_DEFAULT_S,
+        ge=limits.SESSION_TIMEOUT_MIN_S,
+        le=limits.SESSION_TIMEOUT_MAX_S,
+        description="Seconds of silence after which Kafka's group goes on without this daemon.",
+    )
     isolation_level: Literal["read_uncommitted", "read_committed"] = Field(
         default="read_uncommitted", description="Whether Kafka's records of open and aborted transactions are read."
     )

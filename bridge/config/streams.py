@@ -32,6 +32,7 @@ _SENT_IN_PLAIN: Final = frozenset({"PLAIN", "OAUTHBEARER", "AWS_MSK_IAM"})
 _ONLY: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "consumer_group_id": (("kafka",), "kafka://"),
     "group_instance_id": (("kafka",), "kafka://"),
+    "session_timeout_s": (("kafka",), "kafka://"),
     "isolation_level": (("kafka",), "kafka://"),
     "allow_remote": (("kafka",), "kafka://"),
     "event_source_arn": (("kafka", "local"), "kafka:// and local://"),

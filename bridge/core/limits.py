@@ -92,6 +92,10 @@ FILTERS_MAX: Final = 10
 MAPPING_CONCURRENCY_MAX: Final = 1000
 """AWS has 2..1000, for SQS alone; here every mapping has it, and 1 means one invocation at a time."""
 CONSUMER_GROUP_MAX_CHARS: Final = 200
+SESSION_TIMEOUT_DEFAULT_S: Final = 10.0
+SESSION_TIMEOUT_MIN_S: Final = 1.0
+SESSION_TIMEOUT_MAX_S: Final = 1800.0
+"""Of a consumer group's member. Brokers have bounds of their own: 6 s to 30 min unless they are told otherwise."""
 TOPIC_MAX_CHARS: Final = 249
 BOOTSTRAP_SERVERS_MAX: Final = 100
 STREAM_SHARDS_DEFAULT: Final = 4

@@ -46,6 +46,8 @@ class MappingState(StrEnum):
     FAILED = "Failed"
 
 
+USER_ACTION: Final = "USER_INITIATED"
+"""StateTransitionReason where nothing but a person's wish is behind a state (semantics 3.2)."""
 NO_RECORDS: Final = "No records processed"
 PROCESSED: Final = "OK"
 CALL_FAILED: Final = "PROBLEM: Function call failed"
@@ -99,6 +101,8 @@ class EventSourceMapping:
     """Kafka; empty: `bridge-NAME`."""
     group_instance_id: str = ""
     """Kafka's static membership; empty: none."""
+    session_timeout_s: float = limits.SESSION_TIMEOUT_DEFAULT_S
+    """Kafka: 1..1800 seconds of silence after which the group goes on without this daemon."""
     isolation_level: str = "read_uncommitted"
     """Kafka: `read_uncommitted` or `read_committed`."""
     event_source_arn: str = ""

@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from bridge.core.connection import KafkaConnection
-from bridge.core.mapping import EventSourceMapping, MappingState, parse_source
+from bridge.core.mapping import USER_ACTION, EventSourceMapping, MappingState, parse_source
 from bridge.core.ports import Clock
 from bridge.core.sources import MappingStatus
-from bridge.pipeline.mappings import USER_ACTION
 
 TROUBLE_TOLD_S: Final = 60.0
 """Trouble that lasts longer is told without being asked for: brokers restart, rebalances take a while."""

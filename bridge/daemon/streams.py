@@ -70,6 +70,7 @@ class Streams:
                 starting_position_timestamp=mapping.starting_position_timestamp,
                 isolation_level=mapping.isolation_level,
                 group_instance_id=mapping.group_instance_id,
+                session_timeout_s=mapping.session_timeout_s,
                 event_source_arn=mapping.event_source_arn,
             )
         if address.kind == "local":

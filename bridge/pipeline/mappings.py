@@ -10,7 +10,7 @@ import structlog
 
 from bridge.core.errors import ConfigError, MappingNotFound, SourceError, StoreError
 from bridge.core.invocation import InvocationType
-from bridge.core.mapping import NO_RECORDS, EventSourceMapping, MappingState, StartingPosition
+from bridge.core.mapping import NO_RECORDS, USER_ACTION, EventSourceMapping, MappingState, StartingPosition
 from bridge.core.ports import Clock, Destination, Journal
 from bridge.core.record import Record
 from bridge.core.sources import ARCHIVE_PREFIX, EventShape, EventSource, MappingStates, MappingStatus, SourceMaker
@@ -23,7 +23,6 @@ from bridge.util import telemetry
 
 log = structlog.get_logger("bridge.mappings")
 
-USER_ACTION: Final = "USER_INITIATED"
 _ASK_AGAIN_S: Final = 2.0
 """Between looks for others in a consumer group, while no broker answers."""
 _PAUSE_ANSWER_S: Final = 2.0

@@ -586,3 +586,34 @@ async def test_a_mappings_invocations_at_once_are_bounded(bench: Bench, kafka_to
 
     assert most([told["running"] for told in bench.told("one")]) == 1
     assert most([told["running"] for told in bench.told("any")]) > 1
+
+
+# --- beyond AWS's -----------------------------------------------------------------------------------------------------
+@pytest.mark.apache_kafka("expiry of sessions")
+async def test_a_group_goes_on_without_a_dead_daemon_after_the_session_it_asked_for(
+    bench: Bench, kafka_topic: Topics
+) -> None:
+    topic = await kafka_topic()
+    source = f'source = "kafka://main/{topic}"\nconsumer_group_id = '
+    await bench.run(
+        short=f'{source}"short-{topic}"\nsession_timeout_s = 1', usual=f'{source}"usual-{topic}"'
+    )  # fmt: skip
+    await bench.is_reading("short", "usual")
+    admin = AIOKafkaAdminClient(bootstrap_servers=bench.bootstrap)
+    await admin.start()
+    try:
+
+        async def members(group: str) -> int:
+            (answer,) = await admin.describe_consumer_groups([f"{group}-{topic}"])
+            return len(answer.to_object()["groups"][0]["members"])
+
+        assert [await members(group) for group in ("short", "usual")] == [1, 1]
+        await asyncio.to_thread(bench.daemon.kill9)
+
+        async def is_empty() -> bool:
+            return await members("short") == 0
+
+        await wait_until(is_empty, 8, "the short session is over")
+        assert await members("usual") == 1
+    finally:
+        await admin.close()

@@ -32,6 +32,8 @@ class Tries:
     delay_s: float = 0.0
     reason: str = ""
     """Why it waits, in one line."""
+    unsettled: str = ""
+    """Why what is given up of it is not durable elsewhere yet."""
     last: InvocationResult | None = None
     history: tuple[Attempt, ...] = ()
 

@@ -173,15 +173,20 @@ class BatchDelivery:
             await self._failures.damaged(record, shard=chunk.shard, function_arn=arn)
         crash_point("stream.dead_letter")
 
-    async def settle_discards(self, step: Step, *, target: Any, is_ours: Callable[[Batch], bool]) -> None:
-        """Make what is given up durable elsewhere; what is not ours any more is its new owner's."""
+    async def settle_discards(self, batch: Batch, step: Step, *, target: Any, is_ours: Callable[[Batch], bool]) -> None:
+        """Make what is given up of a batch durable elsewhere; what is not ours any more is its new owner's."""
+
+        def waits(why: str) -> None:
+            batch.tries.unsettled = f"given up, not settled yet: {why}"
+
         for discard in step.discards:
             if not is_ours(discard.batch):
                 continue
             window = self._window(discard.batch)
             arn = target.invoked_arn if target is not None else self._mapping.function
-            await self._failures.discard(discard, function_arn=arn, window=window)
+            await self._failures.discard(discard, function_arn=arn, window=window, waits=waits)
             if discard.batch.is_final and (work := discard.batch.parts[0].lane.shard.window) is not None:
                 work.answered(None, is_final=True, is_early=discard.batch.is_early)
+        batch.tries.unsettled = ""
         if step.discards:
             crash_point("stream.dead_letter")

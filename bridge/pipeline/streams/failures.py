@@ -1,8 +1,9 @@
 """What is given up: AWS's record of the failure, and the dead letter that keeps the records themselves."""
 
 import datetime as dt
+import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -46,9 +47,15 @@ class Failures:
         self._clock = clock
         self._queue = queue
 
-    async def discard(self, discard: Discard, *, function_arn: str, window: WindowPart | None) -> None:
-        """Return once the records are durable elsewhere: the destination, else the local dead letters, for ever."""
-        await self._send(self._letter(discard, function_arn=function_arn, window=window), records=len(discard.batch))
+    async def discard(
+        self, discard: Discard, *, function_arn: str, window: WindowPart | None, waits: Callable[[str], None]
+    ) -> None:
+        """Return once the records are durable elsewhere: the destination, else the local dead letters, for ever.
+
+        `waits` is told, after each try, why they are not.
+        """
+        letter = self._letter(discard, function_arn=function_arn, window=window)
+        await self._send(letter, records=len(discard.batch), waits=waits)
 
     async def damaged(self, record: DamagedRecord, *, shard: Shard, function_arn: str) -> None:
         """Return once a damaged record, as the disk gives it, is a dead letter: as durable as `discard`."""
@@ -57,7 +64,7 @@ class Failures:
         info = self._shape.batch_info(shard, [record.position], times_ms, payload_bytes=len(record.payload))
         letter = DeadLetter(
             # Of the record, not of this try: read again after a crash, it is the same dead letter.
-            id=str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._mapping.name} {record.id}")),
+            id=self._id(record.id),
             queue=self._queue,
             function=self._mapping.function,
             source=self._mapping.name,
@@ -83,9 +90,12 @@ class Failures:
                 }
             ),
         )
-        await self._send(letter, records=1)
+        await self._send(letter, records=1, waits=lambda _: None)
 
-    async def _send(self, letter: DeadLetter, *, records: int) -> None:
+    def _id(self, what: str) -> str:
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._mapping.name} {what}"))
+
+    async def _send(self, letter: DeadLetter, *, records: int, waits: Callable[[str], None]) -> None:
         wait_s = _WAIT_MIN_S
         tries = 0
         while True:
@@ -94,6 +104,7 @@ class Failures:
                 await destination.send(letter)
             except (DestinationError, StoreError) as error:
                 tries += 1
+                waits(str(error))
                 log.warning("batch_unsettled", mapping=self._mapping.name, dead_letter=letter.id, error=str(error))
                 await self._clock.sleep(wait_s)
                 wait_s = min(wait_s * 2, _WAIT_MAX_S)
@@ -123,7 +134,8 @@ class Failures:
         is_known = last is not None and condition is not Condition.RECORD_AGE_EXCEEDED
         error = last if last is not None and last.kind is not ResultKind.OK else None
         return DeadLetter(
-            id=str(uuid.uuid4()),
+            # Of the records, not of this try: a crash before the mark is stored gives the same batch the same letter.
+            id=self._id(hashlib.sha256(payload).hexdigest()),
             queue=self._queue,
             function=self._mapping.function,
             source=self._mapping.name,

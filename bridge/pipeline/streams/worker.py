@@ -339,7 +339,9 @@ class MappingWorker:
             else:
                 step = await self._delivery.attempt(batch, target, slot)
                 self.trouble = ""
-            await self._delivery.settle_discards(step, target=target, is_ours=lambda part: self._is_ours(part, batch))
+            await self._delivery.settle_discards(
+                batch, step, target=target, is_ours=lambda part: self._is_ours(part, batch)
+            )
             handled, discarded = settle(
                 batch, step, now=self._clock.monotonic(), wall=self._clock.time(), home=self._home
             )
@@ -471,11 +473,18 @@ class MappingWorker:
         return tuple(self._status(shard, behind.get(name)) for name, shard in sorted(self._shards.items()))
 
     def _status(self, shard: ShardWork, behind: int | None) -> ShardStatus:
-        blocked = [batch for lane in shard.lanes for batch in ([lane.busy] if lane.busy else [*lane.pending][:1])]
-        tries = max((batch.tries for batch in blocked), key=lambda each: each.invocations, default=Tries())
+        tries, waits = max(
+            (
+                (batch.tries, lane.busy is None)
+                for lane in shard.lanes
+                for batch in ([lane.busy] if lane.busy else [*lane.pending][:1])
+            ),
+            key=lambda each: each[0].invocations,
+            default=(Tries(), False),
+        )
         oldest_ms = shard.track.oldest_ms()
         running = sum(lane.busy is not None for lane in shard.lanes)
-        reason = tries.reason if tries.setbacks else ""
+        reason = tries.unsettled or (tries.reason if tries.setbacks else "")
         if not reason and not running and self.wants_slot and any(lane.has_work for lane in shard.lanes):
             reason = "waits for a free slot of the function"
         return ShardStatus(
@@ -486,6 +495,6 @@ class MappingWorker:
             oldest_at=None if oldest_ms is None else oldest_ms / 1000,
             running=running,
             attempts=tries.attempts,
-            due_at=tries.due_at or None if tries.setbacks else None,
+            due_at=tries.due_at or None if waits and tries.setbacks else None,
             reason=reason,
         )

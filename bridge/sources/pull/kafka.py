@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bridge.core import limits
 from bridge.core.connection import KafkaConnection
 from bridge.core.errors import SourceError
 from bridge.core.mapping import StartingPosition
@@ -34,7 +35,7 @@ class KafkaEventSource:
         isolation_level: str = "read_uncommitted",
         group_instance_id: str = "",
         event_source_arn: str = "",
-        session_timeout_s: float = 10.0,
+        session_timeout_s: float = limits.SESSION_TIMEOUT_DEFAULT_S,
         metadata_max_age_s: float = 30.0,
     ) -> None:
         """Name a stream; nothing is connected yet.

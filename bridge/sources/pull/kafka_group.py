@@ -72,7 +72,7 @@ class GroupSettings:
     """Epoch seconds, with AT_TIMESTAMP."""
     isolation_level: str = "read_uncommitted"
     group_instance_id: str = ""
-    session_timeout_s: float = 10.0
+    session_timeout_s: float = limits.SESSION_TIMEOUT_DEFAULT_S
     """A member that says nothing for so long is out of the group."""
     metadata_max_age_s: float = 30.0
     """New partitions are noticed within it."""

@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -42,6 +43,16 @@ def test_list(bridge, orders):
         "clicks",
         "orders",
     ]
+
+
+def test_list_says_why_where_there_is_something_to_say(bridge, orders):
+    orders.add(replace(status("clicks"), reason="kafka main: no topic clicks"))
+
+    head, clicks, row = bridge("mappings", "list").out.splitlines()
+
+    assert head.endswith("BLOCKED  WHY")
+    assert clicks.endswith("  kafka main: no topic clicks")
+    assert row.endswith(" 1")
 
 
 def test_show(bridge, orders):

@@ -132,7 +132,7 @@ def test_json_says_what_was_put(bridge, streams):
             "live",
             "bridge: live reads kafka://main/orders, no embedded stream; `bridge run --local FILE` makes it one\n",
         ),
-        ("hooks", "bridge: hooks reads sensors, no embedded stream; `bridge run --local FILE` makes it one\n"),
+        ("hooks", "bridge: hooks reads what is sent to the source sensors, no embedded stream\n"),
         ("nobody", "bridge: no mapping nobody; known are hooks, live, lost, orders\n"),
     ],
 )

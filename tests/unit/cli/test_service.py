@@ -220,6 +220,7 @@ def test_help_lists_every_verb_and_each_has_its_own(alone):
         assert text.split()[0] in found.out
         own = alone(verb, "--help")
         assert (own.code, "Usage: bridge" in own.out or "Usage:" in own.out) == (0, True)
+        assert "\\b" not in own.out, "a mark for click, in a docstring that is raw"
     assert alone().code in (0, 2)
 
 

@@ -31,6 +31,7 @@ function = "f"
 batch_size = 7
 consumer_group_id = "production"
 group_instance_id = "one"
+session_timeout_s = 45
 isolation_level = "read_committed"
 allow_remote = true
 on_failure = "kafka://main/orders-failed"
@@ -96,5 +97,5 @@ def test_mistakes_keep_their_lines(folder):
         localised(folder, text)
 
     assert [line.partition(": ")[0] for line in caught.value.mistakes] == [
-        "bridge.toml:12", "bridge.toml:20", "bridge.toml:28",
+        "bridge.toml:12", "bridge.toml:20", "bridge.toml:29",
     ]  # fmt: skip

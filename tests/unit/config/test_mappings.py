@@ -47,7 +47,7 @@ class TestValues:
             "maximum_record_age_s = 604800\nmaximum_retry_attempts = 10000\nbisect_batch_on_function_error = true\n"
             "function_response_types = ['ReportBatchItemFailures']\nfilters = ['{\"value\": {\"n\": [null]}}']\n"
             "on_failure = 'kafka://c/t-failed'\nmaximum_concurrency = 1\narchive = true\nconsumer_group_id = 'a/b:c'\n"
-            f"group_instance_id = 'one'\nisolation_level = 'read_committed'\nevent_source_arn = '{ARN}'\n"
+            f"group_instance_id = 'one'\nsession_timeout_s = 45\nisolation_level = 'read_committed'\nevent_source_arn = '{ARN}'\n"
             "allow_remote = true\n"
         )
 
@@ -58,7 +58,7 @@ class TestValues:
             bisect_batch_on_function_error=True,
             function_response_types=(FunctionResponseType.REPORT_BATCH_ITEM_FAILURES,),
             filters=('{"value": {"n": [null]}}',), on_failure="kafka://c/t-failed", maximum_concurrency=1, archive=True,
-            consumer_group_id="a/b:c", group_instance_id="one", isolation_level="read_committed", event_source_arn=ARN,
+            consumer_group_id="a/b:c", group_instance_id="one", session_timeout_s=45, isolation_level="read_committed", event_source_arn=ARN,
             allow_remote=True,
         )  # fmt: skip
 
@@ -299,6 +299,8 @@ class TestMappingMistakes:
             (MAPPING + "key = 'body:id'", "11: mappings.m.key: only for push sources; a stream's records have keys of their own"),
             (LOCAL + "key = 'body:id'", "7: mappings.m.key: only for push sources; a stream's records have keys of their own"),
             (STREAM + "consumer_group_id = 'g'", "11: mappings.m.consumer_group_id: only for kafka://"),
+            (MAPPING + "session_timeout_s = 0.5", "11: mappings.m.session_timeout_s: must be at least 1, not 0.5"),
+            (LOCAL + "session_timeout_s = 45", "7: mappings.m.session_timeout_s: only for kafka://"),
             (LOCAL + "group_instance_id = 'g'", "7: mappings.m.group_instance_id: only for kafka://"),
             (STREAM + "isolation_level = 'read_committed'", "11: mappings.m.isolation_level: only for kafka://"),
             (STREAM + f"event_source_arn = '{ARN}'", "11: mappings.m.event_source_arn: only for kafka:// and local://"),

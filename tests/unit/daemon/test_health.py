@@ -3,10 +3,9 @@
 import pytest
 
 from bridge.core.connection import KafkaConnection
-from bridge.core.mapping import NO_RECORDS, EventSourceMapping, MappingState
+from bridge.core.mapping import NO_RECORDS, USER_ACTION, EventSourceMapping, MappingState
 from bridge.core.sources import MappingStatus
 from bridge.daemon.health import Health
-from bridge.pipeline.mappings import USER_ACTION
 from bridge.testing.clock import ManualClock
 
 AWAY = "no broker of main answers"

@@ -361,10 +361,28 @@ async def test_a_failure_destination_that_is_down_leaves_it_to_the_local_dead_le
         world.stream.put(1, 2)
         await world.advance(1)
         assert world.stream.mark() == -1
+        assert world.worker.shards()[0].reason == "given up, not settled yet: down"
+        assert world.worker.shards()[0].due_at is None
         await world.advance(60)
 
         assert world.spill.values == [[1, 2]]
+        assert world.worker.shards()[0].reason == ""
         assert world.stream.mark() == 1
+
+
+async def test_a_batch_that_is_given_up_again_after_a_crash_is_the_same_dead_letter():
+    async with World(maximum_retry_attempts=0, batch_size=1) as world:
+        world.function.script = fails_on(1, 2)
+        world.stream.put(1, 2)
+        world.stream.commit_fails_with = SourceError("gone")
+        await world.advance(1)
+        await world.crash()
+        await world.advance(1)
+
+        assert world.letters.values == [[1], [2], [1], [2]]
+        first, second, *again = [letter.id for letter in world.letters.letters]
+        assert first != second
+        assert again == [first, second]
 
 
 async def test_a_damaged_record_is_a_dead_letter_before_the_mark_passes_it():
