@@ -7,14 +7,17 @@ from typing import Final
 
 import orjson
 
-from bridge.core.invocation import Attempt, AttemptStatus, Condition, DeadLetter, InvocationType
+from bridge.core.invocation import Attempt, AttemptStatus, Condition, DeadLetter, InvocationType, tries
+from bridge.core.outcome import OutboxEntry, TargetStatus
 from bridge.core.ports import Job, LaneStatus
 from bridge.core.record import DamagedRecord, Parked, Record
 from bridge.core.sources import ARCHIVE_PREFIX, MappingStatus, RecordReader, ShardStatus
 from bridge.core.stream import Position
 from bridge.pipeline.ranges import RangeRecord
 
-FAILURES: Final = frozenset(AttemptStatus) - {AttemptStatus.STARTED, AttemptStatus.OK, AttemptStatus.REPLAYED_OK}
+FAILURES: Final = frozenset(AttemptStatus) - {
+    AttemptStatus.STARTED, AttemptStatus.OK, AttemptStatus.REPLAYED_OK, AttemptStatus.SENT,
+}  # fmt: skip
 _SUCCESSES: Final = frozenset({AttemptStatus.OK, AttemptStatus.REPLAYED_OK})
 
 _EXACT_MAX: Final = 2**53 - 1
@@ -29,6 +32,7 @@ def event_state(record: Record, attempts: Sequence[Attempt], readers: Sequence[R
     `settled` (handled, filtered out, or with the dead letters), and `stored` where none reads it.
     """
     is_async = record.invocation_type is InvocationType.EVENT
+    attempts = tries(attempts)
     if not attempts:
         if is_async and not record.function:
             return "stored" if not readers else "settled" if all(r.is_finished for r in readers) else "waiting"
@@ -66,6 +70,7 @@ def embedded(payload: bytes) -> orjson.Fragment:
 
 def event_view(record: Record, attempts: Sequence[Attempt], readers: Sequence[RecordReader] = ()) -> dict[str, object]:
     """An event in a list."""
+    attempts = tries(attempts)
     ended = [attempt for attempt in attempts if attempt.status is not AttemptStatus.STARTED]
     last = ended[-1] if ended else None
     return {
@@ -122,6 +127,46 @@ def attempt_view(attempt: Attempt) -> dict[str, object]:
         "log_tail": attempt.log_tail.decode("utf-8", "replace"),
         "log_stream": attempt.log_stream,
         "replay": attempt.replay,
+    }
+
+
+def sent_view(attempt: Attempt) -> dict[str, object]:
+    """Where a record of an event's end went."""
+    return {"at": attempt.started_at, "kind": attempt.error_type, "target": attempt.error_message}
+
+
+def outbox_view(entry: OutboxEntry, *, whole: bool = False) -> dict[str, object]:
+    """A record that waits for its target, or is kept since it does not take it."""
+    view: dict[str, object] = {
+        "number": entry.number,
+        "target": entry.place.target,
+        "connection": entry.place.connection,
+        "kind": entry.kind.value,
+        "id": entry.id,
+        "queue": entry.queue,
+        "function": entry.function,
+        "created_at": entry.created_at,
+        "attempts": entry.attempts,
+        "due_at": entry.due_at or None,
+        "last_error": entry.last_error,
+        "pointer": entry.is_pointer,
+        "kept": entry.is_kept,
+    }
+    return view | ({"record": response_view(entry.record)} if whole else {})
+
+
+def target_view(status: TargetStatus) -> dict[str, object]:
+    """A target and what waits for it."""
+    return {
+        "target": status.place.target,
+        "connection": status.place.connection,
+        "waiting": status.waiting,
+        "kept": status.kept,
+        "oldest_at": status.oldest_at,
+        "failures": status.failures,
+        "failing_since": status.failing_since,
+        "retry_at": status.retry_at,
+        "last_error": status.last_error,
     }
 
 

@@ -34,6 +34,9 @@ class EventInvokeConfig:
     retry_delays_s: tuple[float, ...] = limits.ASYNC_RETRY_DELAYS_DEFAULT_S
     """Seconds before the first, second… retry; the last one is used for any further retry."""
     on_failure: str = "spill"
+    """`spill` (the local dead letters), an ARN, or `kafka://CONNECTION/topic`."""
+    on_success: str = ""
+    """Likewise, but never `spill`; empty: nobody is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +58,8 @@ class FunctionVersion:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     """The customer's variables, secrets resolved: never in a repr, a log or the state folder."""
     region: str = REGION_DEFAULT
+    dead_letter_target: str = ""
+    """ARN of the SQS queue or SNS topic that gets asynchronous events that failed; empty: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +71,8 @@ class Function:
     reserved_concurrency: int | None = None
     """None: draws on the account's pool; 0: stopped."""
     event_invoke: EventInvokeConfig = field(default_factory=EventInvokeConfig)
+    connection: str = ""
+    """Name of the `[connections.X]` that its ARNs are reached by; empty: found by an ARN's region."""
 
     def version(self, qualifier: str) -> FunctionVersion:
         """Return the version that `qualifier` names.

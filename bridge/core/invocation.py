@@ -1,5 +1,6 @@
 """What is asked of a function, what came of it, and the history of both."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -107,6 +108,9 @@ class AttemptStatus(StrEnum):
     """Function error of a synchronous invocation: its caller has it, nothing is tried again."""
     REPLAYED_OK = "replayed_ok"
     REPLAYED_FAILED = "replayed_failed"
+    SENT = "sent"
+    """No attempt: a target took the record of how it ended; `error_type` says for which setting, `error_message` where
+    it went. `tries` leaves it out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +137,11 @@ class Attempt:
     """Name of the replay or redrive that ran it; empty for live delivery."""
 
 
+def tries(attempts: Iterable[Attempt]) -> list[Attempt]:
+    """Return the rows of a history that are attempts, not what became of their records."""
+    return [attempt for attempt in attempts if attempt.status is not AttemptStatus.SENT]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLetter:
     """An event that could not be handled, whole, with why."""
@@ -156,7 +165,7 @@ class DeadLetter:
     response: bytes = b""
     """The last error payload, empty when the function never ran."""
     state: str = "dead"
-    """`dead` (waiting for a person) or `redriving` (parked again)."""
+    """`dead` (waiting for a person), `redriving` (parked again) or `waiting` (its targets have not taken it yet)."""
     redrives: int = 0
     history: tuple[Attempt, ...] = field(default=())
     mapping: str = ""
@@ -165,4 +174,5 @@ class DeadLetter:
     item_failures: bool = False
     """Whether the function's answer names the records that failed (ReportBatchItemFailures): a redrive looks at it."""
     outcome: bytes = b""
-    """AWS's record of the failure (semantics 3.10, without `payload`); empty for asynchronous events."""
+    """AWS's record of the failure (semantics 3.10, without `payload`); of an asynchronous event (2.3, without payloads)
+    only where it is sent to a destination, else empty."""

@@ -142,6 +142,14 @@ QUEUE_DELETE_TRIES_MAX: Final = 20
 QUEUE_LOOK_S: Final = 15.0
 """Between looks at a queue's counts and attributes."""
 
+
+# --- targets of records (destinations, dead-letter targets) ---
+TARGET_BACKOFF_MIN_S: Final = 1.0
+TARGET_BACKOFF_MAX_S: Final = 300.0
+"""Between tries of a target that takes nothing, doubling; for ever."""
+TARGET_SENDS_MAX: Final = 32
+"""Records of one target that are sent at once."""
+
 # --- life of the daemon ---
 DRAIN_GRACE_DEFAULT_S: Final = 25.0
 TASK_RESTART_DELAYS_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)

@@ -114,7 +114,7 @@ class EventSourceMapping:
     @property
     def uuid(self) -> str:
         """The mapping's UUID, the same for the same name."""
-        return str(uuid.uuid5(_NAMESPACE, self.name))
+        return mapping_uuid(self.name)
 
     @property
     def group(self) -> str:
@@ -145,6 +145,11 @@ _ARN_EXAMPLES: Final[Mapping[str, str]] = {
     "dynamodb": "arn:aws:dynamodb:REGION:ACCOUNT:table/NAME/stream/LABEL",
     "sqs": "arn:aws:sqs:REGION:ACCOUNT:QUEUE",
 }
+
+
+def mapping_uuid(name: str) -> str:
+    """Return the UUID of the mapping of that name."""
+    return str(uuid.uuid5(_NAMESPACE, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

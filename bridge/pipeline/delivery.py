@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Protocol, TypeVar
 
 import orjson
@@ -20,6 +21,7 @@ from bridge.core.invocation import (
     Invocation,
     InvocationResult,
     ResultKind,
+    tries,
 )
 from bridge.core.ports import Clock, DeadLetters, Destination, Outcomes, ParkedStore
 from bridge.core.record import Parked, Record
@@ -34,6 +36,14 @@ _SETTLE_RETRY_MAX_S = 2.0
 _HISTORY_MAX = 20
 
 T = TypeVar("T")
+
+
+class Successes(Protocol):
+    """Takes the records of successes (pipeline/outcomes.py)."""
+
+    async def succeeded(self, record: Record, result: InvocationResult, *, attempts: int) -> None:
+        """Return once the record is durable; raises StoreError when it is not."""
+        ...
 
 
 class Runner(Protocol):
@@ -70,12 +80,14 @@ class AsyncDelivery:
         dead_letters: DeadLetters,
         destination: Destination,
         clock: Clock,
+        successes: Successes | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._outcomes = outcomes
         self._parked = parked
         self._dead_letters = dead_letters
         self._destination = destination
+        self._successes = successes
         self._clock = clock
         self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
         self._meters: dict[tuple[str, ResultKind], tuple[Counter, Histogram, Histogram]] = {}
@@ -123,6 +135,8 @@ class AsyncDelivery:
         self._count(record, result, started_at=started_at)
         crash_point("delivery.handled")
         if result.kind is ResultKind.OK:
+            if config.on_success:
+                await self._tell_success(entry, result, number=number)
             self._note(entry, AttemptStatus.OK, number=number, started_at=started_at, result=result)
             if stored:
                 await self._settle(self._forget, entry)
@@ -232,6 +246,18 @@ class AsyncDelivery:
 
     # --- helpers ------------------------------------------------------------------------------
 
+    async def _tell_success(self, entry: Parked, result: InvocationResult, *, number: int) -> None:
+        """Make the record of a success durable before the success counts: a crash between runs the event again.
+
+        A batch of a mapping that was redriven is no asynchronous event, and its success nobody's to be told.
+        """
+        before = await self._dead_letters.get(entry.record.id, queue=entry.queue) if entry.redrive else None
+        if self._successes is None or entry.queue != "default" or (before is not None and before.mapping):
+            return
+        attempts = number + (before.attempts if before is not None else 0)
+        await self._settle(partial(self._successes.succeeded, entry.record, attempts=attempts), result)
+        crash_point("delivery.recorded")
+
     async def _forget(self, entry: Parked) -> None:
         if entry.redrive:
             await self._dead_letters.resolve(entry.record.id, queue=entry.queue)
@@ -246,7 +272,7 @@ class AsyncDelivery:
         if not history and record.position >= 0 and entry.attempts:
             found = await asyncio.to_thread(self._outcomes.for_events, [record])
             found_attempts = found.get(record.position, ())
-            history = tuple(each for each in found_attempts if each.status is not AttemptStatus.STARTED)
+            history = tuple(each for each in tries(found_attempts) if each.status is not AttemptStatus.STARTED)
         if attempt is not None:
             history += (attempt,)
         return DeadLetter(

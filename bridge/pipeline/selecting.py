@@ -12,7 +12,7 @@ from typing import Final
 import orjson
 
 from bridge.core import limits
-from bridge.core.invocation import Attempt, AttemptStatus
+from bridge.core.invocation import Attempt, AttemptStatus, tries
 from bridge.core.ports import Journal, Outcomes, Selection
 from bridge.core.record import Record
 from bridge.pipeline.filters import PatternInvalid, compile_pattern, matches_event
@@ -180,6 +180,7 @@ def outcome_of(attempts: Sequence[Attempt]) -> str:
     An event that will be tried again by itself is unfinished, not failed: a replay would run it twice. A replay that
     failed makes an event failed again, one that is still on its way stays so.
     """
+    attempts = tries(attempts)
     ended = [attempt.status for attempt in attempts if attempt.status is not AttemptStatus.STARTED]
     if ended and ended[-1] in _SUCCEEDED:
         return "succeeded"

@@ -10,7 +10,7 @@ from bridge.core.invocation import Condition, DeadLetter
 from bridge.core.ports import DeadLetterSelection
 from bridge.core.record import Parked
 from bridge.store.hold import Hold
-from bridge.store.parked import parked_row, put_parked
+from bridge.store.parked import parked_row, put_parked, unpark
 from bridge.store.schema import insert_or_replace, lane_of, pack_history, text, unpack_history
 from bridge.store.sqlite import Database
 
@@ -38,14 +38,10 @@ class SqliteDeadLetters:
     async def put(self, letter: DeadLetter) -> None:
         """Insert or replace by (queue, id), and let go of the event's parking, in one transaction."""
         async with self._hold.kept(letter.payload) as (name, inline):
-            row = _row(letter, hold=name, inline=inline)
+            row = letter_row(letter, hold=name, inline=inline)
 
             def write(connection: sqlite3.Connection) -> list[str]:
-                (replaced,) = connection.execute(_PUT, row).fetchone()
-                unparked = connection.execute(
-                    "DELETE FROM parked WHERE id = ? AND queue = ? RETURNING hold", (letter.id, letter.queue)
-                ).fetchall()
-                return [replaced, *(hold for (hold,) in unparked)]
+                return [put_letter(connection, row), *unpark(connection, letter.id, queue=letter.queue)]
 
             freed = await self._database.write(write)
         await self._hold.remove(*freed)
@@ -184,7 +180,14 @@ class SqliteDeadLetters:
         )
 
 
-def _row(letter: DeadLetter, *, hold: str, inline: bytes) -> tuple[Any, ...]:
+def put_letter(connection: sqlite3.Connection, row: tuple[Any, ...]) -> str:
+    """Insert or replace a dead letter in the transaction of the caller; return the hold file that nobody names now."""
+    (replaced,) = connection.execute(_PUT, row).fetchone()
+    return str(replaced)
+
+
+def letter_row(letter: DeadLetter, *, hold: str, inline: bytes) -> tuple[Any, ...]:
+    """Return the row of a dead letter whose payload lies in `hold`, or is `inline`."""
     return (
         letter.queue, letter.id, letter.dead_at, letter.state, lane_of(letter.function), letter.source,
         letter.position, letter.function, letter.received_at, letter.condition.value, letter.attempts,

@@ -164,3 +164,9 @@ def put_parked(connection: sqlite3.Connection, row: tuple[Any, ...]) -> str:
     """Write one row; return the hold file of the row it replaced, empty when none."""
     (replaced,) = connection.execute(_PARK, row).fetchone()
     return str(replaced)
+
+
+def unpark(connection: sqlite3.Connection, request_id: str, *, queue: str) -> list[str]:
+    """Delete an event's parking in that queue, in the transaction of the caller; return the hold files it named."""
+    rows = connection.execute("DELETE FROM parked WHERE id = ? AND queue = ? RETURNING hold", (request_id, queue))
+    return [hold for (hold,) in rows.fetchall()]

@@ -17,7 +17,7 @@ from bridge.store.state import DATABASE, HOLD
 
 _SIDE_FILES: Final = ("", "-wal", "-shm")
 _UNREADABLE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-_TABLES: Final = ("parked", "dead_letters", "jobs", "marks")
+_TABLES: Final = ("parked", "dead_letters", "outbox", "jobs", "marks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +94,7 @@ def _copy(table: str, *, source: Path, target: sqlite3.Connection) -> int:
             with contextlib.closing(
                 sqlite3.connect(f"file:{quote(str(source))}?mode=ro", uri=True, isolation_level=None)
             ) as damaged:
-                key = "number" if table in ("parked", "dead_letters") else "1"
+                key = "number" if table in ("parked", "dead_letters", "outbox") else "1"
                 rows = damaged.execute(f"SELECT * FROM {table} ORDER BY {key} {direction}")  # noqa: S608 - constants
                 marks = ", ".join("?" for _ in rows.description)
                 for row in rows:

@@ -50,6 +50,16 @@ CREATE TABLE stream_marks (
 ) STRICT"""
 # Positions are decimal text: sequence numbers of streams exceed SQLite's 64 bits.
 
+_OUTBOX: Final = """
+CREATE TABLE outbox (
+    number INTEGER PRIMARY KEY,
+    target TEXT NOT NULL, connection TEXT NOT NULL, kind TEXT NOT NULL, id TEXT NOT NULL, queue TEXT NOT NULL,
+    function TEXT NOT NULL, position INTEGER NOT NULL, created_at REAL NOT NULL,
+    attempts INTEGER NOT NULL, due_at REAL NOT NULL, last_error TEXT NOT NULL,
+    is_pointer INTEGER NOT NULL, is_kept INTEGER NOT NULL,
+    hold TEXT NOT NULL, hold_bytes INTEGER NOT NULL, hold_before TEXT NOT NULL DEFAULT '', record BLOB NOT NULL
+) STRICT"""
+
 MIGRATIONS: Final[tuple[Migration, ...]] = (
     (
         _PARKED,
@@ -77,6 +87,15 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         "ALTER TABLE dead_letters ADD COLUMN outcome BLOB NOT NULL DEFAULT x''",
     ),
     ("ALTER TABLE stream_marks ADD COLUMN ended INTEGER NOT NULL DEFAULT 0",),
+    (
+        _OUTBOX,
+        "CREATE UNIQUE INDEX outbox_key ON outbox (id, queue, kind, target, connection)",
+        "CREATE INDEX outbox_order ON outbox (target, connection, is_kept, number)",
+        "CREATE INDEX outbox_tried ON outbox (target, connection, is_kept, attempts, number)",
+        "CREATE INDEX outbox_hold ON outbox (hold) WHERE hold <> ''",
+        # Of a letter in state `waiting`: a target did not take it whole, so it stays when all have what they take.
+        "ALTER TABLE dead_letters ADD COLUMN is_kept INTEGER NOT NULL DEFAULT 0",
+    ),
 )
 """Only ever appended to: `user_version` counts how many were applied."""
 
@@ -139,6 +158,7 @@ def insert_or_replace(table: str, columns: tuple[str, ...], *, key: tuple[str, .
 def held_names(connection: sqlite3.Connection) -> set[str]:
     """Return every hold file that a row names."""
     rows = connection.execute(
-        "SELECT hold FROM parked WHERE hold <> '' UNION ALL SELECT hold FROM dead_letters WHERE hold <> ''"
+        "SELECT hold FROM parked WHERE hold <> '' UNION ALL SELECT hold FROM dead_letters WHERE hold <> '' "
+        "UNION ALL SELECT hold FROM outbox WHERE hold <> ''"
     )
     return {name for (name,) in rows}

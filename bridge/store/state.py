@@ -11,6 +11,7 @@ from bridge.core.errors import StoreError
 from bridge.store.dead_letters import SqliteDeadLetters
 from bridge.store.hold import Hold
 from bridge.store.jobs import SqliteJobs, SqliteMarks
+from bridge.store.outbox import SqliteOutbox
 from bridge.store.parked import SqliteParked
 from bridge.store.schema import MIGRATIONS, held_names
 from bridge.store.sqlite import Database
@@ -27,6 +28,7 @@ class State:
     database: Database
     parked: SqliteParked
     dead_letters: SqliteDeadLetters
+    outbox: SqliteOutbox
     jobs: SqliteJobs
     marks: SqliteMarks
     stream_marks: SqliteStreamMarks
@@ -71,6 +73,7 @@ async def open_state(
         database=database,
         parked=SqliteParked(database, hold),
         dead_letters=SqliteDeadLetters(database, hold),
+        outbox=SqliteOutbox(database, hold),
         jobs=SqliteJobs(database),
         marks=SqliteMarks(database),
         stream_marks=SqliteStreamMarks(database),

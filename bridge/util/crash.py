@@ -10,11 +10,12 @@ def crash_point(step: str) -> None:
     """End the process with status 137 if BRIDGE_CRASH_AT names `step` (`step:N`: at its N-th pass).
 
     Steps: `journal.written` (after write, before fsync), `intake.committed` (after commit, before 202),
-    `delivery.handled` (after the handler, before the outcome), `delivery.dead_letter` (after the dead
-    letter, before the parked row goes). Of mappings: `stream.assigned` (shards taken over, nothing begun),
-    `stream.handled` (after the handler, before anything counts), `stream.dead_letter` (durable, its records still
-    open), `stream.committing` (finished, the mark not stored), `stream.committed` (stored), `stream.revoked`
-    (committed in a rebalance, the shards still ours).
+    `delivery.handled` (after the handler, before the outcome), `delivery.recorded` (the record of a success is
+    durable, its outcome not), `delivery.dead_letter` (after the dead letter, before the parked row goes),
+    `outbox.sent` (targets have what was sent, the outbox does not know). Of mappings: `stream.assigned` (shards
+    taken over, nothing begun), `stream.handled` (after the handler, before anything counts), `stream.dead_letter`
+    (durable, its records still open), `stream.committing` (finished, the mark not stored), `stream.committed`
+    (stored), `stream.revoked` (committed in a rebalance, the shards still ours).
     """
     global _left  # noqa: PLW0603 - one counter a process, by design
     if step != _step:

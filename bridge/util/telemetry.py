@@ -12,6 +12,8 @@ __all__ = [
     "BATCHES",
     "CLOCK_STEP_SECONDS",
     "DEAD_LETTERS",
+    "DEAD_LETTER_ERRORS",
+    "DESTINATION_DELIVERY_FAILURES",
     "DUPLICATES",
     "EVENTS_ACCEPTED",
     "EVENTS_REFUSED",
@@ -36,6 +38,8 @@ __all__ = [
     "RUNNING",
     "SANDBOX_LEVEL",
     "STORE_FULL",
+    "TARGET_SENT",
+    "TARGET_WAITING",
     "TASKS_FAILED",
     "WORKERS",
     "WORKER_STARTS",
@@ -83,6 +87,16 @@ RETRIES = _counter("bridge_retries_total", "Attempts after the first.", "functio
 DEAD_LETTERS = _counter(
     "bridge_dead_letters_total", "Events given up on and kept as dead letters.", "function", "condition"
 )
+
+# --- targets of records: AWS's metrics DestinationDeliveryFailures and DeadLetterErrors, but that nothing is dropped --
+DESTINATION_DELIVERY_FAILURES = _counter(
+    "bridge_destination_delivery_failures_total", "Tries to send a record to a destination that failed.", "function"
+)
+DEAD_LETTER_ERRORS = _counter(
+    "bridge_dead_letter_errors_total", "Tries to send an event to a dead-letter target that failed.", "function"
+)
+TARGET_SENT = _counter("bridge_target_records_total", "Records that targets took.", "function", "kind")
+TARGET_WAITING = _gauge("bridge_target_waiting_records", "Records that wait for a target to take them.", "target")
 
 # --- lanes and workers ----------------------------------------------------------------------------------------------
 PARKED = _gauge("bridge_parked_events", "Events parked until their next attempt is due.", "function")

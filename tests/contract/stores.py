@@ -9,9 +9,11 @@ import pytest
 import pytest_asyncio
 
 from bridge.core.invocation import Attempt, AttemptStatus, Condition, DeadLetter, InvocationType
+from bridge.core.outcome import Outbox
 from bridge.core.ports import DeadLetters, Jobs, Marks, ParkedStore
 from bridge.core.record import Parked, Record
 from bridge.store.state import open_state
+from bridge.testing.outbox import MemoryOutbox
 from bridge.testing.store import MemoryDeadLetters, MemoryJobs, MemoryMarks, MemoryParked
 
 NOW = 1_767_225_600.0
@@ -25,6 +27,7 @@ class Stores:
 
     parked: ParkedStore
     dead_letters: DeadLetters
+    outbox: Outbox
     jobs: Jobs
     marks: Marks
 
@@ -34,10 +37,15 @@ async def stores(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     """Yield each implementation in turn."""
     if request.param == "memory":
         memory = MemoryParked()
-        yield Stores(parked=memory, dead_letters=MemoryDeadLetters(memory), jobs=MemoryJobs(), marks=MemoryMarks())
+        letters = MemoryDeadLetters(memory)
+        yield Stores(
+            parked=memory, dead_letters=letters, outbox=MemoryOutbox(letters), jobs=MemoryJobs(), marks=MemoryMarks()
+        )
         return
     state = await open_state(tmp_path)
-    yield Stores(parked=state.parked, dead_letters=state.dead_letters, jobs=state.jobs, marks=state.marks)
+    yield Stores(
+        parked=state.parked, dead_letters=state.dead_letters, outbox=state.outbox, jobs=state.jobs, marks=state.marks
+    )
     await state.close()
 
 

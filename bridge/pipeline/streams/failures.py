@@ -1,6 +1,5 @@
 """What is given up: AWS's record of the failure, and the dead letter that keeps the records themselves."""
 
-import datetime as dt
 import hashlib
 import uuid
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from bridge.core.ports import Clock, Destination
 from bridge.core.record import DamagedRecord
 from bridge.core.sources import EventShape, WindowPart
 from bridge.core.stream import Position, Shard
+from bridge.events.outcomes import timestamp
 from bridge.pipeline.streams.block import Discard
 from bridge.util import telemetry
 
@@ -85,7 +85,7 @@ class Failures:
                         "approximateInvokeCount": 0,
                     },
                     "version": "1.0",
-                    "timestamp": _timestamp(now),
+                    "timestamp": timestamp(now),
                     **info,
                 }
             ),
@@ -160,7 +160,7 @@ class Failures:
                     },
                     **(_response(last) if is_known and last is not None else {}),
                     "version": "1.0",
-                    "timestamp": _timestamp(now),
+                    "timestamp": timestamp(now),
                     **self._batch_info(part, positions, times_ms, payload_bytes=len(payload)),
                 }
             ),
@@ -183,8 +183,3 @@ def _response(last: Any) -> dict[str, Any]:
             "functionError": "Unhandled" if is_error else None,
         }
     }
-
-
-def _timestamp(time: float) -> str:
-    moment = dt.datetime.fromtimestamp(time, dt.UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"

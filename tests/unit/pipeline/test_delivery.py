@@ -73,16 +73,19 @@ class World:
             name=name, latest=version, reserved_concurrency=reserved, event_invoke=EventInvokeConfig(**config)
         )
 
-    async def start(self, **options: int) -> None:
-        asyncio.get_running_loop().set_default_executor(InlineExecutor(max_workers=1))
-        self.service = FunctionService(catalog=self.catalog, runtime=self.runtime, clock=self.clock)
-        self.delivery = AsyncDelivery(
+    def make_delivery(self) -> AsyncDelivery:
+        return AsyncDelivery(
             outcomes=self.outcomes,
             parked=self.parked,
             dead_letters=self.dead,
             destination=Spill(self.dead),
             clock=self.clock,
         )
+
+    async def start(self, **options: int) -> None:
+        asyncio.get_running_loop().set_default_executor(InlineExecutor(max_workers=1))
+        self.service = FunctionService(catalog=self.catalog, runtime=self.runtime, clock=self.clock)
+        self.delivery = self.make_delivery()
         self.dispatcher = Dispatcher(
             service=self.service,
             delivery=self.delivery,

@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from bridge.core import limits
 from bridge.core.errors import StoreCorrupt, StoreError, StoreFull
+from bridge.core.outcome import OutboxEntry, OutcomeKind, TargetPlace
 from bridge.core.ports import DeadLetterSelection
 from bridge.store import hold as hold_module
 from bridge.store.ballast import Ballast, free_bytes
@@ -319,9 +320,18 @@ async def test_kill_9_in_the_middle_of_parks_loses_none_that_returned(tmp_path: 
 
 async def filled(folder: Path, rows: int = 100) -> None:
     state = await open_state(folder)
+    waiting = OutboxEntry(
+        place=TargetPlace(target="arn:aws:sqs:eu-central-1:123456789012:done"),
+        kind=OutcomeKind.ON_SUCCESS,
+        id=uuid_of(1),
+        function="billing",
+        created_at=NOW,
+        record=b"{}",
+    )
     await asyncio.gather(
         *(state.parked.park(parked(n, event=record(n, payload=b"x" * 1000))) for n in range(rows)),
         *(state.dead_letters.put(letter(n + 1000, payload=LARGE)) for n in range(3)),
+        state.outbox.put([waiting]),
         state.jobs.create(job()),
         state.marks.commit({"billing": 7}),
     )
@@ -351,7 +361,7 @@ async def test_what_can_be_read_of_a_damaged_database_is_kept(tmp_path: Path) ->
     repair = repair_state(tmp_path)
 
     assert repair is not None
-    assert {"parked": 100, "dead_letters": 3, "jobs": 1, "marks": 1} == repair.rows
+    assert {"parked": 100, "dead_letters": 3, "outbox": 1, "jobs": 1, "marks": 1} == repair.rows
     assert repair.aside.exists()
     assert check_state(tmp_path) == ""
     state = await open_state(tmp_path)
