@@ -120,15 +120,23 @@ def _configured(options: Options, state: Path) -> list[Finding]:
         for name, reach in sorted(reached.items())
     ]
     for name, mapping in sorted(settings.mappings.items()):
-        address = parse_source(mapping.source)
         text = f"no daemon runs it{'; paused' if name in paused else ''}; reads {mapping.source} for {mapping.function}"
-        problem = ""
-        if (reach := reached.get(address.connection)) is not None:
-            problem = f"connection {address.connection} {reach.problem}" if reach.problem else ""
-            if not problem and address.name not in reach.topics:
-                problem = f"topic {address.name} is not there, or not shown to us"
-        found.append(Finding(f"mapping {name}", not problem, f"{text}: {problem}" if problem else text))
+        places = [mapping.source] + ([mapping.on_failure] if mapping.on_failure.startswith("kafka://") else [])
+        problems = [problem for place in places if (problem := _problem(place, reached))]
+        text = ": ".join([text, *dict.fromkeys(problems)])
+        found.append(Finding(f"mapping {name}", not problems, text))
     return found
+
+
+def _problem(place: str, reached: "Mapping[str, Reach]") -> str:
+    """Return why a topic cannot be read or written; empty when it can, or is none."""
+    address = parse_source(place)
+    reach = reached.get(address.connection)
+    if reach is None:
+        return ""
+    if reach.problem:
+        return f"connection {address.connection} {reach.problem}"
+    return "" if address.name in reach.topics else f"topic {address.name} is not there, or not shown to us"
 
 
 async def _reached(connections: "Mapping[str, KafkaConnection]") -> "dict[str, Reach]":

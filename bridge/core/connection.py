@@ -59,6 +59,13 @@ class KafkaConnection:
     event_source_arn: str = ""
     """The cluster's ARN: makes the events of its topics MSK's; empty: self-managed."""
 
+    @property
+    def is_on_aws(self) -> bool:
+        """Whether its brokers are AWS's: by their names, or because AWS lets us in."""
+        hosts = [server.rpartition(":")[0].lower() for server in self.bootstrap_servers]
+        is_named = any(host.endswith((".amazonaws.com", ".amazonaws.com.cn")) for host in hosts)
+        return is_named or (self.sasl is not None and self.sasl.mechanism is SaslMechanism.AWS_MSK_IAM)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AwsConnection:

@@ -196,7 +196,7 @@ class EventSource(Protocol):
         ...
 
     async def others(self) -> Sequence[str]:
-        """Return who else consumes with our marks right now: live members of the consumer group that are not ours.
+        """Return who else would notice: live members of our consumer group, the owner of a stream on AWS.
 
         As text for a person; empty when nobody does or nobody can. Raises SourceError when it cannot be asked.
         """

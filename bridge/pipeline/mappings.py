@@ -270,7 +270,7 @@ class MappingSupervisor:
         if others:
             entry.state = MappingState.DISABLED
             entry.reason = (
-                f"others consume with its group ({', '.join(others)}): "
+                f"others share what it reads ({', '.join(others)}): "
                 "join them with --allow-remote, or allow_remote = true in the file"
             )
             log.warning("mapping_not_started", mapping=entry.mapping.name, reason=entry.reason)

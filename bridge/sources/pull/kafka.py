@@ -127,7 +127,9 @@ class KafkaEventSource:
         return {shard_name(self._topic, each.partition): Mark(position=at - 1) for each, at in offsets.items()}
 
     async def others(self) -> Sequence[str]:
-        """Return the group's members that are not ours: client id and host."""
+        """Return the group's members that are not ours: client id and host; of a cluster on AWS, just that it is."""
+        if self._connection.is_on_aws:
+            return [f"AWS: {','.join(self._connection.bootstrap_servers)}"]
         from bridge.sources.pull.kafka_library import REQUEST_MAX_S, administration, failures
 
         with failures(self._connection, f"cannot ask for the members of group {self._group}"):

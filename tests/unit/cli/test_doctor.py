@@ -13,6 +13,7 @@ import structlog
 
 from bridge.core.invocation import InvocationType
 from bridge.core.record import Record
+from bridge.sources.pull.kafka_reach import Reach
 from bridge.store.folder import StateFolder
 from tests.unit.api.harness import NOW, event_id
 
@@ -210,6 +211,24 @@ def test_without_a_daemon_each_connection_is_tried(alone, state, tmp_path, monke
     assert not ok
     assert said == f"no daemon runs it; reads kafka://main/orders for f: connection main {text}"
     assert findings(found)["mapping clicks"] == (True, "no daemon runs it; reads local://clicks?as=kafka for f")
+
+
+@pytest.mark.parametrize(
+    ("topics", "missing"), [(["orders", "failed"], None), (["orders"], "failed"), (["failed"], "orders")]
+)
+def test_topics_that_are_read_or_take_failures_must_be_there(alone, state, tmp_path, monkeypatch, topics, missing):
+    async def reach(*_, **__):
+        return Reach(topics=frozenset(topics))
+
+    configured(tmp_path, "kafka-1:9092")
+    file = tmp_path / "bridge.toml"
+    file.write_text(file.read_text().replace("LATEST", 'LATEST"\non_failure = "kafka://main/failed'))
+    monkeypatch.setattr("bridge.sources.pull.kafka_reach.reach", reach)
+
+    ok, said = findings(alone("doctor", "--json"))["mapping orders"]
+
+    assert ok is (missing is None)
+    assert said.endswith("for f" if missing is None else f"for f: topic {missing} is not there, or not shown to us")
 
 
 def test_one_that_says_nothing_is_given_up_soon(alone, state, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, UnknownTopicOrPart
 
 from bridge.core.connection import KafkaConnection, KafkaSasl, KafkaTls, SaslMechanism
 from bridge.core.errors import ConfigError
+from bridge.sources.pull.kafka import KafkaEventSource
 from bridge.sources.pull.kafka_client import (
     LIBRARY_LOG_REPEAT_S,
     LibraryLog,
@@ -20,6 +21,7 @@ from bridge.sources.pull.kafka_client import (
     overheard,
     reason,
 )
+from bridge.testing.clock import ManualClock
 from tests.brokers.certificates import make_certificates
 
 
@@ -194,3 +196,21 @@ def test_why_an_address_could_not_be_used_is_overheard_in_the_task_that_tries_it
     assert reason(KafkaConnectionError("Unable to bootstrap from [...]"), said) == both
     assert "UnknownTopic" in reason(UnknownTopicOrPartitionError(), said)
     assert reason(KafkaConnectionError("one\nline"), []) == "KafkaConnectionError: one line"
+
+
+@pytest.mark.parametrize(
+    ("servers", "sasl"),
+    [
+        (("b-1.orders.a1.c2.kafka.eu-west-1.amazonaws.com:9098",), None),
+        (("10.0.0.1:9098",), KafkaSasl(mechanism=SaslMechanism.AWS_MSK_IAM, region="eu-west-1")),
+    ],
+)
+async def test_a_cluster_on_aws_is_somebodys_and_is_not_even_asked(monkeypatch, servers, sasl):
+    monkeypatch.setitem(
+        sys.modules, "aws_msk_iam_sasl_signer", types.SimpleNamespace(MSKAuthTokenProvider=types.SimpleNamespace())
+    )
+    given = connection(bootstrap_servers=servers, sasl=sasl)
+    source = KafkaEventSource(given, topic="orders", group="g", clock=ManualClock())
+
+    assert await source.others() == [f"AWS: {servers[0]}"]
+    assert not connection(bootstrap_servers=("kafka.amazonaws.com.example.org:9092",)).is_on_aws
