@@ -10,6 +10,7 @@ import orjson
 from bridge.core.invocation import Attempt, AttemptStatus, Condition, DeadLetter, InvocationType, tries
 from bridge.core.outcome import OutboxEntry, TargetStatus
 from bridge.core.ports import Job, LaneStatus
+from bridge.core.queues import QueueStatus
 from bridge.core.record import DamagedRecord, Parked, Record
 from bridge.core.sources import ARCHIVE_PREFIX, MappingStatus, RecordReader, ShardStatus
 from bridge.core.stream import Position
@@ -262,6 +263,8 @@ def lane_view(lane: LaneStatus) -> dict[str, object]:
 def mapping_view(status: MappingStatus) -> dict[str, object]:
     """An event source mapping in a list: what its shards come to."""
     lags = [shard.behind for shard in status.shards]
+    if status.queue is not None:
+        lags = [status.queue.facts.visible if status.queue.facts is not None else None]
     known = [lag for lag in lags if lag is not None]
     return {
         "name": status.mapping.name,
@@ -270,14 +273,20 @@ def mapping_view(status: MappingStatus) -> dict[str, object]:
         "function": status.mapping.function,
         "state": status.state.value,
         "state_transition_reason": status.reason,
-        "last_processing_result": status.result,
+        "last_processing_result": status.result or None,
         "modified_at": status.modified_at,
         "running": status.running,
-        "shard_count": len(lags),
+        "shard_count": len(status.shards),
         "behind": sum(known) if lags and len(known) == len(lags) else None,
-        "oldest_at": min((shard.oldest_at for shard in status.shards if shard.oldest_at is not None), default=None),
-        "blocked": sum(1 for shard in status.shards if shard.attempts),
+        "oldest_at": min((at for at in _oldest(status) if at is not None), default=None),
+        "blocked": sum(1 for shard in status.shards if shard.attempts)
+        + (status.queue is not None and bool(status.queue.attempts)),
     }
+
+
+def _oldest(status: MappingStatus) -> list[float | None]:
+    ages = [shard.oldest_at for shard in status.shards]
+    return ages if status.queue is None else [*ages, status.queue.oldest_at]
 
 
 def whole_mapping(status: MappingStatus) -> dict[str, object]:
@@ -285,6 +294,29 @@ def whole_mapping(status: MappingStatus) -> dict[str, object]:
     return mapping_view(status) | {
         "settings": asdict(status.mapping),
         "shards": [_shard_view(shard) for shard in status.shards],
+        "queue": None if status.queue is None else _queue_view(status.queue),
+    }
+
+
+def _queue_view(queue: QueueStatus) -> dict[str, object]:
+    """A queue: what it says of itself (approximate), and what is ours of it now."""
+    facts = queue.facts
+    return {
+        "arn": facts.arn if facts is not None else "",
+        "visible": facts.visible if facts is not None else None,
+        "in_flight": facts.in_flight if facts is not None else None,
+        "delayed": facts.delayed if facts is not None else None,
+        "visibility_timeout_s": facts.visibility_s if facts is not None else None,
+        "max_receive_count": facts.max_receive_count if facts is not None else None,
+        "dead_letter_arn": facts.dead_letter_arn if facts is not None else "",
+        "waiting": queue.waiting,
+        "running": queue.running,
+        "settling": queue.settling,
+        "attempts": queue.attempts,
+        "due_at": queue.due_at,
+        "reason": queue.reason,
+        "failure": queue.failure,
+        "notes": list(queue.notes),
     }
 
 

@@ -82,7 +82,7 @@ def _row(mapping: dict[str, Any]) -> list[object]:
         mapping["source"],
         mapping["function"],
         mapping["state"],
-        mapping["last_processing_result"],
+        mapping["last_processing_result"] or "",
         _count(mapping["behind"]),
         _age(mapping["oldest_at"]),
         mapping["blocked"] or "",
@@ -106,17 +106,37 @@ def mappings_show(context: click.Context, name: str, as_json: bool) -> None:  # 
         ("function", mapping["function"]),
         ("state", mapping["state"]),
         ("why", mapping["state_transition_reason"]),
-        ("last result", mapping["last_processing_result"]),
+        ("last result", mapping["last_processing_result"] or ""),
         ("changed", output.when(mapping["modified_at"])),
         ("running", mapping["running"] or ""),
         ("lag", _count(mapping["behind"])),
         ("oldest", _age(mapping["oldest_at"])),
         ("settings", _settings(mapping["settings"])),
     ])  # fmt: skip
+    if mapping.get("queue"):
+        click.echo()
+        output.fields(_queue(mapping["queue"]))
     if mapping["shards"]:
         click.echo()
         right = ("MARK", "LAG", "READ", "RUNNING", "OLDEST", "TRIES")
         output.table(_SHARDS, [_shard(shard) for shard in mapping["shards"]], right=right)
+
+
+def _queue(queue: dict[str, Any]) -> list[tuple[str, object]]:
+    """Return what a queue says of itself, and what is ours of it now."""
+    counts = {"visible": queue["visible"], "in flight": queue["in_flight"], "delayed": queue["delayed"]}
+    tries = queue["max_receive_count"]
+    return [
+        ("queue", queue["arn"]),
+        ("messages", "about " + ", ".join(f"{_count(count)} {name}" for name, count in counts.items())),
+        ("visibility", "" if queue["visibility_timeout_s"] is None else span(queue["visibility_timeout_s"])),
+        ("dead letters", "none: it has no redrive policy" if tries is None else f"after {tries} receives"),
+        ("here", ", ".join(f"{queue[name]:,} {name}" for name in ("waiting", "running", "settling") if queue[name])),
+        ("why", queue["reason"]),
+        ("next try", output.when(queue["due_at"])),
+        ("last failure", queue["failure"]),
+        *(("note", note) for note in queue["notes"]),
+    ]
 
 
 def _settings(settings: dict[str, Any]) -> str:

@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
-from bridge.core.connection import KafkaConnection
+from bridge.config.values import Address
+from bridge.core.arn import Arn, parse_arn
+from bridge.core.connection import AwsConnection, KafkaConnection
 from bridge.core.errors import ConfigError
-from bridge.core.mapping import EventSourceMapping, SourceAddress, parse_source
+from bridge.core.mapping import OF_AWS, EventSourceMapping, SourceAddress, parse_source
 from bridge.core.ports import Clock, Destination
-from bridge.core.sources import EventSource
+from bridge.core.sources import EventSource, QueueOrigin
 from bridge.daemon.aws import AwsReach
 from bridge.sources.pull.backlogs import JournalStreams
 
@@ -73,6 +76,8 @@ class Streams:
                 session_timeout_s=mapping.session_timeout_s,
                 event_source_arn=mapping.event_source_arn,
             )
+        if address.kind == "sqs":
+            return self._archive(mapping, address)
         if address.kind == "local":
             from bridge.sources.pull.local import local_event_source
 
@@ -85,12 +90,51 @@ class Streams:
             mapping, streams=self._journal, clock=self._clock, region=self._region, account_id=self._account
         )
 
-    def reached_by(self, mapping: EventSourceMapping) -> tuple[KafkaConnection | None, ...]:
+    def reached_by(self, mapping: EventSourceMapping) -> tuple[KafkaConnection | AwsConnection | None, ...]:
         """Return the connections of a mapping's source and of its failure destination."""
-        places = [_parse(mapping)] + ([] if mapping.on_failure == "spill" else [parse_source(mapping.on_failure)])
-        return tuple(self._connections.get(place.connection) for place in places)
+        address = _parse(mapping)
+        places = [address] + ([] if mapping.on_failure == "spill" else [parse_source(mapping.on_failure)])
+        found = tuple(self._connections.get(place.connection) for place in places)
+        return (*found, self._aws_connection(mapping, address)) if address.kind in OF_AWS else found
 
-    async def prepare(self, mapping: EventSourceMapping, source: EventSource) -> None:
+    def queue(self, mapping: EventSourceMapping) -> QueueOrigin | None:
+        """Return the queue of a mapping, None where it reads a stream; raises ConfigError."""
+        address = _parse(mapping)
+        if address.kind != "sqs":
+            return None
+        from bridge.sources.pull.sqs import SqsQueue
+
+        assert self._aws is not None
+        clients, connection, arn = self._aws.clients, self._aws_connection(mapping, address), _arn(address)
+
+        async def client() -> Any:
+            return await clients.client(connection, "sqs", region=arn.region if arn else "")
+
+        return SqsQueue(
+            client,
+            name=address.name,
+            region=arn.region if arn else connection.region,
+            account=arn.account if arn else "",
+            is_remote=not _is_here(connection.endpoint("sqs")),
+        )
+
+    def _archive(self, mapping: EventSourceMapping, address: SourceAddress) -> EventSource:
+        if not mapping.archive:
+            raise ConfigError(
+                f"mapping {mapping.name} has archive = false: messages that were deleted from its queue cannot be "
+                f"read again (what it copied before: bridge replay --source mapping:{mapping.name})"
+            )
+        from bridge.sources.pull.archive import MessageArchive
+
+        arn = address.arn or f"arn:aws:sqs:{self._region}:{self._account}:{address.name}"
+        return MessageArchive(mapping, streams=self._journal, clock=self._clock, arn=arn)
+
+    def _aws_connection(self, mapping: EventSourceMapping, address: SourceAddress) -> AwsConnection:
+        if self._aws is None:
+            raise ConfigError(f"AWS is not reached from here; make the source an embedded one: local://{address.name}")
+        return self._aws.connection(address.connection or mapping.connection, arn=address.arn)
+
+    async def prepare(self, mapping: EventSourceMapping, source: EventSource | QueueOrigin) -> None:
         """Have the journal keep what the mapping has not finished, from now on, whether it runs or is paused.
 
         Raises:
@@ -152,3 +196,13 @@ def _parse(mapping: EventSourceMapping) -> SourceAddress:
         return parse_source(mapping.source)
     except ValueError as error:
         raise ConfigError(f"mappings.{mapping.name}.source: {error}") from error
+
+
+def _arn(address: SourceAddress) -> Arn | None:
+    return parse_arn(address.arn) if address.arn else None
+
+
+def _is_here(url: str) -> bool:
+    """Whether an endpoint is this machine's; AWS's own (no URL) is not."""
+    host = urlsplit(url).hostname or ""
+    return bool(host) and Address(host, 0).is_loopback

@@ -1,7 +1,6 @@
 """Keeps the event source mappings running: starts, pauses, resets and replaces their workers, and says how they are."""
 
 import asyncio
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -9,16 +8,12 @@ from typing import Final, Protocol
 import structlog
 
 from bridge.core.errors import ConfigError, MappingNotFound, SourceError, StoreError
-from bridge.core.invocation import InvocationType
 from bridge.core.mapping import NO_RECORDS, USER_ACTION, EventSourceMapping, MappingState, StartingPosition
 from bridge.core.ports import Clock, Destination, Journal
-from bridge.core.record import Record
-from bridge.core.sources import ARCHIVE_PREFIX, EventShape, EventSource, MappingStates, MappingStatus, SourceMaker
-from bridge.core.stream import Chunk, Mark, Shard
-from bridge.pipeline.criteria import compile_criteria
-from bridge.pipeline.streams.lane import Keeps
-from bridge.pipeline.streams.settings import Slots, Work
-from bridge.pipeline.streams.worker import MappingWorker
+from bridge.core.sources import EventSource, MappingStates, MappingStatus, QueueOrigin, SourceMaker
+from bridge.core.stream import Mark, Shard
+from bridge.pipeline.streams.settings import Slots
+from bridge.pipeline.workers import Worker, Workers
 from bridge.util import telemetry
 
 log = structlog.get_logger("bridge.mappings")
@@ -62,7 +57,14 @@ class LiveSlots(Slots, Protocol):
 class Streams(SourceMaker, Protocol):
     """The streams that mappings read (daemon/streams.py)."""
 
-    async def prepare(self, mapping: EventSourceMapping, source: EventSource) -> None:
+    def queue(self, mapping: EventSourceMapping) -> QueueOrigin | None:
+        """Return the queue of a mapping, None where it reads a stream; raises ConfigError.
+
+        `event_source` of such a mapping is what a replay reads: its archive.
+        """
+        ...
+
+    async def prepare(self, mapping: EventSourceMapping, source: EventSource | QueueOrigin) -> None:
         """Keep what the mapping has not finished, from now on, whether it runs or is paused. Raises StoreError."""
         ...
 
@@ -90,7 +92,9 @@ class _Entry:
     reason: str = USER_ACTION
     reached_by: object = None
     source: EventSource | None = None
-    worker: MappingWorker | None = None
+    queue: QueueOrigin | None = None
+    """Where it reads a queue: then `source` is None."""
+    worker: Worker | None = None
     result: str = NO_RECORDS
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -129,8 +133,7 @@ class MappingSupervisor:
     ) -> None:
         self._slots = slots
         self._streams = streams
-        self._spill = spill
-        self._journal = journal
+        self._workers = Workers(slots=slots, spill=spill, journal=journal, clock=clock)
         self._states = states
         self._tasks = tasks
         self._clock = clock
@@ -155,8 +158,7 @@ class MappingSupervisor:
             entry = _Entry(mapping=mapping, modified_at=self._clock.time(), is_paused=mapping.name in paused)
             self._add(entry)
             try:
-                entry.source = self._streams.event_source(mapping)
-                await self._streams.prepare(mapping, entry.source)
+                await self._streams.prepare(mapping, self._find(entry))
             except (ConfigError, SourceError) as error:
                 entry.state, entry.reason = MappingState.FAILED, str(error)
 
@@ -207,7 +209,7 @@ class MappingSupervisor:
             await self._halt(entry, deadline_s=None)
             if entry.mapping.source != mapping.source:
                 self._streams.forget(entry.mapping)
-            entry.mapping, entry.source = mapping, None
+            entry.mapping, entry.source, entry.queue = mapping, None, None
             entry.modified_at = self._clock.time()
             await self._run(entry)
 
@@ -226,34 +228,54 @@ class MappingSupervisor:
         mapping = entry.mapping
         try:
             entry.reached_by = self._streams.reached_by(mapping)
-            source = entry.source = entry.source or self._streams.event_source(mapping)
+            source = self._find(entry)
             await self._streams.prepare(mapping, source)
             if self._is_draining or not mapping.enabled or entry.is_paused:
                 entry.state, entry.reason = MappingState.DISABLED, USER_ACTION
                 return
-            destination = self._streams.destination(mapping)
-            if self._asks and source.is_remote and not mapping.allow_remote and not await self._may_join(entry, source):
+            worker = self._worker(entry)
+            if self._asks and source.is_remote and not mapping.allow_remote and not await self._may_read(entry):
                 return
         except (ConfigError, SourceError, StoreError) as error:
             entry.state, entry.reason = MappingState.FAILED, str(error)
             log.error("mapping_not_started", mapping=mapping.name, reason=str(error))  # noqa: TRY400 - one line
             return
-        entry.worker = MappingWorker(
-            Work(
-                mapping=mapping,
-                shape=source.shape,
-                make_source=source.consumer,
-                slots=self._slots,
-                destination=destination,
-                spill=self._spill,
-                clock=self._clock,
-                keeps=filters(mapping, source.shape),
-                archive=self._archive(mapping, source.shape) if mapping.archive else None,
-            )
-        )
+        entry.worker = worker
         entry.state, entry.reason = MappingState.ENABLED, USER_ACTION
         self._tasks.start(entry.task, entry.worker.run)
         log.info("mapping_started", mapping=mapping.name, source=mapping.source, function=mapping.function)
+
+    def _find(self, entry: _Entry) -> EventSource | QueueOrigin:
+        """Return the stream or the queue of a mapping. Raises ConfigError."""
+        if entry.queue is None and entry.source is None:
+            entry.queue = self._streams.queue(entry.mapping)
+            if entry.queue is None:
+                entry.source = self._streams.event_source(entry.mapping)
+            elif entry.result == NO_RECORDS:
+                entry.result = ""  # a queue's mapping has none (semantics 3.2)
+        found = entry.queue or entry.source
+        assert found is not None
+        return found
+
+    def _worker(self, entry: _Entry) -> Worker:
+        mapping = entry.mapping
+        if entry.queue is not None:
+            return self._workers.of_queue(mapping, entry.queue)
+        assert entry.source is not None
+        return self._workers.of_stream(mapping, entry.source, destination=self._streams.destination(mapping))
+
+    async def _may_read(self, entry: _Entry) -> bool:
+        """Whether nobody is disturbed by accident."""
+        if entry.queue is not None:
+            entry.state = MappingState.DISABLED
+            entry.reason = (
+                f"it takes messages out of {entry.mapping.source} for good: allow that with --allow-remote, "
+                "or allow_remote = true in the file"
+            )
+            log.warning("mapping_not_started", mapping=entry.mapping.name, reason=entry.reason)
+            return False
+        assert entry.source is not None
+        return await self._may_join(entry, entry.source)
 
     async def _may_join(self, entry: _Entry, source: EventSource) -> bool:
         """Ask who else consumes with the mapping's marks; nobody may be disturbed by accident.
@@ -304,44 +326,21 @@ class MappingSupervisor:
         await asyncio.gather(*self._changes, return_exceptions=True)
         await asyncio.gather(*(self._halt(entry, deadline_s=deadline_s) for entry in self._entries.values()))
 
-    def _archive(self, mapping: EventSourceMapping, shape: EventShape) -> Callable[[Chunk], Awaitable[None]]:
-        """Return what copies records to the journal: each as an event of its own, replayed like any other."""
-
-        async def archive(chunk: Chunk) -> None:
-            now = self._clock.time()
-            await asyncio.gather(
-                *(
-                    self._journal.append(
-                        Record(
-                            id=str(uuid.uuid4()),
-                            source=ARCHIVE_PREFIX + mapping.name,
-                            function=mapping.function,
-                            invocation_type=InvocationType.REQUEST_RESPONSE,  # in no lane: it runs by its mapping
-                            received_at=now,
-                            payload=shape.event([(chunk.shard, [fragment])]),
-                        )
-                    )
-                    for fragment in chunk.fragments
-                )
-            )
-
-        return archive
-
     # --- slots --------------------------------------------------------------------------------
 
-    def _workers(self) -> list[MappingWorker]:
+    def _running(self) -> list[Worker]:
         return [entry.worker for entry in self._entries.values() if entry.worker is not None]
 
     def _kick(self) -> None:
         """Tell the mappings of a free slot, each time another one first."""
-        workers = self._workers()
+        workers = self._running()
         if workers:
             self._turn = (self._turn + 1) % len(workers)
             for worker in [*workers[self._turn :], *workers[: self._turn]]:
                 worker.kick()
 
     def _wants_slot(self) -> bool:
-        return any(worker.wants_slot for worker in self._workers())
+        return any(worker.wants_slot for worker in self._running())
 
     # --- ports.Mappings -----------------------------------------------------------------------
 
@@ -373,12 +372,16 @@ class MappingSupervisor:
             modified_at=entry.modified_at,
             running=worker.running if worker is not None else 0,
             shards=worker.shards() if worker is not None else (),
+            queue=worker.queue() if worker is not None else None,
         )
 
     def _behind(self, name: str) -> float:
         entry = self._entries.get(name)
         if entry is None or entry.worker is None:
             return 0.0
+        queue = entry.worker.queue()
+        if queue is not None:
+            return float(0 if queue.facts is None else (queue.facts.visible or 0) + (queue.facts.delayed or 0))
         return float(sum(shard.behind or 0 for shard in entry.worker.shards()))
 
     async def pause(self, name: str) -> MappingStatus:
@@ -417,6 +420,12 @@ class MappingSupervisor:
     ) -> Mapping[Shard, Mark]:
         """Move its marks. See ports.Mappings."""
         entry = self._entry(name)
+        self._find(entry)
+        if entry.queue is not None:
+            raise SourceError(
+                f"{name} reads a queue, which has no marks to move: what was deleted is gone from it; "
+                f"bridge replay --mapping {name} sends messages again from the archive"
+            )
         async with entry.lock:
             was_running = entry.worker is not None
             await self._halt(entry, deadline_s=_RESET_S)
@@ -434,10 +443,3 @@ class MappingSupervisor:
         if entry is None:
             raise MappingNotFound(f"there is no event source mapping {name}; `bridge mappings list` shows them")
         return entry
-
-
-def filters(mapping: EventSourceMapping, shape: EventShape) -> Keeps | None:
-    """Return what a mapping's filters let pass; None: everything."""
-    if not mapping.filters:
-        return None
-    return compile_criteria(mapping.filters, format=shape.format).kept

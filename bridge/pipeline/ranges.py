@@ -16,9 +16,9 @@ from bridge.core.sources import EventShape, EventSource, RangeReader
 from bridge.core.stream import Chunk, Mark, Poll, Position, Shard, StreamRange
 from bridge.pipeline.criteria import PatternInvalid, compile_criteria
 from bridge.pipeline.jobs import SpecInvalid
-from bridge.pipeline.mappings import filters
 from bridge.pipeline.selecting import ReplaySpec
 from bridge.pipeline.streams.lane import Keeps
+from bridge.pipeline.workers import filters
 
 COUNT_S: Final = 10.0
 """A part is counted for so long; of what is left then, the positions are counted: more than there are records."""

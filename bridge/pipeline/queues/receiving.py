@@ -27,6 +27,7 @@ class Receiving:
         received: is given what a receive brought and how long it is hidden, in the same loop pass.
         room: returns how many more messages are wanted now.
         hidden_s: returns how long messages are to be hidden.
+        failed: is told of a bug of ours: a mapping that cannot receive must not look as if it could.
     """
 
     def __init__(
@@ -36,12 +37,14 @@ class Receiving:
         received: Callable[[list[Message], float], None],
         room: Callable[[], int],
         hidden_s: Callable[[], float],
+        failed: Callable[[Exception], None],
     ) -> None:
         self._name = work.mapping.name
         self._clock = work.clock
         self._received = received
         self._room = room
         self._hidden_s = hidden_s
+        self._failed = failed
         self._source: QueueSource | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._expected = 0
@@ -80,9 +83,11 @@ class Receiving:
 
     def _ended(self, call: "asyncio.Task[None]") -> None:
         self._calls.discard(call)
-        if not call.cancelled() and (error := call.exception()) is not None:
-            log.error("task_failed", task=f"mapping:{self._name}:receive", error=repr(error), exc_info=error)
-        self.top_up()
+        error = None if call.cancelled() else call.exception()
+        if isinstance(error, Exception):
+            self._failed(error)
+        else:
+            self.top_up()
 
     async def _receive(self, source: QueueSource, count: int) -> None:
         hidden_s = self._hidden_s()

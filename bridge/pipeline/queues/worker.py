@@ -44,7 +44,9 @@ class QueueWorker:
         self._buffer = self._new_buffer(is_fifo=False)
         self._settling = Settling(work)
         self._delivery = QueueDelivery(work)
-        self._receiving = Receiving(work, received=self._received, room=self._room, hidden_s=self._hidden_s)
+        self._receiving = Receiving(
+            work, received=self._received, room=self._room, hidden_s=self._hidden_s, failed=self._fail
+        )
         self._retries: list[Batch] = []
         """Throttled, waiting for their next try."""
         self._running: set[Batch] = set()
@@ -287,10 +289,15 @@ class QueueWorker:
     def _spawned_ended(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, Exception):  # a bug of ours: the supervisor restarts the mapping and says so
-            self._error = error
+        if isinstance(error, Exception):
+            self._fail(error)
         self._changed.set()
         self.kick()
+
+    def _fail(self, error: Exception) -> None:
+        """Take note of a bug of ours: `run` raises it, the supervisor restarts the mapping and says so."""
+        self._error = error
+        self._changed.set()
 
     async def _handle(self, batch: Batch, target: Any, slot: Any) -> None:
         """One try of a batch, and what follows."""
@@ -458,12 +465,6 @@ class QueueWorker:
     def shards(self) -> tuple[ShardStatus, ...]:
         """Return nothing: a queue has no shards."""
         return ()
-
-    @property
-    def behind(self) -> int:
-        """Messages in the queue that nobody has, as last looked at."""
-        facts = self._facts
-        return 0 if facts is None else (facts.visible or 0) + (facts.delayed or 0)
 
     def queue(self) -> QueueStatus:
         """Return the queue as `bridge` shows it."""

@@ -36,6 +36,7 @@ class Slots(Function):
 class Streams:
     def __init__(self, clock: ManualClock) -> None:
         self.streams = {}
+        self.queues = {}
         self.clock = clock
         self.letters = Letters()
         self.prepared = []
@@ -47,6 +48,9 @@ class Streams:
         if self.mistake:
             raise ConfigError(self.mistake)
         return self.streams.setdefault(mapping.source, ScriptedStream(self.clock))
+
+    def queue(self, mapping):
+        return self.queues.get(mapping.source)
 
     async def prepare(self, mapping, source) -> None:
         self.prepared.append(mapping.name)

@@ -264,7 +264,7 @@ def test_a_long_invocation_is_not_delivered_twice():
             world.function.target.version.timeout_s = 3
             world.function.duration_s = lambda _call: 600.0
             world.queue.put("a")
-            await world.empty()
+            await world.empty(within_s=900)
 
             assert len(world.function.calls) == 1
             assert world.queue.calls["hide"] >= 10
@@ -553,7 +553,7 @@ def test_a_delete_that_fails_for_good_is_given_up_and_said(capsys):
 
             world.queue.fail = fail
             world.queue.put("a")
-            await world.until(lambda: len(world.function.calls) == 2)
+            await world.until(lambda: len(world.function.calls) == 2, within_s=1500)
 
             assert world.queue.stored["m1"].receive_count == 2
 

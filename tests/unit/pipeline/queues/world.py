@@ -157,14 +157,14 @@ class World:
         self.make()
         self.start()
 
-    async def until(self, holds: Callable[[], bool], *, within_s: float = 3600.0) -> None:
+    async def until(self, holds: Callable[[], bool], *, within_s: float = 300.0) -> None:
         """Wait in virtual time."""
         until = self.clock.monotonic() + within_s
         while not holds():
             assert self.clock.monotonic() < until, "it does not come to hold"
             await self.clock.sleep(0.05)
 
-    async def empty(self, *, within_s: float = 3600.0) -> None:
+    async def empty(self, *, within_s: float = 300.0) -> None:
         await self.until(lambda: not self.queue.stored, within_s=within_s)
 
 
