@@ -13,7 +13,7 @@ from bridge.core.ports import Clock, Destination, Journal
 from bridge.core.sources import EventSource, MappingStates, MappingStatus, QueueOrigin, SourceMaker
 from bridge.core.stream import Mark, Shard
 from bridge.pipeline.streams.settings import Slots
-from bridge.pipeline.workers import Worker, Workers
+from bridge.pipeline.workers import Worker, Workers, queue_of
 from bridge.util import telemetry
 
 log = structlog.get_logger("bridge.mappings")
@@ -372,14 +372,14 @@ class MappingSupervisor:
             modified_at=entry.modified_at,
             running=worker.running if worker is not None else 0,
             shards=worker.shards() if worker is not None else (),
-            queue=worker.queue() if worker is not None else None,
+            queue=queue_of(worker),
         )
 
     def _behind(self, name: str) -> float:
         entry = self._entries.get(name)
         if entry is None or entry.worker is None:
             return 0.0
-        queue = entry.worker.queue()
+        queue = queue_of(entry.worker)
         if queue is not None:
             return float(0 if queue.facts is None else (queue.facts.visible or 0) + (queue.facts.delayed or 0))
         return float(sum(shard.behind or 0 for shard in entry.worker.shards()))

@@ -61,9 +61,10 @@ class Worker(Protocol):
         """Return the shards of a stream."""
         ...
 
-    def queue(self) -> QueueStatus | None:
-        """Return the queue, None of a stream."""
-        ...
+
+def queue_of(worker: Worker | None) -> QueueStatus | None:
+    """Return the queue that a worker reads, None of a stream."""
+    return worker.queue() if isinstance(worker, QueueWorker) else None
 
 
 class Workers:

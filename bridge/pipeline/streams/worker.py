@@ -465,9 +465,6 @@ class MappingWorker:
         """Invocations that run now."""
         return len(self._running)
 
-    def queue(self) -> None:
-        """Return nothing: a stream is no queue."""
-
     def shards(self) -> tuple[ShardStatus, ...]:
         """Return every shard as `bridge` shows it."""
         marks: dict[Shard, Position] = {name: shard.track.mark for name, shard in self._shards.items()}
