@@ -1,80 +1,18 @@
 """`bridge generate-event`: sample events with chosen fields, for `invoke --payload -`, tests and streams."""
 
-import sys
 import time
 import uuid
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from bridge.cli.failures import Misused
-from bridge.cli.times import FORMS, parse_time
-from bridge.core import limits
+from bridge.cli.generate_aws import AWS_COMMANDS
+from bridge.cli.generate_notifications import NOTIFICATION_COMMANDS
+from bridge.cli.generate_values import Data, Milliseconds, Pair, check_are_texts, is_given
 from bridge.events import generate
 from bridge.events.http import TooManyParameters
 from bridge.events.kafka import CREATE_TIME, KafkaRecord
-
-_DATA_MAX_BYTES: Final = limits.SYNC_PAYLOAD_MAX_BYTES
-
-_FLAGS: Final = {
-    "headers": "header",
-    "msk_arn": "msk-arn",
-    "bootstrap_servers": "bootstrap-servers",
-    "source_ip": "source-ip",
-    "request_id": "request-id",
-}
-
-
-class Milliseconds(click.ParamType[int]):
-    """A time as people write it, or epoch milliseconds; the value is epoch milliseconds."""
-
-    name = "time"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Parse it; the usage error lists the known forms."""
-        text = str(value)
-        if text.isascii() and text.isdigit():
-            return int(text)
-        try:
-            return round(parse_time(text, time.time()) * 1000)
-        except ValueError:
-            self.fail(f"{text!r} is neither epoch milliseconds nor a time; times: {FORMS}", param, ctx)
-
-
-class Data(click.ParamType[bytes]):
-    """Text (as UTF-8), @file, or - for standard input; the value is bytes."""
-
-    name = "data"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> bytes:
-        """Return the bytes."""
-        text = str(value)
-        if text == "-":
-            return sys.stdin.buffer.read(_DATA_MAX_BYTES)
-        if not text.startswith("@"):
-            return text.encode("utf-8", "surrogateescape")
-        try:
-            with Path(text[1:]).open("rb") as file:
-                return file.read(_DATA_MAX_BYTES)
-        except OSError as error:
-            self.fail(f"{text[1:]}: {error.strerror}", param, ctx)
-
-
-class Pair(click.ParamType[tuple[str, str]]):
-    """NAME=VALUE."""
-
-    name = "pair"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
-        """Split at the first equals sign."""
-        if isinstance(value, tuple):
-            return value
-        name, equals, rest = str(value).partition("=")
-        if not equals or not name:
-            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
-        return name, rest
 
 
 @click.group("generate-event")
@@ -83,6 +21,7 @@ def generate_event_command() -> None:
 
     \b
     bridge generate-event kafka --value '{"id": 7}' | bridge invoke hello --payload -
+    bridge generate-event kinesis --records --count 10 | bridge put clicks - --records
     """  # noqa: D301 - the mark of click is the character
 
 
@@ -108,8 +47,8 @@ def generate_event_command() -> None:
 @click.option("--records", is_flag=True, help="Not an event, but each record as a line of JSON: key, value, headers.")
 def _kafka(**options: Any) -> None:
     """Print the event of Kafka records."""
-    _check_are_texts(options)
-    if options["tombstone"] and _is_given("value"):
+    check_are_texts(options)
+    if options["tombstone"] and is_given("value"):
         raise click.UsageError("--tombstone and --value exclude each other.")
     timestamp_ms = round(time.time() * 1000) if options["timestamp"] is None else options["timestamp"]
     data = Data()
@@ -152,7 +91,7 @@ def _kafka(**options: Any) -> None:
 @click.option("--request-id", default="", metavar="ID", help="Else a new one.")
 def _webhook(**options: Any) -> None:
     """Print the event of an HTTP request (API Gateway v2, function URL)."""
-    _check_are_texts(options)
+    check_are_texts(options)
     method = options["method"].upper()
     body = options["body"]
     if body is None:
@@ -177,17 +116,5 @@ def _webhook(**options: Any) -> None:
     click.echo(event)
 
 
-def _check_are_texts(options: Mapping[str, Any]) -> None:
-    """Refuse what a shell can pass but JSON cannot hold; bytes come from a file."""
-    for name, value in options.items():
-        pairs = value if isinstance(value, tuple) else ((value,),)
-        for text in (each for pair in pairs for each in pair if isinstance(each, str)):
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                raise click.UsageError(f"--{_FLAGS.get(name, name)} is not UTF-8") from error
-
-
-def _is_given(name: str) -> bool:
-    source = click.get_current_context().get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
+for command in (*AWS_COMMANDS, *NOTIFICATION_COMMANDS):
+    generate_event_command.add_command(command)

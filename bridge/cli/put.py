@@ -5,7 +5,7 @@ import select
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
@@ -18,7 +18,7 @@ from bridge.cli.client import Client, refusal, segment
 from bridge.cli.failures import Failed, Misused
 from bridge.cli.locate import Options, connect
 from bridge.core import limits
-from bridge.core.mapping import parse_source
+from bridge.core.mapping import SourceAddress, parse_source
 
 _BATCH_RECORDS_MAX: Final = 500
 _BATCH_MAX_BYTES: Final = 512 * 1024
@@ -37,8 +37,14 @@ Line = tuple[bytes, int]
 @click.command("put")
 @click.argument("mapping", shell_complete=complete_mapping)
 @click.argument("data", metavar="FILE|-|JSON")
-@click.option("--key", metavar="FIELD", help="The key is this field of the value: id, user.id.")
-@click.option("--records", "as_records", is_flag=True, help="Each line is a record: key, value, headers.")
+@click.option(
+    "--key",
+    metavar="FIELD",
+    help="The key is this field of the value: id, user.id. Of a DynamoDB stream: the item's key, pk or pk,sk; else id.",
+)
+@click.option(
+    "--records", "as_records", is_flag=True, help="Each line is a record: key, value, headers; or DynamoDB's own."
+)
 @rate_option
 @json_option
 @click.pass_context
@@ -62,10 +68,11 @@ def put_command(
     if key is not None and as_records:
         raise click.UsageError("--key reads a field of the value; with --records the lines have their keys")
     client = connect(Options.of(context))
-    stream = _stream(client, mapping)
+    address = _stream(client, mapping)
+    stream, is_table = address.name, address.format == "dynamodb"
     with _opened(data) as (file, size), _progress(size) as show:
         sender = _Sender(client, stream, rate=rate, show=show)
-        make = _record_of if as_records else lambda value: _keyed(value, key)
+        make = _maker(key, as_records=as_records, is_table=is_table)
         try:
             for line in _values(file):
                 if line is None:
@@ -90,7 +97,16 @@ def _records(count: int) -> str:
     return f"{count:,} record{'' if count == 1 else 's'}"
 
 
-def _stream(client: Client, mapping: str) -> str:
+def _maker(key: str | None, *, as_records: bool, is_table: bool) -> Callable[[bytes], dict[str, Any]]:
+    """Return what makes a record of a line."""
+    if as_records:
+        return lambda line: _record_of(line, is_table=is_table)
+    if is_table and key is not None:
+        return lambda value: _change_of(value, key.split(","))
+    return lambda value: _keyed(value, key)
+
+
+def _stream(client: Client, mapping: str) -> SourceAddress:
     """Return the embedded stream that a mapping reads."""
     reply = client.raw("GET", f"/mappings/{segment(mapping)}", refuse=False)
     if reply.status >= 400:
@@ -102,7 +118,7 @@ def _stream(client: Client, mapping: str) -> str:
         raise Misused(f"{mapping} reads what is sent to the source {source}, no embedded stream")
     if address.kind != "local":
         raise Misused(f"{mapping} reads {source}, no embedded stream; `bridge run --local FILE` makes it one")
-    return address.name
+    return address
 
 
 # --- reading ------------------------------------------------------------------------------------------------------
@@ -230,14 +246,29 @@ def _keyed(value: bytes, key: str | None) -> dict[str, Any]:
     return {"key": _base64(_bytes(found)), "value": _base64(value)}
 
 
-def _record_of(line: bytes) -> dict[str, Any]:
-    """Return a record of a line as `bridge generate-event kafka --records` prints it."""
+def _change_of(value: bytes, names: Sequence[str]) -> dict[str, Any]:
+    """Return a DynamoDB stream record of a new item whose key is these attributes."""
+    from bridge.events.dynamodb import record_key
+    from bridge.events.items import NotAnItem, keyed_change
+
+    try:
+        change = keyed_change(value, names)
+    except NotAnItem as error:
+        raise Misused(f"an item {error}") from error
+    text = json.dumps(change, ensure_ascii=False, separators=(",", ":")).encode()
+    return {"key": _base64(record_key(change)), "value": _base64(text)}
+
+
+def _record_of(line: bytes, *, is_table: bool) -> dict[str, Any]:
+    """Return a record of a line as `bridge generate-event kafka|kinesis|dynamodb --records` prints it."""
     try:
         record = json.loads(line)
     except ValueError as error:
         raise Misused(
             f"with --records a line is a JSON object with value, and perhaps key and headers: {error}"
         ) from error
+    if is_table and isinstance(record, dict) and "dynamodb" in record:
+        return {"key": None, "value": _base64(line)}
     if not isinstance(record, dict) or "value" not in record or set(record) - {"key", "value", "headers", "timestamp"}:
         raise Misused("with --records a line is a JSON object with value, and perhaps key, headers and timestamp")
     headers = record.get("headers") or {}

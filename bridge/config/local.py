@@ -1,14 +1,16 @@
 """Turns a production file into one that touches no broker (`bridge run --local`): every pull source embedded."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from bridge.config.tree import table, tables, text
-from bridge.core.mapping import parse_source
+from bridge.core.mapping import LOCAL_FORMATS, SourceAddress, parse_source
 
 _OF_BROKERS: Final = (
-    "consumer_group_id", "group_instance_id", "session_timeout_s", "isolation_level", "allow_remote",
+    "consumer_group_id", "group_instance_id", "session_timeout_s", "isolation_level", "allow_remote", "connection",
 )  # fmt: skip
+_Place: TypeAlias = tuple[str, str, str]
+"""Kind, connection (or, for an ARN, what is before its resource) and name of a stream."""
 
 
 def without_clusters(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,17 +26,17 @@ def without_clusters(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def localised(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the tree, variables in place, with every topic read from an embedded stream of the topic's name.
+    """Return the tree, variables in place, with every topic and stream read from an embedded one of its name.
 
     Failed records go to the local dead letters, connections are gone, and so is what only a broker understands.
-    A topic of the same name on a second cluster becomes `NAME.2`: its records must not mix with the first one's.
-    What cannot be read stays as it is, for the mistakes.
+    A topic of the same name on a second cluster becomes `NAME.2`: its records must not mix with the first one's; so
+    does a Kinesis stream that is named like a topic. What cannot be read stays as it is, for the mistakes.
     """
-    streams: dict[tuple[str, str], str] = {}
+    streams: dict[_Place, str] = {}
     for _, mapping in tables(data, "mappings"):
-        cluster, topic = _stream(mapping)
-        if cluster == "":
-            streams["", topic] = topic
+        address = _address(mapping)
+        if address is not None and address.kind == "local":
+            streams[_place(address)] = address.name
     mappings = {
         name: _localised(mapping, table(data, "connections"), streams) if isinstance(mapping, dict) else mapping
         for name, mapping in table(data, "mappings").items()
@@ -44,36 +46,38 @@ def localised(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _localised(
-    mapping: Mapping[str, Any], connections: Mapping[str, Any], streams: dict[tuple[str, str], str]
+    mapping: Mapping[str, Any], connections: Mapping[str, Any], streams: dict[_Place, str]
 ) -> dict[str, Any]:
     found = dict(mapping)
-    if text(mapping, "on_failure").startswith("kafka://"):
+    if text(mapping, "on_failure").startswith(("kafka://", "arn:")):
         del found["on_failure"]
-    cluster, topic = _stream(mapping)
-    if not cluster:
+    address = _address(mapping)
+    if address is None or address.kind not in LOCAL_FORMATS:
         return found
-    arn = text(mapping, "event_source_arn") or text(table(connections, cluster), "event_source_arn")
+    arn = text(mapping, "event_source_arn") or text(table(connections, address.connection), "event_source_arn")
     found = {key: value for key, value in found.items() if key not in _OF_BROKERS}
-    found["source"] = f"local://{_name(cluster, topic, streams)}?as=kafka"
+    found["source"] = f"local://{_name(_place(address), streams)}?as={address.kind}"
+    arn = arn or address.arn
     return {**found, "event_source_arn": arn} if arn else found
 
 
-def _name(cluster: str, topic: str, streams: dict[tuple[str, str], str]) -> str:
-    """Return the name of a topic's stream: the topic's own, numbered where another cluster's has it already."""
-    if (cluster, topic) not in streams:
-        taken, name, number = set(streams.values()), topic, 2
+def _name(place: _Place, streams: dict[_Place, str]) -> str:
+    """Return the name of a stream's stand-in: its own, numbered where another's has it already."""
+    if place not in streams:
+        taken, name, number = set(streams.values()), place[-1], 2
         while name in taken:
-            name, number = f"{topic}.{number}", number + 1
-        streams[cluster, topic] = name
-    return streams[cluster, topic]
+            name, number = f"{place[-1]}.{number}", number + 1
+        streams[place] = name
+    return streams[place]
 
 
-def _stream(mapping: Mapping[str, Any]) -> tuple[str | None, str]:
-    """Return (cluster, topic); the cluster is empty for an embedded stream, None where there is neither."""
+def _place(address: SourceAddress) -> _Place:
+    return address.kind, ":".join(address.arn.split(":")[:5]) or address.connection, address.name
+
+
+def _address(mapping: Mapping[str, Any]) -> SourceAddress | None:
+    """Return a mapping's source; None where it cannot be read."""
     try:
-        address = parse_source(text(mapping, "source"))
+        return parse_source(text(mapping, "source"))
     except ValueError:
-        return None, ""
-    if address.kind == "kafka":
-        return address.connection, address.name
-    return ("" if address.kind == "local" else None), address.name
+        return None

@@ -71,7 +71,7 @@ def record_line(record: KafkaRecord) -> bytes:
     """
     line: dict[str, Any] = {
         "key": _text("key", record.key),
-        "value": _json_or_text(record.value),
+        "value": json_or_text(record.value),
         "headers": {name: _text(f"header {name}", value) for name, value in record.headers},
     }
     return orjson.dumps(line)
@@ -124,7 +124,8 @@ def _header(text: str) -> bytes:
     return text.encode("latin-1") if all(ord(character) < 256 for character in text) else text.encode()
 
 
-def _json_or_text(value: bytes | None) -> Any:
+def json_or_text(value: bytes | None) -> Any:
+    """Return a value as a line of JSON has it: parsed where it is JSON, else text; raises NotText."""
     if value is None:
         return None
     try:

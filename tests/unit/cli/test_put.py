@@ -230,3 +230,49 @@ def test_nobody_reads_what_it_says(served, streams):
     assert len(streams.records) == 2
     assert put.stderr.read() == b""
     put.stderr.close()
+
+
+class TestOfAws:
+    @pytest.fixture
+    def streams(self, served):
+        add(served.world, "events", "local://clicks?as=kinesis")
+        add(served.world, "carts", "local://clicks?as=dynamodb")
+        return served.world.streams
+
+    def test_a_kinesis_record_has_its_partition_key(self, bridge, streams):
+        made = bridge("generate-event", "kinesis", "--records", "--partition-key", "ada", "--data", '{"a": 1}')
+
+        found = bridge("put", "events", "-", "--records", stdin=made.out)
+
+        assert found.code == 0
+        assert streams.records == [PutRecord(key=b"ada", value=b'{"a":1}')]
+
+    def test_an_item_with_its_key(self, bridge, streams):
+        found = bridge("put", "carts", '{"pk": "ada", "sk": 2, "n": 1.50}', "--key", "pk,sk")
+
+        assert found.code == 0
+        (record,) = streams.records
+        assert record.key == b'{"pk":{"S":"ada"},"sk":{"N":"2"}}'
+        assert json.loads(record.value) == {
+            "eventName": "INSERT",
+            "dynamodb": {
+                "Keys": {"pk": {"S": "ada"}, "sk": {"N": "2"}},
+                "NewImage": {"pk": {"S": "ada"}, "sk": {"N": "2"}, "n": {"N": "1.50"}},
+            },
+        }
+
+    def test_an_item_without_its_key_is_refused(self, bridge, streams):
+        found = bridge("put", "carts", '{"a": 1}', "--key", "pk")
+
+        assert found.code == 2
+        assert "an item has no pk, which is its key" in found.err
+        assert streams.records == []
+
+    @pytest.mark.parametrize("options", [(), ("--records",)])
+    def test_a_stream_record_goes_as_it_is(self, bridge, streams, options):
+        made = bridge("generate-event", "dynamodb", "--records", "--count", "2", "--new", '{"id": 7}')
+
+        found = bridge("put", "carts", "-", *options, stdin=made.out)
+
+        assert found.code == 0
+        assert [json.loads(line) for line in made.out.splitlines()] == [json.loads(v) for v in values(streams)]

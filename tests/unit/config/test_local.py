@@ -91,6 +91,30 @@ def test_the_name_of_a_stream_that_is_local_already_is_left_to_it(folder):
     assert (found["orders"], found["own"]) == ("local://orders.2?as=kafka", "local://orders?as=kafka")
 
 
+STREAM = "arn:aws:kinesis:eu-central-1:123456789012:stream/orders"
+TABLE = "arn:aws:dynamodb:eu-central-1:123456789012:table/carts/stream/2026-01-31T08:00:00.000"
+
+
+def test_streams_of_aws_become_streams_of_their_name_and_show_their_arns(folder):
+    aws = '[connections.aws]\ntype = "aws"\nregion = "eu-central-1"\nsecret_access_key = { env = "MISSING" }\n'
+    mapping = '[mappings.{}]\nsource = "{}"\nfunction = "f"\nstarting_position = "LATEST"\n'
+    named = mapping.format("named", "kinesis://aws/clicks") + "tumbling_window_s = 60\n"
+    by_arn = mapping.format("stream", STREAM) + f'connection = "aws"\non_failure = "{STREAM}"\n'
+    table = mapping.format("table", TABLE)
+
+    found = {each.name: each for each in mapping_values(localised(folder, PRODUCTION + aws + named + by_arn + table))}
+
+    assert {name: each.source for name, each in found.items() if name != "hook"} == {
+        "orders": "local://orders?as=kafka",
+        "named": "local://clicks?as=kinesis",
+        "stream": "local://orders.2?as=kinesis",
+        "table": "local://carts?as=dynamodb",
+    }
+    assert ("", STREAM, TABLE) == tuple(found[name].event_source_arn for name in ("named", "stream", "table"))
+    assert ("", "spill") == (found["stream"].connection, found["stream"].on_failure)
+    assert 60 == found["named"].tumbling_window_s
+
+
 def test_mistakes_keep_their_lines(folder):
     text = PRODUCTION.replace("batch_size = 7", "batch_size = 0").replace('source = "hook"', 'source = "kinesis://x"')
     with pytest.raises(ConfigErrors) as caught:

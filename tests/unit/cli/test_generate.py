@@ -1,0 +1,300 @@
+"""`bridge generate-event`: every field chosen, every mistake one line."""
+
+import base64
+import hashlib
+import json
+
+import pytest
+from aws_lambda_powertools.utilities.data_classes import (
+    DynamoDBStreamEvent,
+    EventBridgeEvent,
+    KafkaEvent,
+    KinesisStreamEvent,
+    S3Event,
+    SNSEvent,
+    SQSEvent,
+)
+
+
+@pytest.fixture
+def event(alone):
+    """Return `event(*args)`: what is printed, parsed."""
+
+    def generate(*args, **options):
+        found = alone("generate-event", *args, **options)
+        assert (found.code, found.err) == (0, "")
+        return json.loads(found.out)
+
+    return generate
+
+
+@pytest.fixture
+def lines(alone):
+    """Return `lines(*args)`: what is printed with --records, parsed line by line."""
+    return lambda *args: [json.loads(line) for line in alone("generate-event", *args, "--records").out.splitlines()]
+
+
+class TestKinesis:
+    def test_every_field(self, event):
+        made = event(
+            "kinesis", "--stream", "clicks", "--shard", "6", "--partition-key", "ada", "--data", "hello",
+            "--sequence-number", "495", "--timestamp", "1545084650987", "--encrypted", "--identity-arn", "arn:role",
+            "--region", "eu-west-1", "--account", "123456789012", "--count", "2",
+        )  # fmt: skip
+
+        assert made["Records"][0] == {
+            "kinesis": {
+                "kinesisSchemaVersion": "1.0",
+                "partitionKey": "ada",
+                "sequenceNumber": "495",
+                "data": "aGVsbG8=",
+                "approximateArrivalTimestamp": 1545084650.987,
+                "encryptionType": "KMS",
+            },
+            "eventSource": "aws:kinesis",
+            "eventVersion": "1.0",
+            "eventID": "shardId-000000000006:495",
+            "eventName": "aws:kinesis:record",
+            "invokeIdentityArn": "arn:role",
+            "awsRegion": "eu-west-1",
+            "eventSourceARN": "arn:aws:kinesis:eu-west-1:123456789012:stream/clicks",
+        }
+        assert "496" == made["Records"][1]["kinesis"]["sequenceNumber"]
+
+    def test_an_arn_wins(self, event):
+        arn = "arn:aws-cn:kinesis:cn-north-1:123456789012:stream/x"
+        (record,) = event("kinesis", "--arn", arn)["Records"]
+
+        assert (arn, "cn-north-1") == (record["eventSourceARN"], record["awsRegion"])
+
+    def test_data_that_is_no_text(self, event, alone, tmp_path):
+        (tmp_path / "data").write_bytes(b"\xff\x00")
+        data = f"@{tmp_path / 'data'}"
+
+        assert "/wA=" == event("kinesis", "--data", data)["Records"][0]["kinesis"]["data"]
+        found = alone("generate-event", "kinesis", "--data", data, "--records")
+        assert (2, 1) == (found.code, found.err.count("\n"))
+        assert "is not UTF-8: a line of JSON cannot hold it" in found.err
+
+    def test_records_for_put(self, lines):
+        assert [{"key": "1", "value": {"id": 1}, "headers": {}}] * 2 == lines("kinesis", "--count", "2")
+
+
+class TestDynamoDb:
+    def test_every_field(self, event):
+        made = event(
+            "dynamodb", "--table", "carts", "--event-name", "MODIFY", "--new", '{"pk":"a","sk":1,"n":2.50}',
+            "--old", '{"pk":"a","sk":1,"n":1}', "--key", "pk,sk", "--event-id", "e1", "--sequence-number", "117",
+            "--timestamp", "1480642020000", "--region", "eu-west-1", "--account", "123456789012", "--count", "2",
+        )  # fmt: skip
+
+        first, second = made["Records"]
+        assert first == {
+            "eventID": "e1",
+            "eventName": "MODIFY",
+            "eventVersion": "1.1",
+            "eventSource": "aws:dynamodb",
+            "awsRegion": "eu-west-1",
+            "dynamodb": {
+                "ApproximateCreationDateTime": 1480642020,
+                "Keys": {"pk": {"S": "a"}, "sk": {"N": "1"}},
+                "NewImage": {"pk": {"S": "a"}, "sk": {"N": "1"}, "n": {"N": "2.50"}},
+                "OldImage": {"pk": {"S": "a"}, "sk": {"N": "1"}, "n": {"N": "1"}},
+                "SequenceNumber": "117",
+                "SizeBytes": 24,
+                "StreamViewType": "NEW_AND_OLD_IMAGES",
+            },
+            "eventSourceARN": "arn:aws:dynamodb:eu-west-1:123456789012:table/carts/stream/2020-01-01T00:00:00.000",
+        }
+        assert ("118", 32) == (second["dynamodb"]["SequenceNumber"], len(second["eventID"]))
+
+    @pytest.mark.parametrize(
+        ("options", "name", "images"),
+        [
+            ((), "INSERT", {"NewImage"}),
+            (("--old", '{"id":1}'), "REMOVE", {"OldImage"}),
+            (("--old", '{"id":1}', "--new", '{"id":1}'), "MODIFY", {"NewImage", "OldImage"}),
+            (("--event-name", "MODIFY"), "MODIFY", {"NewImage", "OldImage"}),
+            (("--event-name", "REMOVE"), "REMOVE", {"OldImage"}),
+            (("--event-name", "MODIFY", "--view", "NEW_IMAGE"), "MODIFY", {"NewImage"}),
+            (("--event-name", "MODIFY", "--view", "OLD_IMAGE"), "MODIFY", {"OldImage"}),
+            (("--view", "KEYS_ONLY"), "INSERT", set()),
+        ],
+    )
+    def test_what_is_told_of_the_item(self, event, options, name, images):
+        (record,) = event("dynamodb", *options)["Records"]
+
+        assert name == record["eventName"]
+        assert images == {"NewImage", "OldImage"} & set(record["dynamodb"])
+        assert {"id": {"N": "1"}} == record["dynamodb"]["Keys"]
+
+    def test_a_time_to_live_that_has_ended(self, event):
+        (record,) = event("dynamodb", "--ttl")["Records"]
+
+        assert {"type": "Service", "principalId": "dynamodb.amazonaws.com"} == record["userIdentity"]
+        assert "REMOVE" == record["eventName"]
+
+    def test_items_of_all_types(self, event):
+        image = {"id": {"B": "AAE="}, "s": {"SS": ["a"]}}
+        (record,) = event("dynamodb", "--typed", "--new", json.dumps(image))["Records"]
+
+        assert (image, {"id": {"B": "AAE="}}) == (record["dynamodb"]["NewImage"], record["dynamodb"]["Keys"])
+
+    def test_records_for_put(self, lines):
+        first, second = lines("dynamodb", "--count", "2")
+
+        assert first["dynamodb"]["SequenceNumber"] < second["dynamodb"]["SequenceNumber"]
+        assert "eventSourceARN" not in first
+
+
+class TestSqs:
+    def test_every_field(self, event):
+        made = event(
+            "sqs", "--queue", "jobs.fifo", "--body", "hello", "--attribute", "WeeksOn:Number=6", "--attribute", "b:Binary=hi",
+            "--attribute", "Author=John Grisham", "--message-id", "m1", "--receipt-handle", "h", "--receive-count", "3",
+            "--sender-id", "AIDA", "--group", "g", "--deduplication-id", "d", "--sequence-number", "7",
+            "--dead-letter-source", "arn:dlq", "--timestamp", "1520621625029", "--region", "eu-west-1",
+            "--account", "123456789012", "--count", "2",
+        )  # fmt: skip
+
+        first, second = made["Records"]
+        text = {"stringListValues": [], "binaryListValues": []}
+        assert 32 == len(first.pop("md5OfMessageAttributes"))
+        assert first == {
+            "messageId": "m1",
+            "receiptHandle": "h",
+            "body": "hello",
+            "attributes": {
+                "ApproximateReceiveCount": "3",
+                "SentTimestamp": "1520621625029",
+                "SenderId": "AIDA",
+                "ApproximateFirstReceiveTimestamp": "1520621625031",
+                "SequenceNumber": "7",
+                "MessageGroupId": "g",
+                "MessageDeduplicationId": "d",
+                "DeadLetterQueueSourceArn": "arn:dlq",
+            },
+            "messageAttributes": {
+                "WeeksOn": {"stringValue": "6", **text, "dataType": "Number"},
+                "b": {"binaryValue": "aGk=", **text, "dataType": "Binary"},
+                "Author": {"stringValue": "John Grisham", **text, "dataType": "String"},
+            },
+            "md5OfBody": hashlib.md5(b"hello").hexdigest(),  # noqa: S324 - SQS's
+            "eventSource": "aws:sqs",
+            "eventSourceARN": "arn:aws:sqs:eu-west-1:123456789012:jobs.fifo",
+            "awsRegion": "eu-west-1",
+        }
+        assert first["messageId"] != second["messageId"]
+
+    def test_the_sum_of_attributes_is_that_of_the_service(self, event):
+        """The sum that AWS sent with these attributes (captured-from-aws/sqs-event-with-message-attributes.json)."""
+        (record,) = event(
+            "sqs", "--attribute", "WeeksOn:Number=6", "--attribute", "Author=John Grisham",
+            "--attribute", "Title=The Whistler",
+        )["Records"]  # fmt: skip
+
+        assert "d25a6aea97eb8f585bfa92d314504a92" == record["md5OfMessageAttributes"]
+
+    def test_a_standard_queue_has_no_groups(self, event):
+        (record,) = event("sqs")["Records"]
+
+        assert {"ApproximateReceiveCount", "SentTimestamp", "SenderId", "ApproximateFirstReceiveTimestamp"} == set(
+            record["attributes"]
+        )
+        assert "md5OfMessageAttributes" not in record
+
+    def test_records_for_put(self, lines):
+        assert [{"key": "1", "value": {"id": 1}, "headers": {"a": "b"}}] == lines(
+            "sqs", "--queue", "q.fifo", "--attribute", "a=b"
+        )
+
+
+def test_sns(event):
+    made = event(
+        "sns", "--topic", "t", "--message", "hello", "--subject", "s", "--attribute", "a=b", "--message-id", "m",
+        "--timestamp", "1546433107000", "--region", "eu-west-1", "--account", "123456789012",
+    )  # fmt: skip
+
+    record = SNSEvent(made).record
+    assert ("hello", "s", "m") == (record.sns.message, record.sns.subject, record.sns.message_id)
+    assert ("2019-01-02T12:45:07.000Z", "arn:aws:sns:eu-west-1:123456789012:t") == (
+        record.sns.timestamp, record.sns.topic_arn
+    )  # fmt: skip
+    assert ("String", "b") == (record.sns.message_attributes["a"].get_type, record.sns.message_attributes["a"].value)
+    assert record.event_subscription_arn.startswith("arn:aws:sns:eu-west-1:123456789012:t:")
+
+
+def test_s3(event):
+    made = event(
+        "s3", "--bucket", "b", "--key", "a b.txt", "--size", "5", "--etag", "e", "--version-id", "v", "--sequencer", "0A",
+        "--configuration-id", "c", "--source-ip", "10.0.0.1", "--timestamp", "1567539447192", "--region", "eu-west-1",
+    )  # fmt: skip
+
+    record = S3Event(made).record
+    stored = record.s3.get_object
+    assert ("b", "a+b.txt", 5, "e", "v") == (
+        record.s3.bucket.name, stored.key, stored.size, stored.etag, stored.version_id
+    )  # fmt: skip
+    assert ("2019-09-03T19:37:27.192Z", "eu-west-1") == (record.event_time, record.aws_region)
+    removed = event("s3", "--event-name", "ObjectRemoved:Delete")["Records"][0]
+    assert {"key", "sequencer"} == set(removed["s3"]["object"])
+
+
+def test_eventbridge(event):
+    made = event(
+        "eventbridge", "--source", "com.example", "--detail-type", "T", "--detail", '{"a": 1}', "--resource", "arn:a",
+        "--id", "i", "--timestamp", "1513968228000", "--replay-name", "r", "--region", "eu-west-1", "--account", "1",
+    )  # fmt: skip
+
+    assert made == {
+        "version": "0", "id": "i", "detail-type": "T", "source": "com.example", "account": "1",
+        "time": "2017-12-22T18:43:48Z", "region": "eu-west-1", "resources": ["arn:a"], "detail": {"a": 1},
+        "replay-name": "r",
+    }  # fmt: skip
+    assert {"a": 1} == EventBridgeEvent(made).detail
+
+
+@pytest.mark.parametrize(
+    ("kind", "reader"),
+    [("kafka", KafkaEvent), ("kinesis", KinesisStreamEvent), ("dynamodb", DynamoDBStreamEvent), ("sqs", SQSEvent)],
+)
+def test_powertools_reads_what_is_made_without_options(event, kind, reader):
+    assert 1 == len(list(reader(event(kind)).records))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("kinesis", "--arn", "x"), "must be arn:aws:"),
+        (("kinesis", "--sequence-number", "-1"), "--sequence-number"),
+        (("kinesis", "--timestamp", "soon"), "neither epoch milliseconds nor a time"),
+        (("kinesis", "--partition-key", "\udcff"), "--partition-key is not UTF-8"),
+        (("kinesis", "--count", "10001"), "--count"),
+        (("dynamodb", "--new", "[1]"), "--new: is no JSON object"),
+        (("dynamodb", "--new", "{"), "--new: is not JSON"),
+        (("dynamodb", "--new", '{"a":1}'), "--key: the item has no id"),
+        (("dynamodb", "--typed", "--new", '{"id":1}'), 'with --typed id is like {"S": "a"}'),
+        (("dynamodb", "--event-name", "INSERT", "--old", "{}"), "an INSERT has no --old"),
+        (("dynamodb", "--event-name", "REMOVE", "--new", "{}"), "a REMOVE has no --new"),
+        (("dynamodb", "--event-name", "INSERT", "--ttl"), "--ttl is of a REMOVE"),
+        (("sqs", "--group", "g"), "--group is of a FIFO queue"),
+        (("sqs", "--attribute", "a"), "is not NAME=VALUE"),
+        (("sqs", "--attribute", "a:Text=b"), "is not NAME=VALUE or NAME:TYPE=VALUE"),
+        (("eventbridge", "--detail", "5"), "--detail: is no JSON object"),
+        (("eventbridge", "--detail", "x"), "--detail: is not JSON"),
+        (("s3", "--event-name", "x"), "--event-name"),
+    ],
+)
+def test_a_mistake_is_told_in_words(alone, arguments, message):
+    found = alone("generate-event", *arguments)
+
+    assert 2 == found.code
+    assert message in found.err
+
+
+def test_bodies_come_from_files_and_standard_input(event, tmp_path):
+    (tmp_path / "body").write_text("from a file")
+
+    assert "from a file" == event("sqs", "--body", f"@{tmp_path / 'body'}")["Records"][0]["body"]
+    data = event("kinesis", "--data", "-", stdin="from a pipe")["Records"][0]["kinesis"]["data"]
+    assert b"from a pipe" == base64.b64decode(data)
