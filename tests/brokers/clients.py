@@ -33,7 +33,7 @@ async def create_topic(
     try:
         await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=dict(configs or {}))])
         # The answer may come before the broker knows its own new partitions (KRaft).
-        for _ in range(100):
+        for _ in range(1200):
             described = await admin.describe_topics([name])
             if not described[0]["error_code"] and len(described[0]["partitions"]) == partitions:
                 return

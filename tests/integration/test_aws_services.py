@@ -24,7 +24,7 @@ def active(client, stream: str) -> bool:
 def make_stream(service, count: int = 1) -> str:
     client, name = service.client("kinesis"), service.name()
     client.create_stream(StreamName=name, ShardCount=count)
-    wait_for(lambda: active(client, name), 30, "the stream is active")
+    wait_for(lambda: active(client, name), description="the stream is active")
     return name
 
 
@@ -46,7 +46,7 @@ def test_kinesis_splits_a_shard_whose_parent_is_read_to_its_end(kinesis) -> None
     stream = make_stream(kinesis)
     client.put_record(StreamName=stream, Data=b"before", PartitionKey="1")
     client.split_shard(StreamName=stream, ShardToSplit="shardId-000000000000", NewStartingHashKey=str(2**127))
-    wait_for(lambda: len(shards(client, stream)) == 3, 30, "the shard is split")
+    wait_for(lambda: len(shards(client, stream)) == 3, description="the shard is split")
 
     assert read_to_the_end(client, stream, "shardId-000000000000") == ([b"before"], True)
     assert [shard.get("ParentShardId") for shard in shards(client, stream)] == [None, *["shardId-000000000000"] * 2]

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaProducer
 from tests.crash.rig import LedgerServer
 from tests.harness import write_function
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.integration]
 
 SITE = Path(sysconfig.get_path("purelib"))
 SHIPPED = (
@@ -99,7 +99,7 @@ MAPPING = """
 [functions.{name}]
 code = "{code}"
 handler = "app.{name}"
-timeout_s = 30
+timeout_s = 100
 memory_mb = 512
 environment = {{ LEDGER = "{ledger}", POWERTOOLS_SERVICE_NAME = "orders" }}
 

@@ -177,10 +177,10 @@ async def test_an_hour_is_replayed_beside_live_traffic_and_over_a_kill_and_the_g
 
         async with traffic(producer, topic) as sent:
             body = {"selection": {"mapping": "orders", "since": since, "until": since + 3600}}
-            body |= {"name": "hour", "rate": 200}
+            body |= {"name": "hour", "rate": 100}
             started = await asyncio.to_thread(world.daemon.admin, "POST", "/admin/v1/replays", body)
             assert (started.status, started.json()["total"]) == (201, 600)
-            await wait_until(lambda: 100 <= world.count("hour") < 500, description="it is in the middle")
+            await wait_until(lambda: world.count("hour") >= 100, description="it is in the middle")
             world.daemon.kill9()
             before = world.count("hour")
             await asyncio.to_thread(world.daemon.restart)

@@ -10,7 +10,7 @@ from tests.brokers.clients import create_topic
 from tests.crash.rig import LedgerServer
 from tests.harness import ROOT, write_function
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(90)]
+pytestmark = [pytest.mark.integration]
 
 TELLS = """
 import base64, json, os, socket
@@ -134,7 +134,7 @@ async def test_tokens_let_in_whether_their_function_is_a_coroutine_or_not(
     await world.run(kafka_secured.sasl, topic, "good", "later")
 
     for name in ("good", "later"):
-        await wait_until(lambda name=name: world.told(name) == [1, 2], 20, f"{name} lets in")
+        await wait_until(lambda name=name: world.told(name) == [1, 2], description=f"{name} lets in")
     assert world.asked() >= 2
 
 
@@ -156,7 +156,7 @@ async def test_a_wrong_token_is_said_in_one_line_without_the_token(world, kafka_
         async def says_so(name=name, line=line):
             return (await world.status(name))["state_transition_reason"] == line
 
-        await wait_until(says_so, 15, line)
+        await wait_until(says_so, description=line)
     assert "canary" not in world.daemon.log()
     assert "task_failed" not in world.daemon.log()
 
@@ -176,7 +176,7 @@ async def test_the_token_is_asked_for_again_when_the_broker_ends_the_session(wor
             await asyncio.sleep(0.2)
 
     await sends_until(9)  # three of them to bootstrap, to read and to coordinate
-    await wait_until(lambda: set(world.told("good")) == set(range(sent)), 20, "all is read")
+    await wait_until(lambda: set(world.told("good")) == set(range(sent)), description="all is read")
 
     assert sorted(world.told("good")) == list(range(sent)), "and once"
     assert world.daemon.log().count('"shards_assigned"') == 1, "the membership lives on"

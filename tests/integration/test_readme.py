@@ -70,7 +70,7 @@ def test_the_first_five_minutes_are_as_written(tmp_path: Path) -> None:
                 continue  # the environment these tests run in
             done = subprocess.run(
                 ["bash", "-c", f"{{ {command}\n}} && pwd > ~/where"], cwd=where, env=environment, capture_output=True,
-                text=True, timeout=60, stdin=subprocess.DEVNULL, check=False,
+                text=True, timeout=200, stdin=subprocess.DEVNULL, check=False,
             )  # fmt: skip
             assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
             missing = shape(shown) - shape(done.stdout)
@@ -84,7 +84,7 @@ def test_the_first_five_minutes_are_as_written(tmp_path: Path) -> None:
 
 def _is_ready() -> bool:
     try:
-        return request("GET", "http://127.0.0.1:8581/ready", timeout_s=2).status == 200
+        return request("GET", "http://127.0.0.1:8581/ready", timeout_s=10).status == 200
     except OSError:
         return False
 
