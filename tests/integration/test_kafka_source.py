@@ -190,7 +190,7 @@ async def test_a_member_that_dies_is_followed_from_its_last_commit(kafka, kafka_
 @pytest.mark.apache_kafka("expiry of sessions")
 async def test_results_for_partitions_that_the_group_gave_away_are_ignored(kafka, kafka_topic, wait_until):
     topic = await kafka_topic(1)
-    source = source_of(kafka.bootstrap, topic, session_timeout_s=3.0)
+    source, other = (source_of(kafka.bootstrap, topic, group=f"of-{topic}", session_timeout_s=3.0) for _ in range(2))
     shard = f"{topic}-0"
     await put(kafka.bootstrap, topic, *numbered(10))
     reading = await opened(source.consumer(), {shard})
@@ -203,7 +203,7 @@ async def test_results_for_partitions_that_the_group_gave_away_are_ignored(kafka
     reading.source._consumer._coordinator._do_heartbeat = say_nothing
 
     async def is_expelled():
-        return not await source.others()
+        return not await other.others()
 
     await wait_until(is_expelled)
 
@@ -237,7 +237,7 @@ async def test_a_member_that_leaves_in_the_middle_of_a_rebalance_holds_nobody_up
     kafka, kafka_topic, wait_until, monkeypatch
 ):
     topic = await kafka_topic(2)
-    sources = [source_of(kafka.bootstrap, topic, group=f"of-{topic}", session_timeout_s=200.0) for _ in range(2)]
+    sources = [source_of(kafka.bootstrap, topic, group=f"of-{topic}", session_timeout_s=s) for s in (20.0, 200.0)]
     steady = await begin(sources[0])
     monkeypatch.setattr("bridge.sources.pull.kafka_library.SHUT_MAX_S", 0.3)
     async with reading_on(steady):
@@ -261,7 +261,7 @@ async def test_a_member_that_leaves_in_the_middle_of_a_rebalance_holds_nobody_up
 async def test_a_static_member_comes_back_without_a_rebalance(kafka, kafka_topic, wait_until):
     topic = await kafka_topic(2)
     sources = [
-        source_of(kafka.bootstrap, topic, group=f"of-{topic}", group_instance_id=name, session_timeout_s=60.0)
+        source_of(kafka.bootstrap, topic, group=f"of-{topic}", group_instance_id=name, session_timeout_s=20.0)
         for name in ("one", "two")
     ]
     first, second = [await begin(source) for source in sources]

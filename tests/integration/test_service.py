@@ -417,18 +417,18 @@ def test_health_ready_and_metrics_need_no_token_but_a_local_host(world):
 # --- 5 restarts ---------------------------------------------------------------------------------------
 
 
-def test_a_restart_with_two_thousand_stored_events_handles_each_once(world):
+def test_a_restart_with_five_hundred_stored_events_handles_each_once(world):
     daemon = world.start(workers=1, function="reserved_concurrency = 1")
     world.post(-1, hold=True)
     wait_for(lambda: world.is_held(-1))
-    world.post_many(2000)
+    world.post_many(500)
     daemon.kill9()
     assert world.numbers() == []
     world.ledger.release()
     daemon.start()
-    wait_for(lambda: len(world.numbers()) >= 2001, 200, description="all are handled")
+    wait_for(lambda: len(world.numbers()) >= 501, description="all are handled")
 
-    assert sorted(world.numbers()) == list(range(-1, 2000))
+    assert sorted(world.numbers()) == list(range(-1, 500))
 
 
 # --- 6 replay and redrive -----------------------------------------------------------------------------
