@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from bridge.config import streams
+from bridge.config import queues, streams
 from bridge.config.expand import Expanded
 from bridge.config.files import Unreadable, beside, read_small, reason
 from bridge.config.mistakes import Loc, near, plain
@@ -53,6 +53,7 @@ def warnings(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
             continue  # told as a mistake
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
             yield loc, f"the file can be read by others (mode {stat.S_IMODE(mode):04o}); chmod 600 it"
+    yield from queues.warnings(data)
     for name, function in tables(data, "functions"):
         for variable, value in table(function, "environment").items():
             if isinstance(value, str) and not isinstance(value, Expanded) and looks_secret(variable):

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _TOPIC: Final = re.compile(rf"(?!\.{{1,2}}\Z)[A-Za-z0-9._-]{{1,{limits.TOPIC_MAX_CHARS}}}\Z")
 _KEY: Final = re.compile(r"(?:header:[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}|body:[^.\s]+(?:\.[^.\s]+)*)\Z")
-_LATER: Final = {"kinesis": "Kinesis streams", "dynamodb": "DynamoDB streams", "sqs": "SQS queues"}
+_LATER: Final = {"kinesis": "Kinesis streams", "dynamodb": "DynamoDB streams"}
 """Kinds of sources that can be named and are not there yet."""
 _SOURCE: Final = (
     f"must be kafka://CONNECTION/topic, local://STREAM?as={'|'.join(LOCAL_FORMATS)} or the name of a push source"
@@ -185,8 +185,8 @@ class MappingSettings(Section):
 
     source: SourceText = Field(
         max_length=2000,
-        description="kafka://CONNECTION/topic, kafka://host:port/topic, local://STREAM?as=kafka (kinesis, "
-        "dynamodb), or a push source.",
+        description="kafka://CONNECTION/topic, kafka://host:port/topic, sqs://CONNECTION/queue, a queue's ARN, "
+        "local://STREAM?as=kafka (kinesis, dynamodb), or a push source.",
     )
     function: Annotated[str, AfterValidator(checked_target)] = Field(
         description="name or name:$LATEST of the function that gets the batches."
@@ -197,8 +197,11 @@ class MappingSettings(Section):
         description="Connection by which a source that is an ARN is reached; left out: the only one of its region.",
     )
     enabled: bool = Field(default=True, description="false: it reads nothing, and keeps its marks.")
-    batch_size: int = Field(
-        default=limits.BATCH_SIZE_DEFAULT, ge=1, le=limits.BATCH_SIZE_MAX, description="Records of one invocation."
+    batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=limits.BATCH_SIZE_MAX,
+        description="Records of one invocation; left out: 10 for SQS, else 100.",
     )
     maximum_batching_window_s: float | None = Field(
         default=None,
@@ -245,7 +248,10 @@ class MappingSettings(Section):
         le=limits.MAPPING_CONCURRENCY_MAX,
         description="Invocations of this mapping at once; left out: no limit of its own.",
     )
-    archive: bool = Field(default=False, description="true: records are copied to the journal before they settle.")
+    archive: bool | None = Field(
+        default=None,
+        description="true: records are copied to the journal before they settle; left out: true for SQS, else false.",
+    )
     shards: int = Field(
         default=limits.STREAM_SHARDS_DEFAULT,
         ge=1,
@@ -284,7 +290,8 @@ class MappingSettings(Section):
         description="The Kafka cluster's ARN: makes events MSK's; of an embedded stream: the ARN that events show.",
     )
     allow_remote: bool = Field(
-        default=False, description="true: joining a consumer group that others consume with is meant."
+        default=False,
+        description="true: joining a consumer group that others consume with, or reading from AWS, is meant.",
     )
 
 
@@ -296,6 +303,11 @@ def mapping_values(settings: "Settings") -> list[EventSourceMapping]:
 def _mapping(name: str, mapping: MappingSettings, settings: "Settings") -> EventSourceMapping:
     values = {key: getattr(mapping, key) for key in type(mapping).model_fields}
     address = parse_source(mapping.source)
+    is_queue = address.format == "sqs"
+    if mapping.batch_size is None:
+        values["batch_size"] = limits.QUEUE_BATCH_SIZE_DEFAULT if is_queue else limits.BATCH_SIZE_DEFAULT
+    if mapping.archive is None:
+        values["archive"] = address.kind == "sqs"
     if mapping.maximum_batching_window_s is None:
         window_s = limits.BATCHING_WINDOW_KAFKA_DEFAULT_S if address.format == "kafka" else 0.0
         values["maximum_batching_window_s"] = window_s

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic_core import PydanticCustomError
 
+from bridge.config import queues
 from bridge.config.mappings import MappingSettings, read_destination, read_source
 from bridge.config.mistakes import Loc, listing, near, plain
 from bridge.config.tree import number, table, tables, text
@@ -34,9 +35,12 @@ _ONLY: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "group_instance_id": (("kafka",), "kafka://"),
     "session_timeout_s": (("kafka",), "kafka://"),
     "isolation_level": (("kafka",), "kafka://"),
-    "allow_remote": (("kafka",), "kafka://"),
+    "allow_remote": (("kafka", *sorted(OF_AWS)), "kafka:// and AWS"),
     "event_source_arn": (("kafka", "local"), "kafka:// and local://"),
-    "archive": (("kafka", "local"), "kafka:// and local://; a push source's events are in the journal already"),
+    "archive": (
+        ("kafka", "local", "sqs"),
+        "kafka://, sqs:// and local://; a push source's events are in the journal already",
+    ),
     "shards": (("push", "local"), "push sources and local://; a topic has its partitions"),
     "key": (("push",), "push sources; a stream's records have keys of their own"),
 }
@@ -55,6 +59,7 @@ def mistakes(data: Mapping[str, Any]) -> Iterator[Finding]:
         yield from _reaches(name, address, data)
         yield from _only(name, mapping, address)
         yield from _named_connection(name, mapping, address, data)
+        yield from queues.mistakes(name, mapping, address)
     for name, (mapping, known) in read.items():
         yield from _position(name, mapping, known)
         yield from _window(name, mapping, known)
@@ -290,6 +295,11 @@ def _conflict(address: SourceAddress, data: Mapping[str, Any], *, function: str,
     if address.kind == "kafka":
         source, topics = ",".join(_servers(address, data)), f', topics ("{address.name}")'
     uuid = EventSourceMapping(name=owner, source="", function="").uuid
+    if address.format == "sqs":
+        return (
+            f'An event source mapping with SQS arn (" {address.arn or address.name} ") and function (" {function} ") '
+            f"already exists. Please update or delete the existing mapping with UUID {uuid}: mappings.{plain(owner)}"
+        )
     return (
         f'An event source mapping with event source ("{source}"), function ("{function}"){topics} already exists. '
         f"Please update or delete the existing mapping with UUID {uuid}: mappings.{plain(owner)}"
