@@ -93,7 +93,7 @@ class Failures:
         await self._send(letter, records=1, waits=lambda _: None)
 
     def _id(self, what: str) -> str:
-        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._mapping.name} {what}"))
+        return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{self._queue} {self._mapping.name} {what}"))
 
     async def _send(self, letter: DeadLetter, *, records: int, waits: Callable[[str], None]) -> None:
         wait_s = _WAIT_MIN_S
