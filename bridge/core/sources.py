@@ -114,6 +114,15 @@ class RangeReader(Source, Protocol):
         """
         ...
 
+    @property
+    def follows(self) -> Mapping[Shard, AbstractSet[Shard]]:
+        """Shards of the part that come from others of it (resharding), with those: not to be read before they end.
+
+        Nor before what was read of those is finished; the reader cannot know of that, so whoever invokes pauses them.
+        Empty where shards are for ever.
+        """
+        ...
+
 
 class PartialAnswer(StrEnum):
     """What a partial answer (ReportBatchItemFailures) does, by source (semantics 3.7)."""
@@ -174,6 +183,8 @@ class EventSource(Protocol):
     shape: EventShape
     is_remote: bool
     """Whether reading it touches anything beyond this daemon (the lock against accidents asks)."""
+    is_countable: bool
+    """Whether at most so many records lie between two positions as numbers do; not so between sequence numbers."""
 
     def consumer(self) -> Source:
         """Return a new live reader: it takes shards and commits marks. One at a time."""

@@ -34,9 +34,13 @@ class DynamoDbShape:
     shard_overhead_bytes = 0
 
     def __init__(self, arn: str, *, sequence_base: int = 0) -> None:
+        self._sequence_base = sequence_base
+        self.name(arn)
+
+    def name(self, arn: str) -> None:
+        """Take the stream's ARN, where it becomes known later than the shape is made: before any event."""
         self.arn = arn
         """The stream's ARN."""
-        self._sequence_base = sequence_base
         self.tail = b',"eventSourceARN":%b}' % orjson.dumps(arn)
         """What the JSON of all its records ends with."""
         self.overhead_bytes = records_overhead_bytes(arn)

@@ -42,11 +42,16 @@ class KinesisShape:
     shard_overhead_bytes = 0
 
     def __init__(self, arn: str, *, identity_arn: str = "", sequence_base: int = 0) -> None:
+        self._written_identity_arn = identity_arn
+        self._sequence_base = sequence_base
+        self.name(arn)
+
+    def name(self, arn: str) -> None:
+        """Take the stream's ARN, where it becomes known later than the shape is made: before any event."""
         self.arn = arn
         """The stream's ARN."""
         _, partition, _, self._region, account = arn.split(":")[:5]
-        self._identity_arn = identity_arn or f"arn:{partition}:iam::{account}:role/bridge"
-        self._sequence_base = sequence_base
+        self._identity_arn = self._written_identity_arn or f"arn:{partition}:iam::{account}:role/bridge"
         self.overhead_bytes = records_overhead_bytes(arn)
         """With a window its state comes on top."""
 

@@ -53,6 +53,8 @@ class RangeCursor:
     """Whether all of it was counted."""
     is_journal: bool = False
     """Whether positions are those of the journal, which is kept for as long as the replay needs it."""
+    is_countable: bool = True
+    """Whether at most so many records lie between two positions as numbers do."""
 
     def __str__(self) -> str:
         # Positions as text: they may exceed 64 bits.
@@ -62,6 +64,7 @@ class RangeCursor:
             "gone": self.gone,
             "exact": self.is_exact,
             "journal": self.is_journal,
+            "countable": self.is_countable,
         }).decode()  # fmt: skip
 
     @classmethod
@@ -77,6 +80,7 @@ class RangeCursor:
             gone=stored["gone"],
             is_exact=stored["exact"],
             is_journal=stored["journal"],
+            is_countable=stored.get("countable", True),
         )
 
     def moved(self, marks: Mapping[Shard, Mark]) -> "RangeCursor":
@@ -104,7 +108,12 @@ class RangeCursor:
         )
 
     def positions_left(self, reached: Mapping[Shard, Position]) -> int:
-        """Return how many positions lie between `reached` and the ends: at most so many records do."""
+        """Return how many positions lie between `reached` and the ends: at most so many records do.
+
+        0 where numbers say nothing about that: there may be any number.
+        """
+        if not self.is_countable:
+            return 0
         spans = [(place, self.ends[shard]) for shard, place in reached.items() if place < self.ends[shard]]
         if not spans:
             return 0
@@ -123,6 +132,8 @@ class RangeCount:
     """Positions that were not looked at, for it would have taken too long: at most so many records more."""
     gone: int = 0
     """Positions that retention took."""
+    is_whole: bool = True
+    """Whether all was looked at."""
 
     @property
     def records(self) -> int:
@@ -183,7 +194,11 @@ class Range:
             if unknown:
                 raise SpecInvalid(f"shards: {self.mapping.name} has no {', '.join(unknown)}")
             return RangeCursor(
-                ends=dict(reader.ends), marks=marks, gone=reader.gone, is_journal=not self.source.is_remote
+                ends=dict(reader.ends),
+                marks=marks,
+                gone=reader.gone,
+                is_journal=not self.source.is_remote,
+                is_countable=self.source.is_countable,
             )
 
     def reader(self, cursor: RangeCursor) -> RangeReader:
@@ -208,7 +223,13 @@ class Range:
                 cursor = replace(cursor, gone=cursor.gone + gone)
                 if self._clock.monotonic() >= until or is_stopping():
                     break
-        return RangeCount(by_shard=by_shard, bytes=size, left=cursor.positions_left(reached), gone=cursor.gone)
+        return RangeCount(
+            by_shard=by_shard,
+            bytes=size,
+            left=cursor.positions_left(reached),
+            gone=cursor.gone,
+            is_whole=all(reached[shard] >= end for shard, end in cursor.ends.items()),
+        )
 
     async def records(self, cursor: RangeCursor) -> AsyncIterator[RangeRecord]:
         """Yield what is chosen behind a cursor, in order within each shard. Raises SourceError."""

@@ -291,10 +291,10 @@ class Replays(JobRunner):
             counted = await range_.count(cursor, is_stopping=run.stopping.is_set)
         except SourceError:  # the work waits for the source, and meets what there is
             left = cursor.positions_left({shard: mark.position for shard, mark in cursor.marks.items()})
-            counted = RangeCount(left=left, gone=cursor.gone)
+            counted = RangeCount(left=left, gone=cursor.gone, is_whole=False)
         if run.stopping.is_set():
             return False
-        cursor = replace(cursor, is_exact=not counted.left)
+        cursor = replace(cursor, is_exact=counted.is_whole)
         run.begin(replace(run.job, cursor=str(cursor), total=counted.records + counted.gone))
         return await stored(lambda: self._save(run), stopping=run.stopping, clock=self._clock)
 

@@ -218,6 +218,7 @@ class _RangeSource:
         self._reader = replay.reader()
         self._events: ShardEvents | None = None
         self._shards: frozenset[Shard] = frozenset()
+        self._finished: set[Shard] = set()
         self._gone = 0
 
     @property
@@ -241,10 +242,17 @@ class _RangeSource:
                 records_max=records_max, bytes_max=bytes_max, wait_s=min(wait_s, early_s), paused=self._shards
             )
         poll = await self._reader.read(
-            records_max=min(records_max, pace.records_max), bytes_max=bytes_max, wait_s=wait_s, paused=paused
+            records_max=min(records_max, pace.records_max),
+            bytes_max=bytes_max,
+            wait_s=wait_s,
+            paused=paused | self._early(),
         )
         self._tell_gone()
         return poll
+
+    def _early(self) -> set[Shard]:
+        """Return the shards that come from others of which not all is finished: order is kept over a reshard too."""
+        return {shard for shard, others in self._reader.follows.items() if not others <= self._finished}
 
     def _tell_gone(self) -> None:
         if self._reader.gone > self._gone:
@@ -254,6 +262,7 @@ class _RangeSource:
     async def commit(self, marks: Mapping[Shard, Mark]) -> None:
         """Move the job's progress; live marks are untouched."""
         await self._replay.commit(marks)
+        self._finished.update(shard for shard, mark in marks.items() if mark.has_ended)
 
     def behind(self, marks: Mapping[Shard, Position]) -> Mapping[Shard, int | None]:
         """Return what the reader says."""

@@ -90,6 +90,7 @@ class ScriptedStream:
     """`EventSource` in memory. `put` adds records; `take` and `give` move shards away and back, as a rebalance does."""
 
     is_remote = False
+    is_countable = True
 
     def __init__(self, clock: Clock, *, shards: Sequence[Shard] = ("s-0",), shape: ScriptedShape | None = None) -> None:
         self._clock = clock
@@ -109,6 +110,8 @@ class ScriptedStream:
         """Readers of parts that were opened, in order."""
         self.range_fails_with: SourceError | None = None
         """Raised by open and read of readers of parts while it is set."""
+        self.follows: dict[Shard, frozenset[Shard]] = {}
+        """Which shards come from which others, as readers of parts say it."""
 
     def put(self, *values: object, shard: Shard = "s-0", key: bytes | None = None, time: float | None = None) -> None:
         """Add records behind the last one of a shard, arrived now."""
@@ -330,6 +333,7 @@ class ScriptedRange:
         self.ends: dict[Shard, Position] = {}
         self.gone = 0
         self.trouble = ""
+        self.follows = stream.follows
 
     def _is_inside(self, record: ScriptedRecord) -> bool:
         since, until = self._range.since, self._range.until

@@ -31,6 +31,7 @@ __all__ = [
     "MAPPING_BEHIND",
     "PARKED",
     "RECORDS",
+    "RECORDS_LOST",
     "REGISTRY",
     "RELOADS",
     "REPLAYED",
@@ -122,6 +123,9 @@ CLOCK_STEP_SECONDS = _gauge("bridge_clock_step_seconds", "Size of the last step 
 # --- event source mappings ------------------------------------------------------------------------------------------
 BATCHES = _counter("bridge_batches_total", "Batches that were tried, by how it ended.", "mapping", "status")
 RECORDS = _counter("bridge_records_total", "Records of streams that ended, by outcome.", "mapping", "outcome")
+RECORDS_LOST = _counter(
+    "bridge_retention_losses_total", "How often retention took records of a shard before they were read.", "mapping"
+)
 MAPPING_BEHIND = _gauge("bridge_mapping_behind_records", "Records behind a mapping's marks.", "mapping")
 
 # --- replays --------------------------------------------------------------------------------------------------------

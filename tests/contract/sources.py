@@ -8,16 +8,29 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 
+import orjson
 import pytest
 
 from bridge.core.connection import KafkaConnection
+from bridge.core.mapping import EventSourceMapping
+from bridge.core.ports import Clock
 from bridge.core.sources import EventSource, Source
 from bridge.core.stream import Chunk, Mark, Poll, Position, Shard
+from bridge.events.dynamodb import DynamoDbShape
+from bridge.events.kinesis import KinesisShape
+from bridge.sources.pull.dynamodb import DynamoDbApi
 from bridge.sources.pull.kafka import KafkaEventSource
+from bridge.sources.pull.kinesis import KinesisApi
+from bridge.sources.pull.shard_api import ReadLimits, ShardApi
+from bridge.sources.pull.shard_source import ShardEventSource
+from bridge.testing.shards import MemoryDynamoDb, MemoryKinesis, MemoryShards
+from bridge.testing.streams import MemoryStreamMarks
 from bridge.util.clocks import SystemClock
 from tests.contract.journal_streams import MakeJournalStream, OpenJournal, local_stream, push_stream
 
 READ_MAX_S = 60.0
+QUICK = ReadLimits(records_max=1000, call_s=0.0, idle_s=0.02, bytes_per_s=0.0, iterator_max_s=240.0)
+"""How streams in memory are read."""
 NOBODY: frozenset[Shard] = frozenset()
 
 
@@ -29,6 +42,8 @@ class Stream:
     shards: tuple[Shard, ...]
     put: Callable[[Shard, Sequence[bytes]], Awaitable[None]]
     """Append records with these values (JSON), keys `k`; returns once they can be read."""
+    value: Callable[[bytes | None], bytes | None] = lambda value: value
+    """Finds what was put in what is read."""
 
 
 MakeStream = Callable[[int], Awaitable[Stream]]
@@ -77,12 +92,62 @@ def journal_streams(make: MakeJournalStream, kind: str) -> Callable[[pytest.Fixt
     return streams
 
 
+def memory_streams(kind: str) -> Callable[[pytest.FixtureRequest], MakeStream]:
+    """Streams of the services of AWS in memory, behind the real readers."""
+
+    async def make(shards: int) -> Stream:
+        clock, mapping = SystemClock(), EventSourceMapping(name="orders", source="kinesis://x/orders", function="f")
+        api: ShardApi
+        if kind == "kinesis":
+            kinesis = MemoryKinesis(clock, shards=shards)
+            service: MemoryShards = kinesis
+            api = kinesis_api(kinesis, clock)
+        else:
+            service = dynamodb = MemoryDynamoDb(clock, shards=shards)
+            api = dynamodb_api(dynamodb, clock)
+
+        async def put(shard: Shard, values: Sequence[bytes]) -> None:
+            service.put(shard, values)
+
+        return Stream(
+            source=ShardEventSource(api, mapping, marks=MemoryStreamMarks(), clock=clock),
+            shards=tuple(service.shards),
+            put=put,
+            value=put_value if kind == "dynamodb" else lambda value: value,
+        )
+
+    return lambda _request: make
+
+
+def kinesis_api(client: MemoryKinesis, clock: Clock, *, read_limits: ReadLimits = QUICK) -> KinesisApi:
+    """Return what calls a stream in memory."""
+    shape = KinesisShape(client.arn)
+    return KinesisApi(client.client, stream=client.name, shape=shape, read_limits=read_limits, clock=clock)
+
+
+def dynamodb_api(client: MemoryDynamoDb, clock: Clock, *, read_limits: ReadLimits = QUICK) -> DynamoDbApi:
+    """Return what calls a table's stream in memory."""
+    shape = DynamoDbShape(client.arn)
+    return DynamoDbApi(client.client, table=client.name, shape=shape, read_limits=read_limits, clock=clock)
+
+
+def put_value(value: bytes | None) -> bytes | None:
+    """Return what was put, of a change of DynamoDB's."""
+    return None if value is None else str(orjson.loads(value)["NewImage"]["value"]["S"]).encode()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Subject:
     """One implementation."""
 
     streams: Callable[[pytest.FixtureRequest], MakeStream]
     """Called for each test."""
+    counts_behind: bool = True
+    """Whether it ever knows how many records are behind."""
+    starts_at_times: bool = True
+    """Whether marks can be moved to a time."""
+    time_step_s: float = 0.05
+    """How far records must be apart so that a time between them tells them apart."""
     needs: tuple[str, ...] = ()
     """Fixtures of the session that it works with: started before the test, so that nothing of theirs is its leak."""
 
@@ -101,6 +166,11 @@ SUBJECTS = [
     *(
         pytest.param(Subject(streams=journal_streams(partial(local_stream, kind=kind), "memory")), id=f"local-{kind}")
         for kind in ("kinesis", "dynamodb")
+    ),
+    pytest.param(Subject(streams=memory_streams("kinesis"), counts_behind=False), id="kinesis-memory"),
+    pytest.param(
+        Subject(streams=memory_streams("dynamodb"), counts_behind=False, starts_at_times=False, time_step_s=1.1),
+        id="dynamodb-memory",
     ),
 ]
 """Add what claims to be an event source."""
@@ -141,6 +211,7 @@ class Reading:
 
     source: Source
     listener: Listener
+    value: Callable[[bytes | None], bytes | None] = lambda value: value
     positions: dict[Shard, list[Position]] = field(default_factory=dict)
     values: dict[Shard, list[bytes | None]] = field(default_factory=dict)
     through: dict[Shard, Position] = field(default_factory=dict)
@@ -186,7 +257,7 @@ class Reading:
         assert chunk.through >= chunk.positions[-1]
         self.through[chunk.shard] = chunk.through
         self.positions.setdefault(chunk.shard, []).extend(chunk.positions)
-        self.values.setdefault(chunk.shard, []).extend(chunk.values)
+        self.values.setdefault(chunk.shard, []).extend(map(self.value, chunk.values))
         self.chunks.append(chunk)
 
     async def until(
@@ -214,14 +285,16 @@ class Reading:
 
 async def open_consumer(stream: Stream) -> Reading:
     """Open the live reader and wait for its shards."""
-    return await opened(stream.source.consumer(), set(stream.shards))
+    return await opened(stream.source.consumer(), set(stream.shards), value=stream.value)
 
 
-async def opened(source: Source, shards: set[Shard]) -> Reading:
+async def opened(
+    source: Source, shards: set[Shard], *, value: Callable[[bytes | None], bytes | None] = lambda value: value
+) -> Reading:
     """Open a reader and wait until these shards are its own."""
     listener = Listener()
     await source.open(listener)
-    reading = Reading(source, listener)
+    reading = Reading(source, listener, value)
     try:
         # Not a record yet: all are paused.
         await reading.until(lambda: set(listener.marks) == shards, paused=shards)

@@ -337,6 +337,11 @@ class _RangeReader(_Reader):
         """Return 0: the journal's positions are those of all sources."""
         return 0
 
+    @property
+    def follows(self) -> Mapping[Shard, AbstractSet[Shard]]:
+        """Return none: shards are for ever."""
+        return {}
+
     async def commit(self, marks: Mapping[Shard, Mark]) -> None:
         """Do nothing: live marks are untouched."""
 
@@ -356,6 +361,7 @@ class JournalEventSource:
     """
 
     is_remote = False
+    is_countable = True
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ class KafkaEventSource:
     """`sources.EventSource` of one topic and one consumer group."""
 
     is_remote = True
+    is_countable = True
 
     def __init__(
         self,

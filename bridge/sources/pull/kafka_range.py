@@ -74,6 +74,11 @@ class KafkaRangeSource:
         """Return how many offsets retention took. See sources.RangeReader."""
         return self._gone
 
+    @property
+    def follows(self) -> Mapping[Shard, AbstractSet[Shard]]:
+        """Return none: partitions are for ever."""
+        return {}
+
     async def open(self, events: ShardEvents) -> None:
         """Connect, find where each partition's part begins and ends, and tell all shards."""
         consumer = make_consumer(self._connection, group_id=None, isolation_level=self._isolation_level)

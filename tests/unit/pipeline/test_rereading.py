@@ -287,6 +287,34 @@ async def test_a_shard_without_records_and_an_empty_stream_end(world):
 
 
 # --- retention --------------------------------------------------------------------------------------------------------
+async def test_a_shard_that_comes_from_another_begins_when_all_of_that_is_finished(world):
+    world.stream.follows = {"s-1": frozenset({"s-0"})}
+    world.slots.duration_s = 1.0
+    world.stream.put(*range(25), shard="s-0")
+    world.stream.put(*range(100, 105), shard="s-1")
+
+    job = await run(world)
+
+    assert ends(job) == (JobState.COMPLETED, 30, 30, 0, 0)
+    assert [value for value in world.values() if value < 100] == list(range(25))
+    assert world.values()[-5:] == list(range(100, 105))
+    assert world.slots.running_max == 1
+
+
+async def test_where_positions_say_nothing_about_how_many_a_count_that_takes_too_long_has_what_it_met(
+    world, monkeypatch
+):
+    monkeypatch.setattr("bridge.pipeline.ranges.COUNT_S", 0.0)
+    world.stream.is_countable = False
+    world.stream.put(*range(10))
+    world.stream.skip(10**30)
+    world.stream.put(*range(10))
+
+    job = await run(world)
+
+    assert ends(job) == (JobState.COMPLETED, 20, 20, 0, 0)
+
+
 async def test_what_retention_took_before_the_start_is_counted(world):
     world.stream.put(*range(10))
     world.stream.forget(3)

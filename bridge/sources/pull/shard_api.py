@@ -1,0 +1,180 @@
+"""What the reader of a sharded stream asks of its service: calls of one attempt each, and the limits they keep."""
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, Protocol
+
+from bridge.aws.errors import AwsTrouble, AwsTroubleKind
+from bridge.core.errors import SourceError
+from bridge.core.sources import EventShape
+from bridge.core.stream import Chunk, Position, Shard
+from bridge.sources.pull.lineage import ListedShard
+
+CALL_MAX_S: Final = 30.0
+"""A call that takes longer is given up; reading is repeated."""
+_CLOCKS_APART_S: Final = 2.0
+"""Our clock is believed unless the service's differs by more: that one has whole seconds only."""
+
+
+class ShardCallFailed(Exception):
+    """A call to the service failed: `trouble` says how."""
+
+    def __init__(self, trouble: AwsTrouble, *, stream: str) -> None:
+        super().__init__(trouble.message)
+        self.trouble = trouble
+        self.stream = stream
+
+    @property
+    def is_trimmed(self) -> bool:
+        """Whether retention took what was asked for (DynamoDB; Kinesis goes on with what is left)."""
+        return self.trouble.code == "TrimmedDataAccessException"
+
+    def as_source_error(self) -> SourceError:
+        """Return it in the engine's words."""
+        if self.trouble.kind is AwsTroubleKind.NOT_FOUND:
+            return SourceError(f"Stream not found: {self.stream}")
+        return SourceError(f"{self.stream}: {self.trouble.message}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadLimits:
+    """How often, and how much at once, one shard is read."""
+
+    records_max: int
+    """Of one call."""
+    call_s: float
+    """At least so long between two calls while there is more."""
+    idle_s: float
+    """…and while there is nothing more."""
+    bytes_per_s: float
+    """0: no limit."""
+    iterator_max_s: float
+    """An iterator older than this is asked for anew, before it expires."""
+
+    def wait_s(self, *, size: int, is_behind: bool) -> float:
+        """Return how long to wait after a call that brought `size` bytes."""
+        wait_s = self.call_s if is_behind else self.idle_s
+        return max(wait_s, size / self.bytes_per_s) if self.bytes_per_s else wait_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Start:
+    """Where an iterator begins: exactly one of them."""
+
+    at: Position | None = None
+    """At the record with this sequence number."""
+    after: Position | None = None
+    """Behind the record with this sequence number."""
+    time: float | None = None
+    """At the first record at or after, epoch seconds."""
+    is_latest: bool = False
+    """Behind the last record. None of all: at the oldest record."""
+
+
+OLDEST: Final = Start()
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Page:
+    """What one GetRecords brought."""
+
+    records: list[dict[str, Any]]
+    """As the API's JSON has them, data still as base64."""
+    iterator: str | None
+    """Of the next page; None: the shard is closed and this was the last."""
+    behind_s: float | None
+    """How far behind the tip it is; None where the service does not say."""
+    size: int
+    """Bytes of the answer."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamFacts:
+    """A stream as its service describes it."""
+
+    arn: str
+    created: str
+    """When it was made: a stream of the same name that was made anew is another one."""
+
+
+class ShardApi(Protocol):
+    """The calls for one stream. Each raises ShardCallFailed; each is one attempt, CALL_MAX_S at most."""
+
+    has_times: bool
+    """Whether an iterator may begin at a time; else records are read from the oldest on and passed over."""
+
+    @property
+    def shape(self) -> EventShape:
+        """How its records become events; it hears the stream's ARN from `describe`."""
+        ...
+
+    @property
+    def limits(self) -> ReadLimits:
+        """How often and how much at once is read."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """What the stream is called in logs and errors."""
+        ...
+
+    async def describe(self) -> StreamFacts:
+        """Return what stream it is; called first."""
+        ...
+
+    async def shards(self) -> Mapping[Shard, ListedShard]:
+        """Return all shards that the stream lists, closed ones too."""
+        ...
+
+    async def iterator(self, shard: Shard, start: Start) -> str:
+        """Return an iterator."""
+        ...
+
+    async def page(self, iterator: str, *, records_max: int) -> Page:
+        """Return what lies behind an iterator."""
+        ...
+
+    def now(self) -> float:
+        """Return the service's time as far as it is known, epoch seconds."""
+        ...
+
+    # --- records, as in pages; no I/O ---------------------------------------------------------
+
+    def position(self, record: Mapping[str, Any]) -> Position:
+        """Return the sequence number."""
+        ...
+
+    def time_ms(self, record: Mapping[str, Any]) -> int:
+        """Return the arrival, epoch milliseconds; -1 where it is not known."""
+        ...
+
+    def size(self, record: Mapping[str, Any]) -> int:
+        """Return about how many bytes it holds."""
+        ...
+
+    def chunk(self, shard: Shard, records: Sequence[dict[str, Any]], *, through: Position) -> Chunk:
+        """Return them as columns."""
+        ...
+
+
+class ServiceClock:
+    """Tells the service's time by the dates of its answers, where ours is far from it."""
+
+    def __init__(self) -> None:
+        self._ahead_s = 0.0
+
+    def answered(self, answer: Mapping[str, Any], *, now: float) -> None:
+        """Look at the date of an answer (`now`: our wall clock)."""
+        headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        try:
+            date = parsedate_to_datetime(headers["date"])
+        except (KeyError, TypeError, ValueError):
+            return
+        ahead_s = date.replace(tzinfo=date.tzinfo or dt.UTC).timestamp() - now
+        self._ahead_s = ahead_s if abs(ahead_s) > _CLOCKS_APART_S else 0.0
+
+    def at(self, now: float) -> float:
+        """Return the service's time at our time `now`."""
+        return now + self._ahead_s
