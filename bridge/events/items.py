@@ -141,7 +141,7 @@ def filled(
         event_id: 32 hexadecimal digits.
         sequence_number: wins over the record's own: its place is where it stands in this stream.
         time_ms: when it was put, epoch milliseconds.
-        region: of the table.
+        region: of the table; wins too.
     """
     told: Mapping[str, Any] = record["dynamodb"]
     images = {name: told[name] for name in IMAGES if name in told}
@@ -158,7 +158,7 @@ def filled(
         "eventName": record.get("eventName", _name(images)),
         "eventVersion": record.get("eventVersion", "1.1"),
         "eventSource": EVENT_SOURCE,
-        "awsRegion": record.get("awsRegion", region),
+        "awsRegion": region,
         "dynamodb": changed,
     }
     return made | {"userIdentity": record["userIdentity"]} if "userIdentity" in record else made

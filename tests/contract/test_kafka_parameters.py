@@ -9,11 +9,9 @@ import base64
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import botocore.session
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
@@ -23,6 +21,17 @@ from bridge.config.load import load
 from bridge.core.errors import ConfigError
 from bridge.daemon.trial import BridgeApp
 from tests.brokers.kafka import PASSWORD, USER, Endpoints
+from tests.contract.parameters import (
+    Proof,
+    a_key_beside_one_that_fails,
+    batches,
+    given_up,
+    given_up_at_an_age,
+    known_parameters,
+    two_records_three_seconds_apart,
+    what_waits,
+    who_is_invoked,
+)
 from tests.crash.rig import LedgerServer
 from tests.harness import DaemonProcess, free_ports, wait_until, write_function
 
@@ -90,71 +99,10 @@ shards = 1
 ARN = "arn:aws:kafka:eu-central-1:123456789012:cluster/orders/1a2b3c-4"
 
 
-def batches(*values: object) -> Callable[[BridgeApp], object]:
-    """Put values and return the batches that the function is given."""
-
-    def see(app: BridgeApp) -> object:
-        for value in values:
-            app.put("m", value, key="ada")
-        app.drain()
-        return [call.values for call in app.invocations]
-
-    return see
-
-
-def given_up(app: BridgeApp) -> object:
-    """Put a record that fails and return why, and after how many tries, it is given up; nothing: it never is."""
-    app.put("m", "bad")
-    app.drain(attempts=30)
-    return [(letter.condition, letter.attempts) for letter in app.dead_letters]
-
-
-def given_up_at_an_age(app: BridgeApp) -> object:
-    """As `given_up`, with the minutes that it took."""
-    began = app.now
-    app.put("m", "bad")
-    app.drain(attempts=30)
-    return [(letter.condition, (app.now - began) // 61) for letter in app.dead_letters]
-
-
-def two_records_three_seconds_apart(app: BridgeApp) -> object:
-    app.put("m", 1)
-    app.advance(3)
-    return batches(2)(app)
-
-
-def a_key_beside_one_that_fails(app: BridgeApp) -> object:
-    app.put("m", "bad", key="ada")
-    app.put("m", "good", key="bob")
-    app.drain()
-    return [call.values for call in app.invocations if call.error is None]
-
-
 def the_events_source(app: BridgeApp) -> object:
     batches(1)(app)
     event = app.invocations[0].event
     return event["eventSource"], event.get("eventSourceArn")
-
-
-def who_is_invoked(app: BridgeApp) -> object:
-    batches(1)(app)
-    return [call.function for call in app.invocations]
-
-
-def what_waits(app: BridgeApp) -> object:
-    app.put("m", 1)
-    return app.drain()
-
-
-@dataclass(frozen=True)
-class Proof:
-    """Settings of a mapping, each with what is seen of it."""
-
-    parameter: str
-    see: Callable[[BridgeApp], object]
-    outcomes: Mapping[str, object]
-    also: str = ""
-    """What all of them need beside it."""
 
 
 PROOFS = [
@@ -279,18 +227,8 @@ def test_windows_are_refused_in_one_line_that_says_whose_they_are(tmp_path: Path
 
 
 # --- none is forgotten ------------------------------------------------------------------------------------------------
-def members(shape: Any, *, before: str = "") -> Iterator[str]:
-    """Yield the names in a request, `Outer.Inner` within structures; what is within lists and maps belongs to them."""
-    for name, member in shape.members.items():
-        if member.type_name == "structure":
-            yield from members(member, before=f"{before}{name}.")
-        else:
-            yield before + name
-
-
 def test_every_parameter_of_awss_is_in_one_of_the_lists() -> None:
-    operation = botocore.session.get_session().get_service_model("lambda").operation_model("CreateEventSourceMapping")
-    names = {name: f".{name}." for name in members(operation.input_shape)}
+    names = known_parameters()
     listed = [*WORK, *REFUSED, *NO_KAFKA]
     found = {name: [each for each in listed if f".{each}." in dotted] for name, dotted in names.items()}
 

@@ -12,7 +12,14 @@ import pytest
 from aws_lambda_powertools.utilities.data_classes import DynamoDBStreamEvent, KinesisStreamEvent
 
 from bridge.core.errors import ConfigError
+from bridge.core.mapping import EventSourceMapping
+from bridge.core.stream import Chunk, PutRecord, StreamRange
 from bridge.daemon.trial import BridgeApp
+from bridge.sources.pull.backlogs import JournalStreams
+from bridge.sources.pull.local import JournalLocalStreams, local_event_source
+from bridge.testing.clock import ManualClock
+from bridge.testing.journal import MemoryJournal
+from bridge.testing.streams import MemoryStreamMarks
 from tests.harness import write_function
 
 CODE = """
@@ -293,6 +300,61 @@ def test_the_arn_that_events_show_may_be_chosen(trial: Trial, kind: str) -> None
 
     (record,) = app.invocations[0].event["Records"]
     assert (arn, "us-east-2") == (record["eventSourceARN"], record["awsRegion"])
+
+
+class Listener:
+    """`ShardEvents` that takes everything."""
+
+    async def assigned(self, marks: object) -> None:
+        """Nothing is looked at."""
+
+    async def revoking(self, shards: object, *, deadline_s: float) -> None:
+        """Nothing runs."""
+
+    def lost(self, shards: object) -> None:
+        """Nothing runs."""
+
+
+async def test_a_part_is_named_by_sequence_numbers_and_times(kind: str) -> None:
+    """As records, and as the on-failure record of a batch, name it: what `bridge replay` is given."""
+    clock = ManualClock()
+    streams = JournalStreams(MemoryJournal(), MemoryStreamMarks())
+    source = local_event_source(
+        EventSourceMapping(name="m", source=f"local://orders?as={kind}", function="f", shards=1),
+        streams=streams,
+        clock=clock,
+    )
+    await source.prepare()
+    began = clock.time()
+    for n in range(5):
+        await JournalLocalStreams(streams, clock=clock).put("orders", [PutRecord(value=b'{"n":%d}' % n, key=b"k")])
+        await clock.advance(10)
+
+    async def read(**part: Any) -> list[Chunk]:
+        reader = source.reader(StreamRange(**part))
+        await reader.open(Listener())
+        chunks: list[Chunk] = []
+        while True:
+            poll = await reader.read(records_max=100, bytes_max=100_000, wait_s=0, paused=frozenset())
+            chunks += poll.chunks
+            if poll.ended:
+                await reader.close()
+                return chunks
+
+    (everything,) = await read()
+    (member,) = source.shape.batch_info(
+        everything.shard, everything.positions[1:4], everything.times_ms[1:4], payload_bytes=1
+    ).values()
+    first, last = (int(member[name]) for name in ("startSequenceNumber", "endSequenceNumber"))
+
+    (by_sequence,) = await read(first={everything.shard: first}, last={everything.shard: last})
+    (by_position,) = await read(first={everything.shard: everything.positions[1]})
+    (by_time,) = await read(since=began + 20, until=began + 40)
+
+    assert everything.fragments[1:4] == by_sequence.fragments
+    assert everything.fragments[1:] == by_position.fragments
+    assert everything.fragments[2:4] == by_time.fragments
+    assert str(first) == sequence(json.loads(everything.fragments[1]))
 
 
 class TestChanges:

@@ -167,7 +167,7 @@ class TestFilled:
 
         assert "117" == made["dynamodb"].pop("SequenceNumber")
         del told["dynamodb"]["SequenceNumber"]
-        assert told | {"eventSource": "aws:dynamodb"} == made
+        assert told | {"eventSource": "aws:dynamodb", "awsRegion": "eu-west-1"} == made
 
     @pytest.mark.parametrize(
         ("images", "name"),
