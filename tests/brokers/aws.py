@@ -11,6 +11,8 @@ from typing import Any
 from tests.brokers.emulators import awscli
 
 KEY = "test"
+SECRET = "a-secret-of-the-tests-alone"
+"""A daemon masks it in its logs, wherever it stands."""
 CLI_MAX_S = 60.0
 
 
@@ -27,7 +29,7 @@ class AwsService:
         folder.mkdir(parents=True, exist_ok=True)
         self._secret = folder / "secret_access_key"
         self._secret.touch(mode=0o600)
-        self._secret.write_text(KEY)
+        self._secret.write_text(SECRET)
 
     def client(self, service: str) -> Any:
         """Return a boto3 client (one a service); it makes one attempt per call."""
@@ -35,7 +37,7 @@ class AwsService:
             import boto3
             from botocore.config import Config
 
-            session = boto3.session.Session(KEY, KEY, region_name=self.region)
+            session = boto3.session.Session(KEY, SECRET, region_name=self.region)
             self._clients[service] = session.client(
                 service,
                 endpoint_url=self.endpoint_url,
@@ -68,7 +70,7 @@ class AwsService:
     def environment(self) -> dict[str, str]:
         """Return the variables of boto's chain for the endpoint's credentials and region; without an address."""
         return {
-            "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": KEY, "AWS_DEFAULT_REGION": self.region,
+            "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_DEFAULT_REGION": self.region,
             "AWS_EC2_METADATA_DISABLED": "true",
         }  # fmt: skip
 

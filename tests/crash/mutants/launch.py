@@ -1,7 +1,8 @@
 """Runs the daemon with a planted fault: launch.py MUTANT ARGUMENTS of bridge …
 
 Each fault is a mistake that daemons of this kind have really made; the crash tests must catch every one. Times that tests
-would wait for too long are shortened by BRIDGE_TEST_SESSION_S, BRIDGE_TEST_REVOKE_S and BRIDGE_TEST_POLL_INTERVAL_S.
+would wait for too long are shortened by BRIDGE_TEST_SESSION_S, BRIDGE_TEST_REVOKE_S, BRIDGE_TEST_POLL_INTERVAL_S and
+BRIDGE_TEST_QUEUE_S.
 """
 
 import asyncio
@@ -178,6 +179,9 @@ def shorten() -> None:
         limits.REVOKE_MAX_S = float(revoke_s)
     if interval_s := os.environ.get("BRIDGE_TEST_POLL_INTERVAL_S"):
         kafka_group.POLL_INTERVAL_MAX_MS = round(float(interval_s) * 1000)
+    if queue_s := os.environ.get("BRIDGE_TEST_QUEUE_S"):
+        # How long messages stay hidden from nobody, and how long ministack holds polls that nobody waits for any more.
+        limits.QUEUE_HIDDEN_SPARE_S = limits.QUEUE_WAIT_S = float(queue_s)
 
 
 if __name__ == "__main__":
