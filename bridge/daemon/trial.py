@@ -104,7 +104,8 @@ class BridgeApp:
         Args:
             name: of a mapping or of a source.
             value: bytes and text as they are, anything else as JSON; None: a tombstone, or a request without a body.
-            key: of the record; records of one key stay in order.
+            key: of the record; records of one key stay in order. Of a DynamoDB stream: the item's, its attribute `id`
+                or the one that holds it; None as value removes the item.
             headers: of the record or the request.
             method: of the request.
             query: of the request, percent-encoded.

@@ -382,6 +382,14 @@ class TestMappingMistakes:
             "bridge.toml:13: mappings.n.shards: mappings.m reads the same stream with 4 shards, not 8"
         ]
 
+    def test_one_local_stream_is_of_one_source(self, mistakes):
+        other = FUNCTION.replace("functions.f", "functions.g")
+        other += "[mappings.n]\nsource = 'local://t?as=kinesis'\nfunction = 'g'"
+
+        assert mistakes(LOCAL + other) == [
+            "bridge.toml:11: mappings.n.source: mappings.m reads the same stream as=kafka"
+        ]
+
     def test_all_at_once(self, mistakes):
         text = """\
 [connections.main]
