@@ -17,6 +17,7 @@ from bridge.api.router import Router
 from bridge.api.services import ReloadResult, Services
 from bridge.api.streams import StreamEndpoints
 from bridge.api.system import System
+from bridge.api.targets import TargetEndpoints
 from bridge.core.errors import BridgeError, FunctionNotFound, LaneFull, StoreFull
 from bridge.util.asgi import ClientGone, Receive, Scope, Send
 
@@ -105,7 +106,7 @@ def _routes(services: Services) -> Router:
     router = Router()
     system, events = System(services), Events(services)
     letters, jobs = DeadLetterEndpoints(services), JobEndpoints(services)
-    mappings = MappingEndpoints(services)
+    mappings, targets = MappingEndpoints(services), TargetEndpoints(services)
     router.add("GET", "/health", system.health)
     router.add("GET", "/ready", system.ready)
     router.add("GET", "/metrics", system.metrics)
@@ -125,6 +126,10 @@ def _routes(services: Services) -> Router:
         ("GET", "/dlq/{id}", letters.one),
         ("POST", "/dlq/purge", letters.purge),
         ("POST", "/dlq/redrive", jobs.redrive),
+        ("GET", "/targets", targets.page),
+        ("GET", "/targets/records", targets.records),
+        ("POST", "/targets/push", targets.push),
+        ("POST", "/targets/give-up", targets.give_up),
         ("GET", "/redrives", jobs.list_redrives),
         ("GET", "/redrives/{name}", jobs.show_redrive),
         ("GET", "/redrives/{name}/watch", jobs.watch_redrive),

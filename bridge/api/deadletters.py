@@ -15,7 +15,7 @@ _SCANNED_MAX: Final = 20_000
 _PREFIX_SCANNED_MAX: Final = 50_000
 _PREFIX_MIN_CHARS: Final = 4
 _CHUNK: Final = 256
-_STATES: Final = ("dead", "redriving")
+_STATES: Final = ("dead", "redriving", "waiting")
 _CURSOR: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)_([0-9a-f-]{36})\Z")
 
 
@@ -24,7 +24,7 @@ def selection_of(fields: Fields, *, ids: str = "id") -> DeadLetterSelection:
     since, until = fields.span()
     queue, state = fields.text("queue") or "default", fields.text("state")
     if state is not None and state not in _STATES:
-        raise fields.wrong("state", f"must be {' or '.join(_STATES)}")
+        raise fields.wrong("state", f"must be {', '.join(_STATES[:-1])} or {_STATES[-1]}")
     return DeadLetterSelection(
         queue=None if queue == "*" else queue,
         since=since,
@@ -81,7 +81,7 @@ class DeadLetterEndpoints:
         selection, dry_run = selection_of(inner, ids="ids"), fields.boolean("dry_run")
         inner.finish()
         fields.finish()
-        if selection.state == "redriving":
+        if selection.state in ("redriving", "waiting"):
             raise inner.wrong("state", "only dead ones can be purged")
         store = self._services.dead_letters
         dead = DeadLetterSelection(

@@ -13,7 +13,7 @@ from bridge.api.http import Answer, HttpError, Request, Stream, json_answer
 from bridge.api.jobs import replay_spec
 from bridge.api.selection import compile_where
 from bridge.api.services import Services
-from bridge.core.invocation import Attempt
+from bridge.core.invocation import Attempt, AttemptStatus, tries
 from bridge.core.ports import Selection
 from bridge.core.record import Record
 from bridge.core.sources import RecordReader
@@ -119,7 +119,9 @@ class Events:
         settled = views.is_settled(record, attempts, readers) and parked is None
         view = views.event_view(record, attempts, readers) | views.whole_event(record)
         view["position"] = record.position
-        view["history"] = [views.attempt_view(attempt) for attempt in attempts]
+        view["history"] = [views.attempt_view(attempt) for attempt in tries(attempts)]
+        view["sent"] = [views.sent_view(attempt) for attempt in attempts if attempt.status is AttemptStatus.SENT]
+        view["to_send"] = [views.outbox_view(entry) for entry in await services.outbox.of_event(record.id)]
         view["parked"] = None if parked is None else views.parked_view(parked)
         view["read_by"] = [views.reader_view(reader) for reader in readers]
         view["waits_for"] = "" if settled else await self._explain(record, readers)

@@ -6,9 +6,11 @@ from typing import Protocol
 
 from bridge.core import limits
 from bridge.core.function import Function
+from bridge.core.outcome import Outbox
 from bridge.core.ports import Clock, DeadLetters, Intake, Invoker, Jobs, Journal, Lanes, Outcomes, ParkedStore
 from bridge.core.record import Record
 from bridge.core.sources import LocalStreams, Mappings, RecordReader
+from bridge.pipeline.outbox import OutboxSender
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays
 
@@ -40,6 +42,8 @@ class Services:
     outcomes: Outcomes
     parked: ParkedStore
     dead_letters: DeadLetters
+    outbox: Outbox
+    sender: OutboxSender
     jobs: Jobs
     replays: Replays
     redrives: Redrives

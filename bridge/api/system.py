@@ -103,6 +103,8 @@ def _function_view(function: Function) -> dict[str, object]:
         "reserved_concurrency": function.reserved_concurrency,
         "maximum_retry_attempts": config.maximum_retry_attempts,
         "maximum_event_age_s": config.maximum_event_age_s,
+        "on_success": config.on_success,
         "on_failure": config.on_failure,
+        "dead_letter_target": latest.dead_letter_target,
         "revision": latest.revision,
     }

@@ -1,4 +1,4 @@
-"""`bridge dlq`: list, show, redrive, purge the local dead letters."""
+"""`bridge dlq`: list, show, redrive, purge the local dead letters; targets.py has what waits for others."""
 
 import itertools
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from bridge.cli.arguments import (
 from bridge.cli.client import Client, segment
 from bridge.cli.events import print_history, print_payload
 from bridge.cli.locate import Options, connect
+from bridge.cli.targets import give_up_command, note_waiting, push_command, targets_command, waiting_command
 
 _PAGE_MAX = 1000
 _COLUMNS = ("ID", "DEAD SINCE", "SOURCE", "FUNCTION", "WHY", "TRIES", "STATE", "ERROR")
@@ -29,7 +30,11 @@ _FIELDS = ("since", "until", "source", "function", "queue")
 
 @click.group("dlq")
 def dlq_command() -> None:
-    """Look at dead letters; send them again or drop them."""
+    """Look at dead letters; send them again or drop them. Look at what waits for targets."""
+
+
+for _command in (targets_command, waiting_command, push_command, give_up_command):
+    dlq_command.add_command(_command)
 
 
 @dlq_command.command("list")
@@ -42,7 +47,8 @@ def dlq_command() -> None:
 def dlq_list(context: click.Context, /, limit: int, as_json: bool, **chosen: Any) -> None:  # noqa: FBT001 - click's signature
     """List dead letters, oldest first."""
     check_span(chosen["since"], chosen["until"])
-    found = itertools.islice(_pages(connect(Options.of(context)), chosen, limit), limit)
+    client = connect(Options.of(context))
+    found = itertools.islice(_pages(client, chosen, limit), limit)
     if as_json:
         output.lines(found)
         return
@@ -51,6 +57,7 @@ def dlq_list(context: click.Context, /, limit: int, as_json: bool, **chosen: Any
         output.table(_COLUMNS, rows, right=("TRIES",))
     else:
         output.note("no dead letters" + (" match" if any(chosen.values()) else ""))
+    note_waiting(client)
 
 
 def _pages(client: Client, query: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:

@@ -102,6 +102,7 @@ def events_show(context: click.Context, event_id: str, as_json: bool) -> None:  
         ("damaged", event.get("damage", "")),
     ])  # fmt: skip
     print_history(event["history"])
+    _print_targets(event)
     if letter := event["dead_letter"]:
         output.head("\ndead letter")
         output.fields(
@@ -110,6 +111,18 @@ def events_show(context: click.Context, event_id: str, as_json: bool) -> None:  
         if letter["state"] == "dead" and "damage" not in event:
             click.echo(f"send it again: bridge dlq redrive --id {event['id']}")
     print_payload("event", event["event"])
+
+
+def _print_targets(event: dict[str, Any]) -> None:
+    """Write where the records of the event's end went, and what waits for whom."""
+    if event["sent"] or event["to_send"]:
+        output.head("\nsent to")
+    for sent in event["sent"]:
+        click.echo(f"  {output.at(sent['at'])}  {sent['kind']}  {escape(sent['target'])}")
+    for entry in event["to_send"]:
+        state = "stays here" if entry["kept"] else f"waits, {entry['attempts']} tries"
+        why = f": {entry['last_error']}" if entry["last_error"] else ""
+        click.echo(f"  {output.paint('waiting')}  {entry['kind']}  {escape(entry['target'])}  {escape(state + why)}")
 
 
 def _reader(reader: dict[str, Any]) -> str:

@@ -1,14 +1,16 @@
 """`[functions.X]`: what runs, its limits, and how its asynchronous failures are handled."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from pydantic import AfterValidator, Field
 
 from bridge.config.section import Section, listed, subsection
+from bridge.config.targets import TARGET_MAX_CHARS, DeadLetterTarget, FailureTarget, SuccessTarget
 from bridge.config.values import EnvironmentValue, PathValue, Secret, refuse
 from bridge.core import limits
 from bridge.core.function import ENVIRONMENT_NAME_PATTERN, RESERVED_ENVIRONMENT, EventInvokeConfig
+from bridge.core.outcome import LOCAL
 from bridge.registry.catalog import FunctionSpec
 from bridge.registry.packages import handler_mistake
 
@@ -63,8 +65,24 @@ class EventInvokeSettings(Section):
         min_length=1,
         max_length=10,
     )
-    on_failure: Literal["spill"] = Field(
-        default="spill", description='Where failed events go; "spill": the local dead letters.'
+    on_success: SuccessTarget = Field(
+        default="",
+        max_length=TARGET_MAX_CHARS,
+        description="ARN (SQS, SNS, Lambda, EventBridge) or kafka://CONNECTION/topic told of successes; default none.",
+    )
+    on_failure: FailureTarget = Field(
+        default=LOCAL,
+        max_length=TARGET_MAX_CHARS,
+        description='Where failed events go: "spill" (the local dead letters), an ARN (S3 too), '
+        "kafka://CONNECTION/topic.",
+    )
+
+
+class DeadLetterSettings(Section):
+    """`dead_letter_config`: who gets the events themselves that failed (API_DeadLetterConfig)."""
+
+    target_arn: DeadLetterTarget = Field(
+        max_length=TARGET_MAX_CHARS, description="ARN of a standard SQS queue or SNS topic."
     )
 
 
@@ -102,7 +120,15 @@ class FunctionSettings(Section):
         le=100_000,
         description="Invocations at once, kept for this function; 0 stops it; left out: draws on the account's.",
     )
-    event_invoke: EventInvokeSettings = subsection("How asynchronous events are retried.")
+    event_invoke: EventInvokeSettings = subsection("How asynchronous events are retried, and who is told of their end.")
+    dead_letter_config: DeadLetterSettings | None = Field(
+        default=None, description="Queue or topic that gets asynchronous events that failed; left out: none."
+    )
+    connection: str = Field(
+        default="",
+        max_length=64,
+        description="Connection by which its targets' ARNs are reached; left out: the only one of their region.",
+    )
 
 
 def function_specs(settings: "Settings") -> list[FunctionSpec]:
@@ -125,6 +151,9 @@ def _spec(name: str, function: FunctionSettings) -> FunctionSpec:
             maximum_retry_attempts=invoke.maximum_retry_attempts,
             maximum_event_age_s=invoke.maximum_event_age_s,
             retry_delays_s=invoke.retry_delays_s,
+            on_success=invoke.on_success,
             on_failure=invoke.on_failure,
         ),
+        dead_letter_target=function.dead_letter_config.target_arn if function.dead_letter_config is not None else "",
+        connection=function.connection,
     )

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 from bridge.config.tree import table, tables, text
+from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT, function_arn
 from bridge.core.mapping import LOCAL_FORMATS, SourceAddress, parse_source
+from bridge.core.outcome import LOCAL
 
 _OF_BROKERS: Final = (
     "consumer_group_id", "group_instance_id", "session_timeout_s", "isolation_level", "allow_remote", "connection",
@@ -28,9 +30,10 @@ def without_clusters(data: Mapping[str, Any]) -> dict[str, Any]:
 def localised(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tree, variables in place, with every topic and stream read from an embedded one of its name.
 
-    Failed records go to the local dead letters, connections are gone, and so is what only a broker understands.
-    A topic of the same name on a second cluster becomes `NAME.2`: its records must not mix with the first one's; so
-    does a Kinesis stream that is named like a topic. What cannot be read stays as it is, for the mistakes.
+    Failed records go to the local dead letters, functions tell only each other of how events ended, connections are
+    gone, and so is what only a broker understands. A topic of the same name on a second cluster becomes `NAME.2`: its
+    records must not mix with the first one's; so does a Kinesis stream that is named like a topic. What cannot be read
+    stays as it is, for the mistakes.
     """
     streams: dict[_Place, str] = {}
     for _, mapping in tables(data, "mappings"):
@@ -42,7 +45,30 @@ def localised(data: Mapping[str, Any]) -> dict[str, Any]:
         for name, mapping in table(data, "mappings").items()
     }
     rest = {key: value for key, value in data.items() if key != "connections"}
+    if isinstance(data.get("functions"), dict):
+        rest["functions"] = {name: _untold(function, data) for name, function in data["functions"].items()}
     return {**rest, "mappings": mappings} if isinstance(data.get("mappings"), dict) else rest
+
+
+def _untold(function: Any, data: Mapping[str, Any]) -> Any:
+    """Return a function whose records go nowhere but to functions of this file."""
+    if not isinstance(function, dict):
+        return function
+    region, account = text(data, "region", REGION_DEFAULT), text(data, "account", ACCOUNT_DEFAULT)
+    here = {function_arn(name, region=region, account=account) for name, _ in tables(data, "functions")}
+    found = {key: value for key, value in function.items() if key not in ("dead_letter_config", "connection")}
+    if isinstance(invoke := found.get("event_invoke"), dict):
+        found["event_invoke"] = {
+            key: value
+            for key, value in invoke.items()
+            if key not in ("on_success", "on_failure") or value == LOCAL or _plain(value) in here
+        }
+    return found
+
+
+def _plain(target: Any) -> str:
+    """Return a function's ARN without its qualifier."""
+    return ":".join(target.split(":")[:7]) if isinstance(target, str) else ""
 
 
 def _localised(

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 from bridge.config.connections import ARN_PATTERN, KafkaConnectionSettings, checked_server
 from bridge.config.section import Section, listed
 from bridge.config.sources import checked_target
+from bridge.config.targets import OF_MAPPINGS, TARGET_MAX_CHARS, read_target
 from bridge.config.values import refuse
 from bridge.core import limits
 from bridge.core.function import NAME_PATTERN
@@ -22,6 +23,7 @@ from bridge.core.mapping import (
     parse_source,
     setting_name,
 )
+from bridge.core.outcome import LOCAL
 from bridge.util.clocks import SystemClock
 
 if TYPE_CHECKING:
@@ -38,7 +40,6 @@ _STREAM_ARN: Final = (
     ARN_PATTERN.removesuffix("?$")
     + r"?$|^arn:aws[a-z-]*:(?:kinesis|dynamodb):[a-z0-9-]+:[0-9]{12}:(?:stream|table)/[A-Za-z0-9_./:-]{1,512}$"
 )
-_DESTINATION: Final = 'must be "spill" or kafka://CONNECTION/topic, where CONNECTION is a [connections.X]'
 
 
 # --- source and destination ---
@@ -89,30 +90,14 @@ def _refuse_later(what: str) -> NoReturn:
     refuse(f"{what}: not offered yet; known are kafka://, local://, or the name of a push source")
 
 
-def read_destination(on_failure: str) -> SourceAddress | None:
-    """Return the topic that `on_failure` names, None where it is `spill`; refuses everything else."""
-    if on_failure == "spill":
-        return None
-    if on_failure.startswith("arn:"):
-        refuse("SQS, SNS and S3 as destinations: not offered yet; " + _DESTINATION)
-    if not on_failure.startswith("kafka://") or not on_failure.isprintable():
-        refuse(_DESTINATION)
-    try:
-        address = parse_source(on_failure)
-    except ValueError:
-        refuse(_DESTINATION)
-    if not NAME_PATTERN.match(address.connection) or not _TOPIC.match(address.name):
-        refuse(_DESTINATION)
-    return address
-
-
 def _checked_source(source: str) -> str:
     read_source(source)
     return source
 
 
 def _checked_destination(on_failure: str) -> str:
-    read_destination(on_failure)
+    if on_failure != LOCAL:
+        read_target(on_failure, services=OF_MAPPINGS)
     return on_failure
 
 
@@ -194,7 +179,7 @@ class MappingSettings(Section):
     connection: str = Field(
         default="",
         max_length=64,
-        description="Connection by which a source that is an ARN is reached; left out: the only one of its region.",
+        description="Connection by which ARNs are reached (source, on_failure); left out: the only one of the region.",
     )
     enabled: bool = Field(default=True, description="false: it reads nothing, and keeps its marks.")
     batch_size: int | None = Field(
@@ -239,8 +224,9 @@ class MappingSettings(Section):
     )
     on_failure: Annotated[str, AfterValidator(_checked_destination)] = Field(
         default="spill",
-        max_length=350,
-        description='Where records go that are given up; "spill": the local dead letters; or kafka://CONNECTION/topic.',
+        max_length=TARGET_MAX_CHARS,
+        description="Where records go that are given up: \"spill\" (local), a queue's, topic's or bucket's ARN, "
+        "kafka://CONNECTION/topic.",
     )
     maximum_concurrency: int | None = Field(
         default=None,

@@ -140,6 +140,12 @@ class InvocationSettings(Section):
         le=60,
         description="Seconds a synchronous call waits at a concurrency limit; then 429.",
     )
+    event_bridge_source: str = Field(
+        default="lambda",
+        min_length=1,
+        max_length=256,
+        description='Source of the entries that EventBridge gets; "lambda" as on AWS, whose guide says aws.lambda.',
+    )
 
 
 class RuntimeSettings(Section):

@@ -10,14 +10,16 @@ from urllib.parse import urlsplit
 from pydantic_core import PydanticCustomError
 
 from bridge.config import queues
-from bridge.config.mappings import MappingSettings, read_destination, read_source
+from bridge.config.mappings import MappingSettings, read_source
 from bridge.config.mistakes import Loc, listing, near, plain
+from bridge.config.targets import OF_MAPPINGS, read_target
 from bridge.config.tree import number, table, tables, text
 from bridge.config.values import Address, parse_address
 from bridge.core import limits
 from bridge.core.function import LATEST, split_target
 from bridge.core.invocation import InvocationType
-from bridge.core.mapping import OF_AWS, EventSourceMapping, SourceAddress, StartingPosition
+from bridge.core.mapping import OF_AWS, EventSourceMapping, SourceAddress, StartingPosition, parse_source
+from bridge.core.outcome import LOCAL
 from bridge.core.stream import RecordFormat
 
 _JSON_ALONE: Final = ("kinesis", "dynamodb")
@@ -147,7 +149,7 @@ def _reaches(name: str, address: SourceAddress, data: Mapping[str, Any]) -> Iter
     """Yield where the source is not in the file."""
     loc = ("mappings", name, "source")
     if address.kind == "kafka" and not address.is_inline:
-        yield from _connection(loc, address.connection, data)
+        yield from connection_of_cluster(loc, address.connection, data)
     if address.kind in OF_AWS and not address.arn:
         yield from connection_of_aws(loc, address.connection, data)
     if address.kind != "push":
@@ -162,7 +164,8 @@ def _reaches(name: str, address: SourceAddress, data: Mapping[str, Any]) -> Iter
         yield loc, f"sources.{plain(address.name)} is {kind}: only what is stored first, by Event, is a stream"
 
 
-def _connection(loc: Loc, connection: str, data: Mapping[str, Any]) -> Iterator[Finding]:
+def connection_of_cluster(loc: Loc, connection: str, data: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield why `connection`, named at `loc`, is no cluster of the file's."""
     known = [name for name, _ in tables(data, "connections", broken=True)]
     if connection not in known:
         hint = near(connection, known) or "; write [connections.X], or the address: kafka://host:port/topic"
@@ -201,10 +204,13 @@ def _named_connection(
     name: str, mapping: Mapping[str, Any], address: SourceAddress, data: Mapping[str, Any]
 ) -> Iterator[Finding]:
     connection, loc = text(mapping, "connection"), ("mappings", name, "connection")
-    if connection and not address.arn:
-        yield loc, "only for a source that is an ARN; a URL has it inside"
-    elif connection:
-        yield from connection_of_aws(loc, connection, data, arn=address.arn)
+    target = text(mapping, "on_failure")
+    arns = [arn for arn in (address.arn, target if target.startswith("arn:") else "") if arn]
+    if connection and not arns:
+        yield loc, "only for a source or on_failure that is an ARN; a URL has it inside"
+    for arn in arns if connection else ():
+        # A bucket's ARN has no region: any connection reaches it.
+        yield from connection_of_aws(loc, connection, data, arn=arn if arn.split(":")[3:4] != [""] else "")
 
 
 def _position(name: str, mapping: Mapping[str, Any], address: SourceAddress | None) -> Iterator[Finding]:
@@ -261,16 +267,18 @@ def _filters(name: str, mapping: Mapping[str, Any], address: SourceAddress | Non
 def _destination(
     name: str, mapping: Mapping[str, Any], address: SourceAddress | None, data: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    loc = ("mappings", name, "on_failure")
+    loc, target = ("mappings", name, "on_failure"), text(mapping, "on_failure", LOCAL)
+    if target == LOCAL or (address is not None and address.kind == "sqs"):
+        return  # a queue's failures go back to it: told with its other settings
     try:
-        topic = read_destination(text(mapping, "on_failure", "spill"))
+        arn = read_target(target, services=OF_MAPPINGS)
     except PydanticCustomError:
         return  # told by its own section
-    if topic is None:
-        return
-    yield from _connection(loc, topic.connection, data)
-    if address is not None and _topic(address, data) == _topic(topic, data):
-        yield loc, "must not be the source's own topic"
+    if arn is None:
+        topic = parse_source(target)
+        yield from connection_of_cluster(loc, topic.connection, data)
+        if address is not None and _topic(address, data) == _topic(topic, data):
+            yield loc, "must not be the source's own topic"
 
 
 # --- between mappings ---

@@ -16,6 +16,7 @@ from bridge.core import limits
 from bridge.core.ports import Clock
 from bridge.daemon.aws import AwsReach
 from bridge.daemon.streams import Streams
+from bridge.daemon.targets import Targets
 from bridge.destinations.spill import Spill
 from bridge.invokers.service import FunctionService
 from bridge.journal.journal import SegmentJournal
@@ -25,6 +26,8 @@ from bridge.pipeline.delivery import AsyncDelivery
 from bridge.pipeline.dispatcher import Dispatcher
 from bridge.pipeline.intake import JournalIntake
 from bridge.pipeline.mappings import MappingSupervisor, Tasks
+from bridge.pipeline.outbox import OutboxSender
+from bridge.pipeline.outcomes import AsyncOutcomes, OutboxDestination
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays, StreamParts
 from bridge.registry.catalog import FunctionCatalog
@@ -104,6 +107,7 @@ class Parts:
         self.intake.set_window(deduplication_window(settings))
         self.aws.configure(settings)
         self.streams.configure(connection_values(settings))
+        self.targets.configure(settings)
         self.retention.configure(
             retention_s=settings.journal.retention_days * 86_400,
             retention_bytes=int(settings.journal.retention_gb * limits.GIB),
@@ -171,11 +175,19 @@ class Parts:
     async def _open_pipeline(self) -> None:
         settings, state = self._settings, self.state
         self._open_streams()
+        ends = AsyncOutcomes(
+            outbox=state.outbox,
+            spill=Spill(state.dead_letters),
+            resolve=self.service.resolve,
+            added=self.outbox.added,
+            clock=self._clock,
+        )
         self.delivery = AsyncDelivery(
             outcomes=self.outcomes,
             parked=state.parked,
             dead_letters=state.dead_letters,
-            destination=Spill(state.dead_letters),
+            destination=ends,
+            successes=ends,
             clock=self._clock,
         )
         self.dispatcher = Dispatcher(
@@ -221,6 +233,7 @@ class Parts:
             release_ballast=self.ballast.release,  # pruning makes room, and needs some first
         )
         self.configure(settings)
+        await self.outbox.open()
         await self.dispatcher.open([function.name for function in self.catalog.functions()])
         await self.intake.open(window_s=deduplication_window(settings))
         await self.mappings.open(mapping_values(settings))
@@ -230,6 +243,17 @@ class Parts:
     def _open_streams(self) -> None:
         settings, state = self._settings, self.state
         spill = Spill(state.dead_letters)
+        self.targets = Targets(
+            settings, aws=self.aws, functions=self.catalog.functions, intake=lambda: self.intake, clock=self._clock
+        )
+        self._exit.push_async_callback(self.targets.close)
+        self.outbox = OutboxSender(
+            store=state.outbox,
+            dead_letters=state.dead_letters,
+            transports=self.targets,
+            outcomes=self.outcomes,
+            clock=self._clock,
+        )
         self.journal_streams = JournalStreams(
             self.journal,
             state.stream_marks,
@@ -243,9 +267,9 @@ class Parts:
             clock=self._clock,
             region=settings.region,
             account=settings.account,
+            outbox=lambda place: OutboxDestination(place, outbox=state.outbox, added=self.outbox.added),
             aws=self.aws,
         )
-        self._exit.push_async_callback(self.streams.close)
         self.mappings = MappingSupervisor(
             slots=self.service,
             streams=self.streams,

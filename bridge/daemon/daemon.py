@@ -26,7 +26,7 @@ from bridge.core.errors import BridgeError, ConfigError
 from bridge.core.invocation import InvocationType
 from bridge.core.mapping import EventSourceMapping, MappingState
 from bridge.daemon.composition import Parts, read_catalog, read_routes, register_secrets
-from bridge.daemon.health import Health
+from bridge.daemon.health import TROUBLE_TOLD_S, Health
 from bridge.registry.catalog import FunctionCatalog
 from bridge.sources.push.webhook import Route, WebhookSource
 from bridge.util import telemetry
@@ -43,6 +43,8 @@ _BALLAST_S = 2.0
 _WATCH_STANDS_S = 1.0
 _JOBS_CLOSE_S = 5.0
 """How long a drain waits for replays and redrives, beside the lanes."""
+_OUTBOX_CLOSE_S = 5.0
+"""How long a drain sends on what the last events left for targets; the rest waits on disk."""
 _FATAL_STATUS = 70
 """Exit status after a failed fsync: the journal can no longer be trusted to keep what it says yes to."""
 
@@ -225,6 +227,7 @@ class Daemon:
         start = self._supervisor.start
         start("dispatcher", self._parts.dispatcher.run)
         start("outcomes", self._parts.outcomes.run)
+        start("outbox", self._parts.outbox.run)
         start("retention", self._parts.retention.run)
         start("sweep", self._sweep)
         start("ballast", self._keep_ballast)
@@ -278,7 +281,9 @@ class Daemon:
             reload=self.reload,
             readiness=self._problems,
             facts=self._facts,
-            troubles=self._health.troubles,
+            troubles=self._troubles,
+            outbox=self._parts.state.outbox,
+            sender=self._parts.outbox,
             version=__version__,
             clock=self._clock,
             async_payload_max_bytes=self._settings.invocation.async_payload_max_bytes,
@@ -408,6 +413,9 @@ class Daemon:
             problems.append(f"{self._parts.delivery.unsettled} outcomes wait for the disk")
         return problems
 
+    def _troubles(self) -> list[str]:
+        return [*self._health.troubles(), *self._parts.outbox.troubles(after_s=TROUBLE_TOLD_S)]
+
     def _facts(self) -> list[tuple[str, bool, str]]:
         stats = self._parts.journal.stats()
         step_s = self._clock.step_s()
@@ -422,6 +430,7 @@ class Daemon:
             ("journal", not stats.damaged, journal),
             ("clock", abs(step_s) < 1, f"stepped by {step_s:+.1f} s since the start"),
             *self._health.facts(),
+            *((f"target {name}", ok, detail) for name, ok, detail in self._parts.outbox.facts()),
         ]
 
     def _status(self) -> dict[str, object]:
@@ -469,6 +478,7 @@ class Daemon:
             self._parts.dispatcher.drain(deadline_s=left(2.0)),
             self._parts.mappings.drain(deadline_s=left(2.0)),
         )
+        await self._parts.outbox.drain(deadline_s=min(_OUTBOX_CLOSE_S, left(1.8)))
         await self._public.close(left(1.5))
         await self._api.close(min(1.0, left(1.0)))
         await self._supervisor.close()

@@ -1,6 +1,6 @@
 """Finds the streams that mappings read and the places their failures go to; the adapters load where one is used."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -9,6 +9,7 @@ from bridge.core.arn import Arn, parse_arn
 from bridge.core.connection import AwsConnection, KafkaConnection
 from bridge.core.errors import ConfigError
 from bridge.core.mapping import OF_AWS, EventSourceMapping, SourceAddress, parse_source
+from bridge.core.outcome import LOCAL, TargetPlace
 from bridge.core.ports import Clock, Destination
 from bridge.core.sources import EventSource, QueueOrigin
 from bridge.daemon.aws import AwsReach
@@ -24,6 +25,7 @@ class Streams:
         clock: the daemon's.
         region: in the ARNs of push sources.
         account: likewise.
+        outbox: makes the destination of what is sent to a place.
         aws: where sources and destinations of AWS are reached; None: there are none.
     """
 
@@ -35,6 +37,7 @@ class Streams:
         clock: Clock,
         region: str,
         account: str,
+        outbox: Callable[[TargetPlace], Destination],
         aws: AwsReach | None = None,
     ) -> None:
         self._journal = journal
@@ -42,10 +45,9 @@ class Streams:
         self._clock = clock
         self._region = region
         self._account = account
+        self._outbox = outbox
         self._aws = aws
         self._connections: Mapping[str, KafkaConnection] = {}
-        self._destinations: dict[tuple[object, ...], Any] = {}
-        """Kafka destinations by topic, source and connections: a producer each, started with the first failure."""
 
     def configure(self, connections: Mapping[str, KafkaConnection]) -> None:
         """Take the connections of a new file; what is open stays as it is."""
@@ -91,10 +93,9 @@ class Streams:
         )
 
     def reached_by(self, mapping: EventSourceMapping) -> tuple[KafkaConnection | AwsConnection | None, ...]:
-        """Return the connections of a mapping's source and of its failure destination."""
+        """Return the connection of a mapping's source; that of its failures is looked up when one is sent."""
         address = _parse(mapping)
-        places = [address] + ([] if mapping.on_failure == "spill" else [parse_source(mapping.on_failure)])
-        found = tuple(self._connections.get(place.connection) for place in places)
+        found = (self._connections.get(address.connection),)
         return (*found, self._aws_connection(mapping, address)) if address.kind in OF_AWS else found
 
     def queue(self, mapping: EventSourceMapping) -> QueueOrigin | None:
@@ -154,33 +155,17 @@ class Streams:
 
     def destination(self, mapping: EventSourceMapping) -> Destination:
         """Return where a mapping's failures go. Raises ConfigError: it cannot work."""
-        if mapping.on_failure == "spill":
+        if mapping.on_failure == LOCAL:
             return self._spill
-        key = mapping.on_failure, mapping.source, self.reached_by(mapping)
-        if key not in self._destinations:
-            self._destinations[key] = self._kafka_destination(mapping)
-        destination: Destination = self._destinations[key]
-        return destination
+        if not mapping.on_failure.startswith("kafka://"):
+            return self._outbox(TargetPlace(target=mapping.on_failure, connection=mapping.connection))
+        from bridge.destinations.kafka import refuse_loop
 
-    def _kafka_destination(self, mapping: EventSourceMapping) -> Destination:
-        from bridge.destinations.kafka import KafkaDestination
-        from bridge.sources.pull.kafka_client import client_arguments
-
-        place, source = parse_source(mapping.on_failure), _parse(mapping)
-        connection = self._connection(place)
-        return KafkaDestination(
-            topic=place.name,
-            connection=connection,
-            arguments=lambda: client_arguments(connection),
-            source=self._connection(source) if source.kind == "kafka" else None,
-            source_topic=source.name,
-        )
-
-    async def close(self) -> None:
-        """End the producers."""
-        for destination in self._destinations.values():
-            await destination.close()
-        self._destinations.clear()
+        topic, source = parse_source(mapping.on_failure), _parse(mapping)
+        cluster = self._connection(topic)
+        if source.kind == "kafka":
+            refuse_loop(topic.name, cluster, source_topic=source.name, source=self._connection(source))
+        return self._outbox(TargetPlace(target=mapping.on_failure))
 
     def _connection(self, address: SourceAddress) -> KafkaConnection:
         connection = self._connections.get(address.connection)

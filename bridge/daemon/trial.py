@@ -202,7 +202,14 @@ class BridgeApp:
         )
         self._journal_streams = journal_streams = JournalStreams(self._journal, self._marks)
         self._local_streams = JournalLocalStreams(journal_streams, clock=clock)
-        streams = Streams(journal_streams, spill=spill, clock=clock, region=settings.region, account=settings.account)
+        streams = Streams(
+            journal_streams,
+            spill=spill,
+            clock=clock,
+            region=settings.region,
+            account=settings.account,
+            outbox=lambda _: spill,  # nothing is sent anywhere while a file is tried
+        )
         self._supervisor = MappingSupervisor(
             slots=self._service,
             streams=streams,

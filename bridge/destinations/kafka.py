@@ -1,4 +1,4 @@
-"""A Kafka topic as an on-failure destination: one message per failed record, key and headers kept.
+"""A Kafka topic as a target: one message per failed record of a mapping, key and headers kept; one per event else.
 
 AWS: docs.aws.amazon.com/lambda/latest/dg/kafka-on-failure-destination.html: the same cluster, never the source's topic,
 the record's own key. The message's value is AWS's record of the failure with the event of that one record as `payload`.
@@ -12,9 +12,11 @@ from typing import Any, Final
 
 from bridge.core import limits
 from bridge.core.connection import KafkaConnection
-from bridge.core.errors import ConfigError, DestinationError
+from bridge.core.errors import ConfigError
 from bridge.core.invocation import Condition, DeadLetter
+from bridge.core.outcome import OutboxEntry, RecordRefused, TargetTrouble
 from bridge.events.kafka import KafkaRecord, split_event
+from bridge.events.outcomes import record_of
 
 SEND_MAX_S: Final = 15.0
 """All messages of a dead letter are acknowledged within it, connecting included, or it was not taken."""
@@ -22,11 +24,14 @@ STOP_MAX_S: Final = 5.0
 MESSAGE_MAX_BYTES: Final = 2 * limits.SYNC_PAYLOAD_MAX_BYTES
 """What we try at most, before compression; brokers take 1 MB after it (message.max.bytes)."""
 
+_SENDS_MAX: Final = 8
+"""At once: what the brokers refuse of one takes the others of its producer with it, and they are sent again."""
+
 _Message = tuple[bytes | None, bytes, list[tuple[str, bytes | None]]]
 
 
 class KafkaDestination:
-    """`ports.Destination` over an idempotent producer, which starts with the first dead letter."""
+    """`outcome.Transport` over an idempotent producer, which starts with the first record."""
 
     def __init__(
         self,
@@ -34,25 +39,20 @@ class KafkaDestination:
         topic: str,
         connection: KafkaConnection,
         arguments: Callable[[], Mapping[str, Any]],
-        source: KafkaConnection | None = None,
-        source_topic: str = "",
+        daemon: str = "",
         send_max_s: float = SEND_MAX_S,
     ) -> None:
         """Name the topic; nothing is connected yet.
 
         Args:
-            topic: where failed records go.
+            topic: where records go.
             connection: its cluster.
             arguments: returns what aiokafka's clients take for the connection; called at each start.
-            source: the cluster that the mapping reads, None when it reads no Kafka.
-            source_topic: the topic that it reads there.
-            send_max_s: seconds after which a dead letter counts as not taken.
-
-        Raises:
-            ConfigError: it is the topic that the mapping reads: a failed record would come again for ever.
+            daemon: named in pointers.
+            send_max_s: seconds after which a record counts as not taken.
         """
-        if source is not None and topic == source_topic and _same_cluster(connection, source):
-            raise ConfigError(f"on_failure kafka://{_name(connection)}/{topic} is what the mapping reads: a loop")
+        self.concurrency = _SENDS_MAX
+        self._daemon = daemon
         self._topic = topic
         self._place = f"kafka://{_name(connection)}/{topic}"
         self._arguments = arguments
@@ -60,31 +60,36 @@ class KafkaDestination:
         self._producer: Any = None
         self._starting = asyncio.Lock()
 
-    async def send(self, letter: DeadLetter) -> None:
+    async def send(self, entry: OutboxEntry, letter: DeadLetter | None) -> None:
         """Return once the brokers have all its messages (acks=all); sent again, they are there twice.
 
         Raises:
-            DestinationError: not taken within `send_max_s` seconds, or refused: too large, no such topic.
+            RecordRefused: a message is too large for the topic.
+            TargetTrouble: not taken within `send_max_s` seconds, or refused: no such topic.
         """
-        from aiokafka.errors import KafkaError
+        from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
         try:
             async with asyncio.timeout(self._send_max_s):
                 producer = await self._started()
                 sent = [
                     await producer.send(self._topic, key=key, value=value, headers=headers)
-                    for key, value, headers in _messages(letter)
+                    for key, value, headers in _messages(entry, letter, daemon=self._daemon)
                 ]
                 for acknowledged in await asyncio.gather(*sent, return_exceptions=True):
                     if isinstance(acknowledged, BaseException):
                         raise acknowledged
         except TimeoutError as error:
             await self._drop()
-            raise DestinationError(f"{self._place}: not taken within {self._send_max_s:g} s") from error
+            raise TargetTrouble(f"{self._place}: not taken within {self._send_max_s:g} s") from error
+        except MessageSizeTooLargeError as error:
+            # The producer's own refusal leaves it sound; the brokers' one breaks its sequence.
+            await self._drop()
+            raise RecordRefused(f"{self._place}: {_text(error)}") from error
         except (KafkaError, OSError, ConfigError) as error:
             # A producer may be of no use after an error (its sequence is broken): the next letter gets another.
             await self._drop()
-            raise DestinationError(f"{self._place}: {_text(error)}") from error
+            raise TargetTrouble(f"{self._place}: {_text(error)}") from error
 
     async def close(self) -> None:
         """End the producer; twice is fine."""
@@ -126,7 +131,9 @@ async def _stop(producer: Any) -> None:
 
 
 # --- messages -------------------------------------------------------------------------------------------------------
-def _messages(letter: DeadLetter) -> list[_Message]:
+def _messages(entry: OutboxEntry, letter: DeadLetter | None, *, daemon: str) -> list[_Message]:
+    if letter is None or entry.is_pointer or not letter.mapping:
+        return [_whole_message(entry, letter, daemon=daemon)]
     records: list[tuple[KafkaRecord | None, bytes]]
     try:
         if letter.condition is Condition.RECORD_DAMAGED:
@@ -144,6 +151,14 @@ def _messages(letter: DeadLetter) -> list[_Message]:
         )
         for record, payload in records
     ]
+
+
+def _whole_message(entry: OutboxEntry, letter: DeadLetter | None, *, daemon: str) -> _Message:
+    """Return the one message of an asynchronous event, or of a pointer: its key is the event's id."""
+    told = {"bridge-kind": entry.kind.value, "bridge-function": entry.function}
+    headers = [(name, text.encode()) for name, text in told.items()]
+    value = record_of(entry, letter, with_payload=True, daemon=daemon)
+    return entry.id.encode(), value, [*headers, *(_told(letter, None) if letter is not None else ())]
 
 
 def _value(outcome: bytes, payload: bytes) -> bytes:
@@ -171,6 +186,12 @@ def _told(letter: DeadLetter, record: KafkaRecord | None) -> list[tuple[str, byt
 
 
 # --- names ----------------------------------------------------------------------------------------------------------
+def refuse_loop(topic: str, connection: KafkaConnection, *, source_topic: str, source: KafkaConnection) -> None:
+    """Raise ConfigError where failures would go to what the mapping reads: they would come again for ever."""
+    if topic == source_topic and _same_cluster(connection, source):
+        raise ConfigError(f"on_failure kafka://{_name(connection)}/{topic} is what the mapping reads: a loop")
+
+
 def _same_cluster(one: KafkaConnection, other: KafkaConnection) -> bool:
     return bool(one.name and one.name == other.name) or bool(set(one.bootstrap_servers) & set(other.bootstrap_servers))
 

@@ -174,6 +174,10 @@ class OutboxSender:
             if line.failing_since is not None and line.waiting and now - line.failing_since > after_s
         ]
 
+    def facts(self) -> list[tuple[str, bool, str]]:
+        """Return (target, does it take records, what is known) of each target that something waits for, or did."""
+        return [(line.place.target, line.failing_since is None, _fact(line)) for _, line in sorted(self._lines.items())]
+
     # --- sending ------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -377,6 +381,11 @@ class OutboxSender:
         finally:
             for task in waits:
                 task.cancel()
+
+
+def _fact(line: _Line) -> str:
+    waiting = f"{line.waiting} record{'' if line.waiting == 1 else 's'} waiting"
+    return f"{waiting}: {line.last_error}" if line.failing_since is not None else waiting
 
 
 def _clear(line: _Line) -> None:

@@ -41,6 +41,9 @@ class FunctionSpec:
     """Secrets resolved."""
     reserved_concurrency: int | None = None
     event_invoke: EventInvokeConfig = field(default_factory=EventInvokeConfig)
+    dead_letter_target: str = ""
+    connection: str = ""
+    """Of the ARNs that it names."""
 
 
 def build_function(spec: FunctionSpec, *, region: str = REGION_DEFAULT, account: str = ACCOUNT_DEFAULT) -> Function:
@@ -60,12 +63,14 @@ def build_function(spec: FunctionSpec, *, region: str = REGION_DEFAULT, account:
         ephemeral_storage_mb=spec.ephemeral_storage_mb,
         environment=dict(spec.environment),
         region=region,
+        dead_letter_target=spec.dead_letter_target,
     )
     return Function(
         name=spec.name,
         latest=replace(latest, revision=_revision(latest)),
         reserved_concurrency=spec.reserved_concurrency,
         event_invoke=spec.event_invoke,
+        connection=spec.connection,
     )
 
 

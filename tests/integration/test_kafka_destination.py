@@ -9,14 +9,18 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from bridge.core.connection import KafkaConnection
-from bridge.core.errors import DestinationError
 from bridge.core.invocation import Condition, DeadLetter
+from bridge.core.outcome import OutboxEntry, OutcomeKind, RecordRefused, TargetPlace, TargetTrouble
 from bridge.destinations.kafka import KafkaDestination
 from bridge.events.kafka import KafkaShape, parse_event, record_fragment, record_prefix
 from bridge.sources.pull.kafka_client import client_arguments
 
 pytestmark = pytest.mark.integration
 
+ENTRY = OutboxEntry(
+    place=TargetPlace(target="kafka://main/failed"), kind=OutcomeKind.ON_FAILURE, function="f", created_at=0.0,
+    id="11111111-1111-4111-8111-111111111111",
+)  # fmt: skip
 OUTCOME = {
     "requestContext": {"condition": "RetryAttemptsExhausted", "approximateInvokeCount": 2},
     "version": "1.0",
@@ -63,7 +67,7 @@ async def test_each_record_is_a_message_of_its_own(kafka, kafka_topic):
     records = [(5, b"k\xff", b'{"n":1}', (("trace", b"\x80"), ("trace", b""))), (6, None, None, ()), (9, b"", b"", ())]
     one = destination(kafka, topic)
 
-    await one.send(letter(event(*records)))
+    await one.send(ENTRY, letter(event(*records)))
     await one.close()
 
     found = await messages(kafka.bootstrap, topic, 3)
@@ -86,7 +90,7 @@ async def test_a_header_without_a_value_stays_one(kafka, kafka_topic):
     topic = await kafka_topic(1)
     one = destination(kafka, topic)
 
-    await one.send(letter(event((1, b"k", b"v", (("none", None),)))))
+    await one.send(ENTRY, letter(event((1, b"k", b"v", (("none", None),)))))
     await one.close()
 
     (found,) = await messages(kafka.bootstrap, topic, 1)
@@ -97,8 +101,8 @@ async def test_what_is_no_event_of_kafkas_is_one_message(kafka, kafka_topic):
     topic = await kafka_topic(1)
     one = destination(kafka, topic)
 
-    await one.send(letter(b'{"Records":[]}'))
-    await one.send(letter(b'{"Records":[1]}', outcome=None))
+    await one.send(ENTRY, letter(b'{"Records":[]}'))
+    await one.send(ENTRY, letter(b'{"Records":[1]}', outcome=None))
     await one.close()
 
     first, second = await messages(kafka.bootstrap, topic, 2)
@@ -112,7 +116,7 @@ async def test_a_record_of_a_megabyte_fits(kafka, kafka_topic):
     value = json.dumps({"text": "the same again and again " * 40_000}).encode()
     one = destination(kafka, topic)
 
-    await one.send(letter(event((1, b"k", value, ()))))
+    await one.send(ENTRY, letter(event((1, b"k", value, ()))))
     await one.close()
 
     (found,) = await messages(kafka.bootstrap, topic, 1)
@@ -125,9 +129,9 @@ async def test_what_the_brokers_refuse_is_an_error_and_the_next_letter_goes_thro
     one = destination(kafka, topic)
     noise = random.Random(7).randbytes(9000)
 
-    with pytest.raises(DestinationError, match="main"):
-        await one.send(letter(event((1, b"k", noise, ()))))
-    await one.send(letter(event((2, b"k", b"small", ()))))
+    with pytest.raises(RecordRefused, match="main"):
+        await one.send(ENTRY, letter(event((1, b"k", noise, ()))))
+    await one.send(ENTRY, letter(event((2, b"k", b"small", ()))))
     await one.close()
 
     (found,) = await messages(kafka.bootstrap, topic, 1)
@@ -138,8 +142,8 @@ async def test_what_the_brokers_refuse_is_an_error_and_the_next_letter_goes_thro
 async def test_a_topic_that_does_not_exist_takes_nothing(kafka):
     one = destination(kafka, "there-is-no-such-topic", send_max_s=2.0)
 
-    with pytest.raises(DestinationError, match="there-is-no-such-topic"):
-        await one.send(letter(event((1, b"k", b"v", ()))))
+    with pytest.raises(TargetTrouble, match="there-is-no-such-topic"):
+        await one.send(ENTRY, letter(event((1, b"k", b"v", ()))))
     await one.close()
 
 
@@ -147,7 +151,7 @@ async def test_letters_of_several_mappings_at_once_share_the_producer(kafka, kaf
     topic = await kafka_topic(2)
     one = destination(kafka, topic)
 
-    await asyncio.gather(*(one.send(letter(event((number, b"%d" % number, b"v", ())))) for number in range(20)))
+    await asyncio.gather(*(one.send(ENTRY, letter(event((number, b"%d" % number, b"v", ())))) for number in range(20)))
     await one.close()
 
     assert {message.key for message in await messages(kafka.bootstrap, topic, 20)} == {b"%d" % n for n in range(20)}

@@ -19,10 +19,12 @@ from bridge.core.sources import MappingStatus, RecordReader
 from bridge.core.stream import PutRecord
 from bridge.destinations.spill import Spill
 from bridge.invokers.service import FunctionService
+from bridge.pipeline.outbox import OutboxSender
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays, StreamParts
 from bridge.testing.journal import MemoryJournal, MemoryOutcomes
 from bridge.testing.mappings import MemoryMappings
+from bridge.testing.outbox import MemoryOutbox, ScriptedTargets
 from bridge.testing.runtime import ScriptedRuntime
 from bridge.testing.source import ScriptedStream
 from bridge.testing.store import MemoryDeadLetters, MemoryJobs, MemoryParked
@@ -176,11 +178,16 @@ class World:
             dead_letters=self.letters, outcomes=self.outcomes, jobs=self.jobs, clock=self.clock, spawn=self._spawn,
             wake=self.woken.append,
         )  # fmt: skip
+        self.outbox, self.targets = MemoryOutbox(self.letters), ScriptedTargets()
+        self.sender = OutboxSender(
+            store=self.outbox, dead_letters=self.letters, transports=self.targets, outcomes=self.outcomes,
+            clock=self.clock,
+        )  # fmt: skip
         self.streams = FakeStreams()
         self.readers: list[RecordReader] = []
         self.services = Services(
             journal=self.journal, outcomes=self.outcomes, parked=self.parked, dead_letters=self.letters,
-            jobs=self.jobs, replays=self.replays, redrives=self.redrives, lanes=self.lanes, invoker=self.invoker,
+            outbox=self.outbox, sender=self.sender, jobs=self.jobs, replays=self.replays, redrives=self.redrives, lanes=self.lanes, invoker=self.invoker,
             intake=self.intake, logs=self.logs, functions=self.catalog.functions, reload=self._reload,
             readiness=lambda: self.problems, facts=lambda: self.facts, troubles=lambda: self.troubles, version="9.9.9", clock=self.clock,
             mappings=self.mappings, streams=self.streams, readers=lambda record: self.readers,

@@ -92,9 +92,9 @@ class TestOfAnArn:
     def test_of_a_mapping(self, mistakes):
         text = GOOD + AWS + '[mappings.m]\nsource = "local://s?as=kafka"\nfunction = "hello"\nconnection = "a"\n'
 
-        assert ["16: mappings.m.connection: only for a source that is an ARN; a URL has it inside"] == lines(
-            mistakes(text)
-        )
+        assert [
+            "16: mappings.m.connection: only for a source or on_failure that is an ARN; a URL has it inside"
+        ] == lines(mistakes(text))
 
 
 def test_a_kafka_source_wants_a_cluster(mistakes):

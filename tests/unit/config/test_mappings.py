@@ -281,10 +281,11 @@ class TestMappingMistakes:
             # on_failure
             (MAPPING + "on_failure = 'kafka://c/t'", "11: mappings.m.on_failure: must not be the source's own topic"),
             (MAPPING + "on_failure = 'kafka://d/t'", "11: mappings.m.on_failure: no connection d here"),
-            (MAPPING + "on_failure = 'drop'", '11: mappings.m.on_failure: must be "spill" or kafka://CONNECTION/topic, where CONNECTION is a [connections.X]'),
-            (MAPPING + "on_failure = 'kafka://t-failed'", '11: mappings.m.on_failure: must be "spill" or kafka://CONNECTION/topic'),
-            (MAPPING + "on_failure = 'kafka://k:9092/x'", '11: mappings.m.on_failure: must be "spill" or kafka://CONNECTION/topic'),
-            (MAPPING + "on_failure = 'arn:aws:sqs:eu-central-1:123456789012:q'", "11: mappings.m.on_failure: SQS, SNS and S3 as destinations: not offered yet; must be"),
+            (MAPPING + "on_failure = 'drop'", '11: mappings.m.on_failure: must be "spill" (failures alone), an ARN or kafka://CONNECTION/topic'),
+            (MAPPING + "on_failure = 'kafka://t-failed'", "11: mappings.m.on_failure: must be kafka://CONNECTION/topic"),
+            (MAPPING + "on_failure = 'kafka://k:9092/x'", "11: mappings.m.on_failure: must be kafka://CONNECTION/topic"),
+            (MAPPING + "on_failure = 'arn:aws:events:eu-central-1:123456789012:event-bus/b'", "11: mappings.m.on_failure: The destination ARN arn:aws:events:eu-central-1:123456789012:event-bus/b is invalid. It must be of an SQS queue, an SNS topic or an S3 bucket, or kafka://CONNECTION/topic"),
+            (MAPPING + "on_failure = 'arn:aws:sqs:eu-central-1:123456789012:q.fifo'", "11: mappings.m.on_failure: The destination ARN arn:aws:sqs:eu-central-1:123456789012:q.fifo is invalid. FIFO queues are not supported"),
             # starting_position_timestamp
             (MAPPING + "starting_position = 'AT_TIMESTAMP'", "8: mappings.m.starting_position_timestamp: missing: AT_TIMESTAMP needs a time, such as 2026-01-31T08:00:00Z"),
             (MAPPING + "starting_position_timestamp = 1", '11: mappings.m.starting_position_timestamp: only with starting_position = "AT_TIMESTAMP"'),

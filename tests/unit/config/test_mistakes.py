@@ -187,7 +187,7 @@ class TestKeys:
             ("log = { level = 'inf' }", '1: log.level: must be "debug", "info", "warning" or "error"; did you mean info?'),
             ("log = { format = true }", '1: log.format: must be "auto", "console" or "json"'),
             ("[runtime]\nsandbox = 'none'", '2: runtime.sandbox: must be "auto" or "basic"'),
-            (FUNCTION + "event_invoke = { on_failure = 'arn:x' }", '4: functions.f.event_invoke.on_failure: must be "spill"'),
+            (FUNCTION + "event_invoke = { on_failure = 'drop' }", '4: functions.f.event_invoke.on_failure: must be "spill"'),
             (SOURCE + "verify = 'none'\ninvocation_type = 'event'", '9: sources.s.invocation_type: must be "Event", "RequestResponse" or "DryRun"; did you mean Event?'),
             (SOURCE + "verify = 'none'\nmethods = ['post']", '9: sources.s.methods[0]: must be "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE" or "OPTIONS"; did you mean POST?'),
             (SOURCE + "verify = 'none'\nmethods = []", "9: sources.s.methods: must have at least 1 item"),

@@ -1,0 +1,158 @@
+"""Finds the targets that records of ended invocations are sent to; their libraries load where one is used."""
+
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from bridge.config.connections import AwsConnectionSettings, connection_values
+from bridge.config.settings import Settings
+from bridge.core import limits
+from bridge.core.arn import Arn, parse_arn
+from bridge.core.connection import AwsConnection, KafkaConnection
+from bridge.core.errors import ConfigError
+from bridge.core.function import Function
+from bridge.core.mapping import parse_source
+from bridge.core.outcome import TargetPlace, Transport
+from bridge.core.ports import Clock, Intake
+from bridge.daemon.aws import AwsReach
+
+
+class Targets:
+    """`outcome.Transports` over the connections and functions of a file.
+
+    Args:
+        settings: what is in force at the start; later settings go through `configure`.
+        aws: where ARNs are reached.
+        functions: returns the functions there are.
+        intake: returns where events of this daemon's functions go in.
+        clock: the daemon's.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        aws: AwsReach,
+        functions: Callable[[], tuple[Function, ...]],
+        intake: Callable[[], Intake],
+        clock: Clock,
+    ) -> None:
+        self._settings = settings
+        self._clusters: Mapping[str, KafkaConnection] = connection_values(settings)
+        self._aws = aws
+        self._functions = functions
+        self._intake = intake
+        self._clock = clock
+        self._daemon = socket.gethostname()
+        self._made: dict[tuple[TargetPlace, object], Transport] = {}
+        """By place and what it is reached by, so that another connection makes another one."""
+        self._producers: list[Any] = []
+
+    def configure(self, settings: Settings) -> None:
+        """Take a new file; what is open for a connection that changed stays so until the end."""
+        self._settings, self._clusters = settings, connection_values(settings)
+
+    def transport(self, place: TargetPlace) -> Transport:
+        """Return what sends to a place. See Transports.transport."""
+        if place.target.startswith("kafka://"):
+            return self._cached(place, self._cluster(place.target), self._topic)
+        arn = _arn(place.target)
+        function = self._function(arn) if arn.service == "lambda" else ""
+        if function:
+            return self._cached(place, function, self._local_function)
+        by = self._reached_by(arn, place.connection), self._settings.invocation.event_bridge_source
+        return self._cached(place, by, self._service)
+
+    def _cached(self, place: TargetPlace, by: Any, make: Callable[[TargetPlace, Any], Transport]) -> Transport:
+        key = (place, by)
+        if key not in self._made:
+            self._made[key] = make(place, by)
+        return self._made[key]
+
+    async def close(self) -> None:
+        """End the producers; the clients of AWS are whoever's they are."""
+        for producer in self._producers:
+            await producer.close()
+        self._producers.clear()
+        self._made.clear()
+
+    # --- Kafka --------------------------------------------------------------------------------
+
+    def _cluster(self, target: str) -> KafkaConnection:
+        name = parse_source(target).connection
+        connection = self._clusters.get(name)
+        if connection is None:
+            raise ConfigError(f"{target}: there is no [connections.{name}]")
+        return connection
+
+    def _topic(self, place: TargetPlace, connection: KafkaConnection) -> Transport:
+        from bridge.destinations.kafka import KafkaDestination
+        from bridge.sources.pull.kafka_client import client_arguments
+
+        made = KafkaDestination(
+            topic=parse_source(place.target).name,
+            connection=connection,
+            arguments=lambda: client_arguments(connection),
+            daemon=self._daemon,
+        )
+        self._producers.append(made)
+        return made
+
+    # --- AWS ----------------------------------------------------------------------------------
+
+    def _reached_by(self, arn: Arn, name: str) -> AwsConnection:
+        """Return the connection of an ARN; one without a region (a bucket's) is in the only one's, or the daemon's."""
+        settings = self._settings
+        if not arn.region and not name:
+            known = [key for key, made in settings.connections.items() if isinstance(made, AwsConnectionSettings)]
+            name = known[0] if len(known) == 1 else ""
+            arn = replace(arn, region=settings.region)
+        return self._aws.connection(name, arn=str(arn))
+
+    def _service(self, place: TargetPlace, by: tuple[AwsConnection, str]) -> Transport:
+        from bridge.destinations.aws import SEND_MAX_S, AwsTarget, aws_service
+
+        arn, (connection, source) = _arn(place.target), by
+        service = aws_service(arn, source=source, daemon=self._daemon)
+
+        async def client() -> Any:
+            return await self._aws.clients.client(
+                connection, service.name, region=arn.region, read_timeout_s=SEND_MAX_S, pool=limits.TARGET_SENDS_MAX
+            )
+
+        return AwsTarget(place.target, service, client=client)
+
+    # --- functions of this daemon -------------------------------------------------------------
+
+    def _function(self, arn: Arn) -> str:
+        """Return `name[:qualifier]` of a function here, empty where the ARN is of none."""
+        unqualified, _, qualifier = _split_function(arn)
+        for function in self._functions():
+            if function.latest.arn == unqualified:
+                return f"{function.name}:{qualifier}" if qualifier else function.name
+        return ""
+
+    def _local_function(self, place: TargetPlace, function: str) -> Transport:
+        from bridge.destinations.functions import FunctionTarget
+
+        del place
+        return FunctionTarget(
+            function,
+            intake=self._intake(),
+            clock=self._clock,
+            daemon=self._daemon,
+            bytes_max=self._settings.invocation.async_payload_max_bytes,
+        )
+
+
+def _split_function(arn: Arn) -> tuple[str, str, str]:
+    resource, colon, qualifier = arn.resource.removeprefix("function:").partition(":")
+    return str(replace(arn, resource=f"function:{resource}")), colon, qualifier
+
+
+def _arn(target: str) -> Arn:
+    try:
+        return parse_arn(target)
+    except ValueError as error:
+        raise ConfigError(f"The destination ARN {target} is invalid: {error}") from error

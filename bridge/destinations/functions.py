@@ -1,0 +1,56 @@
+"""A function of this daemon as a target of records: the record is an asynchronous event of its own."""
+
+import uuid
+from typing import Final
+
+from bridge.core import limits
+from bridge.core.errors import FunctionNotFound, LaneFull, StoreError
+from bridge.core.invocation import DeadLetter, InvocationType
+from bridge.core.outcome import OutboxEntry, RecordRefused, TargetTrouble
+from bridge.core.ports import Clock, Intake
+from bridge.core.record import Record
+from bridge.events.outcomes import record_of
+
+SOURCE: Final = "destination"
+"""Source of the events that records of other functions are."""
+_DEDUPLICATE_S: Final = 3600.0
+"""A record that is sent again after a crash is one event."""
+
+
+class FunctionTarget:
+    """`outcome.Transport` into the lane of a function.
+
+    Args:
+        function: `name[:qualifier]`.
+        intake: takes events.
+        clock: the daemon's.
+        daemon: named in pointers.
+        bytes_max: of an asynchronous event.
+    """
+
+    def __init__(self, function: str, *, intake: Intake, clock: Clock, daemon: str, bytes_max: int) -> None:
+        self._function = function
+        self._intake = intake
+        self._clock = clock
+        self._daemon = daemon
+        self._bytes_max = bytes_max
+        self.concurrency = limits.TARGET_SENDS_MAX
+
+    async def send(self, entry: OutboxEntry, letter: DeadLetter | None) -> None:
+        """Return once the record is stored as an event."""
+        record = record_of(entry, letter, with_payload=False, daemon=self._daemon)
+        if len(record) > self._bytes_max:
+            raise RecordRefused(f"{len(record)} bytes; an asynchronous event has {self._bytes_max} at most")
+        event = Record(
+            id=str(uuid.uuid4()),
+            source=SOURCE,
+            function=self._function,
+            invocation_type=InvocationType.EVENT,
+            received_at=self._clock.time(),
+            payload=record,
+            delivery_id=f"{entry.kind.value} {entry.id} {entry.created_at!r} {self._function}",
+        )
+        try:
+            await self._intake.submit(event, deduplicate_s=_DEDUPLICATE_S)
+        except (FunctionNotFound, LaneFull, StoreError) as error:
+            raise TargetTrouble(f"function {self._function}: {error}") from error
