@@ -35,7 +35,7 @@ class Moment(click.ParamType[float]):
 def _names(path: str, key: str, field: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
     def complete(context: click.Context, _param: click.Parameter, typed: str) -> list[CompletionItem]:
         try:
-            found = connect(Options.of(context), timeout_s=_COMPLETION_S).get(path)[key]
+            found = connect(Options.of(context), timeout_s=_COMPLETION_S, quiet=True).get(path)[key]
             names = [str(item[field]) for item in found]
         except (Failed, LookupError, TypeError):  # no daemon, no names: the shell must not see an error
             return []

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from bridge.daemon import Ready
 
 _ROUTES_MAX = 8
+_TRIAL = ".bridge-local"
+_FOUND = (".bridge", _TRIAL)
+"""State folders that commands typed here look into by themselves."""
 
 
 def show(ready: "Ready") -> None:
@@ -23,7 +26,7 @@ def show(ready: "Ready") -> None:
         f"bridge is ready ({ready.took_s * 1000:.0f} ms)",
         f"  webhooks  {ready.public}",
         f"  api       {ready.api}   (health, metrics, administration)",
-        f"  state     {_short(ready.state)}",
+        f"  state     {_short(ready.state)}{_beside(ready.state)}",
     ]
     for route in ready.routes[:_ROUTES_MAX]:
         target = route.function or "its mappings"
@@ -44,13 +47,20 @@ def show(ready: "Ready") -> None:
     sys.stdout.flush()
 
 
+def _beside(state: Path) -> str:
+    """Return what to know about the state folder of `bridge run --local`."""
+    if _short(state) != _TRIAL:
+        return ""
+    return f"   (not .bridge; when a daemon runs on that too, say `bridge --state {_TRIAL} …`)"
+
+
 def _next_steps(ready: "Ready") -> list[str]:
     steps: list[str] = []
     activate = Path(sys.prefix) / "bin" / "activate"
     # Debian's iproute2 has a `bridge` as well: the environment's own must come first.
     if activate.exists() and os.environ.get("VIRTUAL_ENV") != sys.prefix:
         steps.append(f". {shlex.quote(_short(activate))}")
-    if _short(ready.state) != ".bridge":
+    if _short(ready.state) not in _FOUND:
         steps.append(f"export BRIDGE_STATE={shlex.quote(str(ready.state))}")
     for route in ready.routes[:_ROUTES_MAX]:
         if route.scheme != "none":

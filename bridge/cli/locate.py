@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bridge.cli.failures import Misused, NoDaemon
+from bridge.cli.output import note
 
 if TYPE_CHECKING:
     from bridge.cli.client import Client
@@ -55,8 +56,19 @@ def state_folder(options: Options) -> Path:
         raise Misused(first, more=more) from error
 
 
-def connect(options: Options, *, timeout_s: float | None = None) -> "Client":
+def _state_folders(options: Options) -> tuple[Path, ...]:
+    """Return where daemons may be found: one folder when it is named, else also that of `bridge run --local`."""
+    from bridge.config.document import local_state
+
+    state = state_folder(options)
+    return (state,) if options.state or os.environ.get("BRIDGE_STATE") else (state, local_state(state))
+
+
+def connect(options: Options, *, timeout_s: float | None = None, quiet: bool = False) -> "Client":
     """Return a client for the daemon; `timeout_s` is the client's own when not given.
+
+    A daemon of the usual state folder goes before one of `bridge run --local`; unless `quiet`, it is said that there
+    are two.
 
     Raises:
         NoDaemon: none is to be found.
@@ -64,10 +76,9 @@ def connect(options: Options, *, timeout_s: float | None = None) -> "Client":
     """
     from bridge.cli.client import TIMEOUT_S, Client  # `bridge run` needs none, and starts without it
 
-    state = state_folder(options)
-    known = _read_known(state, required=options.url is None)
+    state, known = _find(options, quiet=quiet)
     url = options.url or str(known.get("url", ""))
-    is_own = url.rstrip("/") == str(known.get("url", "")).rstrip("/")
+    is_own = _is_same(url, known)
     token = options.token or (_token(state) if is_own else None)
     if token is None:
         raise Misused(
@@ -80,6 +91,31 @@ def connect(options: Options, *, timeout_s: float | None = None) -> "Client":
         certificate=str(certificate) if certificate else None,
         timeout_s=TIMEOUT_S if timeout_s is None else timeout_s,
     )
+
+
+def _find(options: Options, *, quiet: bool) -> tuple[Path, dict[str, object]]:
+    """Return the state folder to go by and what its daemon wrote down; with --url perhaps nothing."""
+    usual, *others = _state_folders(options)
+    if options.url is not None:
+        known = {folder: _read_known(folder, required=False) for folder in (usual, *others)}
+        same = [folder for folder in known if _is_same(options.url, known[folder])]
+        return (same or [usual])[0], known[(same or [usual])[0]]
+    running: list[tuple[Path, dict[str, object]]] = []
+    missing: list[NoDaemon] = []
+    for folder in (usual, *others):
+        try:
+            running.append((folder, _read_known(folder, required=True)))
+        except NoDaemon as error:
+            missing.append(error)
+    if not running:
+        raise missing[0]
+    if len(running) > 1 and not quiet:
+        note(f"bridge: this asks the daemon of {usual}; for that of `bridge run --local`: --state {running[1][0]}")
+    return running[0]
+
+
+def _is_same(url: str, known: dict[str, object]) -> bool:
+    return url.rstrip("/") == str(known.get("url", "")).rstrip("/")
 
 
 def _read_known(state: Path, *, required: bool) -> dict[str, object]:

@@ -99,7 +99,8 @@ def cli(context: click.Context, /, **_options: str | None) -> None:
     """Carry events from where they happen to functions that handle them, and replay them.
 
     Without --url the daemon is found through its state folder: BRIDGE_STATE, `state` in the
-    configuration, .bridge in this folder.
+    configuration, .bridge in this folder; one of `bridge run --local` in the folder of that name
+    and -local.
     """
     if os.environ.get("NO_COLOR"):
         context.color = False

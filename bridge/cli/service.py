@@ -50,7 +50,11 @@ def load_settings(context: click.Context, file: str | None, *, local: bool = Fal
 @click.command("run")
 @_file
 @click.option("--watch", is_flag=True, help="Use edited code from the next invocation on.")
-@click.option("--local", is_flag=True, help="Read every pull source from an embedded stream; no broker is touched.")
+@click.option(
+    "--local",
+    is_flag=True,
+    help="Read every pull source from an embedded stream, with a state folder apart; no broker is touched.",
+)
 @click.option("--allow-remote", is_flag=True, help="Join consumer groups that others consume with, and the like.")
 @click.pass_context
 def run_command(

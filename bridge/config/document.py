@@ -15,6 +15,7 @@ from bridge.config.mistakes import ConfigErrors, Loc, key_text
 
 FILE_DEFAULT: Final = "bridge.toml"
 STATE_DEFAULT: Final = ".bridge"
+_LOCAL_SUFFIX: Final = "-local"
 FILE_MAX_BYTES: Final = 1 << 20
 """A configuration of ten thousand routes is about this large."""
 _PLACE: Final = re.compile(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)\Z")
@@ -83,6 +84,11 @@ def state_folder(path: Path | None, environ: Mapping[str, str]) -> Path:
             expanded = expand({"state": state}, environ, lambda _loc, _text: None)["state"]
             return beside(document.folder, expanded)
     return beside(Path.cwd(), STATE_DEFAULT)
+
+
+def local_state(state: Path) -> Path:
+    """Return the state folder of `bridge run --local`: beside the usual one, which a trial must not write to."""
+    return state.parent / f"{state.name}{_LOCAL_SUFFIX}"
 
 
 def _read_text(path: Path, name: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from bridge.config import checks
-from bridge.config.document import Document, read_document
+from bridge.config.document import STATE_DEFAULT, Document, local_state, read_document
 from bridge.config.expand import expand
 from bridge.config.files import beside
 from bridge.config.local import localised, without_clusters
@@ -76,7 +76,8 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None, *, 
     Args:
         path: the file; relative paths in it start at its folder.
         environ: where `${X}`, `{ env = "X" }` and BRIDGE_* are looked up; default: the process's.
-        local: read every pull source from an embedded stream; connections are neither looked at nor needed.
+        local: read every pull source from an embedded stream; connections are neither looked at nor needed, and the
+            state folder is `local_state` of the usual one, unless BRIDGE_STATE names one.
 
     Raises:
         ConfigErrors: with all mistakes. None of them shows a secret, and none drags a traceback along.
@@ -88,6 +89,9 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None, *, 
     data = expand(written, environ, findings.add_unexpanded)
     if local:
         data = localised(data)
+        state = data.get("state", str(Path.cwd() / STATE_DEFAULT))
+        if isinstance(state, str) and state:
+            data["state"] = str(local_state(beside(document.folder, state)))
     _override(data, environ, findings)
     settings = _validate(data, Surroundings(folder=document.folder, environ=environ), findings)
     for loc, text in checks.mistakes(data, document.folder):

@@ -31,6 +31,36 @@ def test_by_dot_bridge_in_the_working_directory(served, alone, tmp_path):
     assert alone("events", "list").code == 0
 
 
+def test_by_the_folder_of_run_local_where_no_other_daemon_runs(served, alone, tmp_path):
+    served.state.rename(tmp_path / ".bridge-local")
+    gone = tmp_path / ".bridge"
+    gone.mkdir()
+    (gone / "daemon.json").write_text(json.dumps({"url": "http://127.0.0.1:1", "pid": 2**22 + 1}))
+
+    found = alone("events", "list")
+    assert (found.code, found.err) == (0, "no events yet\n")
+    assert alone("--url", served.url, "events", "list").code == 0
+    assert alone("--state", str(gone), "events", "list").code == 3
+    assert alone("events", "list", env={"BRIDGE_STATE": str(gone)}).code == 3
+
+
+def test_of_two_daemons_that_of_the_usual_folder_is_asked_and_it_is_said(served, alone, tmp_path):
+    (tmp_path / "bridge.toml").write_text('state = "state"\n')
+    trial = tmp_path / "state-local"
+    trial.mkdir()
+    (trial / "daemon.json").write_text(json.dumps({"url": "http://127.0.0.1:1", "pid": os.getpid()}))
+    (trial / "token").write_text("other\n")
+
+    found = alone("events", "list")
+
+    assert found.code == 0
+    assert found.err.splitlines() == [
+        f"bridge: this asks the daemon of {served.state}; for that of `bridge run --local`: --state {trial}",
+        "no events yet",
+    ]
+    assert alone("--state", str(trial), "events", "list").code == 3
+
+
 def test_by_url_and_token(served, alone):
     assert alone("--url", served.url, "--token", TOKEN, "events", "list").code == 0
     assert alone("--url", served.url + "/", "--token", TOKEN, "events", "list").code == 0

@@ -64,6 +64,14 @@ def test_topics_become_streams_of_their_name_and_no_secret_is_needed(folder):
     assert connection_values(settings) == {}
 
 
+def test_the_state_folder_is_one_of_its_own_unless_it_is_named(folder):
+    assert localised(folder, PRODUCTION).state == folder / ".bridge-local"
+    for written in ("var/s", "${VAR}/s/"):
+        text = f'state = "{written}"\n{PRODUCTION}'
+        assert localised(folder, text, {"VAR": "var"}).state == folder / "var" / "s-local"
+        assert localised(folder, text, {"VAR": "var", "BRIDGE_STATE": "there"}).state == folder / "there"
+
+
 def test_an_address_in_the_source(folder):
     text = PRODUCTION.replace("kafka://main/${TOPIC:-orders}", "kafka://k:9092/clicks")
 
