@@ -219,7 +219,7 @@ def test_what_is_generated_can_be_filtered(alone):
         (["kafka", "--topic", "a\udcff"], "--topic is not UTF-8"),
         (["kafka", "--header", "a\udcff=b"], "--header is not UTF-8"),
         (["webhook", "--header", "a=\udcff"], "--header is not UTF-8"),
-        (["sqs"], "sqs"),
+        (["ses"], "ses"),
     ],
 )
 def test_mistakes_of_generate_event(alone, tmp_path, args, says):
