@@ -135,8 +135,12 @@ class Journal(Protocol):
         """Return the same of a source's Event records, whatever function they are for. Blocks for milliseconds."""
         ...
 
-    def source_page(self, source: str, *, after: int, limit: int, bytes_max: int) -> SourcePage:
+    def source_page(
+        self, source: str, *, after: int, limit: int, bytes_max: int, is_archive: bool = False
+    ) -> SourcePage:
         """Return a source's next Event records above `after`, and the position up to which it was looked.
+
+        With `is_archive` those that are in no lane, too: what mappings copied (`mapping:NAME`).
 
         About `bytes_max` payload bytes at most (one record may be larger). There may be none although more follow:
         go on behind `through`, until that is one before `end`. What retention moved to a hold file is still found;

@@ -325,9 +325,11 @@ class SegmentJournal:
         """Return (position, payload bytes) of a source's events. See ports.Journal."""
         return self._reader.source_positions(source, after=after, limit=limit)
 
-    def source_page(self, source: str, *, after: int, limit: int, bytes_max: int) -> SourcePage:
+    def source_page(
+        self, source: str, *, after: int, limit: int, bytes_max: int, is_archive: bool = False
+    ) -> SourcePage:
         """Return a source's next events as columns. See ports.Journal."""
-        return self._reader.source_page(source, after=after, limit=limit, bytes_max=bytes_max)
+        return self._reader.source_page(source, after=after, limit=limit, bytes_max=bytes_max, is_archive=is_archive)
 
     def deliveries(self, *, since: float) -> Iterable[tuple[str, str, str, float]]:
         """Yield deliveries since a time. See ports.Journal."""

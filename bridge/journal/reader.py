@@ -102,7 +102,9 @@ class Reader:
             return self.source_positions(source, after=after, limit=limit)
         return found
 
-    def source_page(self, source: str, *, after: int, limit: int, bytes_max: int) -> SourcePage:
+    def source_page(
+        self, source: str, *, after: int, limit: int, bytes_max: int, is_archive: bool = False
+    ) -> SourcePage:
         """Return a source's next events as columns. See ports.Journal."""
         segments = self.segments
         page = self._held_page(source, after=after, below=segments[0].base, limit=limit, bytes_max=bytes_max)
@@ -116,7 +118,8 @@ class Reader:
                 left = limit - len(page.positions) - len(page.damaged)
                 if left <= 0 or size >= bytes_max or looked >= _SEGMENTS_AT_ONCE:
                     break
-                rows = segment.source_rows(name_hash(source), after=max(0, after - segment.base))
+                after_here = max(0, after - segment.base)
+                rows = segment.source_rows(name_hash(source), after=after_here, is_archive=is_archive)
                 spans, is_cut = _first_spans(rows, limit=left, bytes_max=bytes_max - size)
                 last = spans[-1][0] if spans else 0
                 read_columns(segment, spans, source=source, page=page)
@@ -126,7 +129,7 @@ class Reader:
                     break
                 looked += 1
         except FileNotFoundError:  # retention was quicker: once more, with what it put aside
-            return self.source_page(source, after=after, limit=limit, bytes_max=bytes_max)
+            return self.source_page(source, after=after, limit=limit, bytes_max=bytes_max, is_archive=is_archive)
         return page
 
     def _held_page(self, source: str, *, after: int, below: int, limit: int, bytes_max: int) -> SourcePage:

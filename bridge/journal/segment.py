@@ -150,11 +150,11 @@ class Segment:
         """Iterate over the rows of a lane's events above a byte offset (a hash: check what hangs on it)."""
         return self._event_rows(wanted, ROW_FUNCTION_AT, after=after) if self.has_lane(wanted) else iter(())
 
-    def source_rows(self, wanted: int, *, after: int) -> Iterator[Row]:
+    def source_rows(self, wanted: int, *, after: int, is_archive: bool = False) -> Iterator[Row]:
         """Iterate over the rows of a source's events above a byte offset (a hash: check what hangs on it)."""
-        return self._event_rows(wanted, ROW_SOURCE_AT, after=after)
+        return self._event_rows(wanted, ROW_SOURCE_AT, after=after, flags=0 if is_archive else FLAG_EVENT)
 
-    def _event_rows(self, wanted: int, wanted_at: int, *, after: int) -> Iterator[Row]:
+    def _event_rows(self, wanted: int, wanted_at: int, *, after: int, flags: int = FLAG_EVENT) -> Iterator[Row]:
         needle = wanted.to_bytes(4, "little")
         rows, end = self._rows(), self.count * ROW_BYTES
         at = self.first_after(after) * ROW_BYTES
@@ -162,7 +162,7 @@ class Segment:
             begin, column = at - at % ROW_BYTES, at % ROW_BYTES
             if column == wanted_at:
                 row: Row = ROW.unpack_from(rows, begin)
-                if row[6] & FLAG_EVENT:
+                if row[6] & flags == flags:
                     yield row
             # The next place at which the column can stand.
             at = begin + wanted_at + (ROW_BYTES if column >= wanted_at else 0)

@@ -115,10 +115,12 @@ class MemoryJournal:
         """Return positions and payload sizes of a source's events."""
         return [(r.position, len(r.payload)) for r in self._of(source, after=after)][:limit]
 
-    def source_page(self, source: str, *, after: int, limit: int, bytes_max: int) -> SourcePage:
+    def source_page(
+        self, source: str, *, after: int, limit: int, bytes_max: int, is_archive: bool = False
+    ) -> SourcePage:
         """Return a source's next events as columns."""
         page, size = SourcePage(positions=[], times_ms=[], ids=[], payloads=[], through=after), 0
-        for record in self._of(source, after=after):
+        for record in self._of(source, after=after, is_archive=is_archive):
             if page.ids and (len(page.ids) >= limit or size + len(record.payload) > bytes_max):
                 page.through = page.positions[-1]
                 return page
@@ -130,9 +132,9 @@ class MemoryJournal:
         page.through = max(after, self.end - 1)
         return page
 
-    def _of(self, source: str, *, after: int) -> Iterator[Record]:
-        kept = self._kept(after=after)
-        return (r for r in kept if r.source == source and r.invocation_type is InvocationType.EVENT)
+    def _of(self, source: str, *, after: int, is_archive: bool = False) -> Iterator[Record]:
+        kept = (r for r in self._kept(after=after) if r.source == source)
+        return (r for r in kept if is_archive or r.invocation_type is InvocationType.EVENT)
 
     def deliveries(self, *, since: float) -> Iterable[tuple[str, str, str, float]]:
         """Yield the deliveries since a time."""

@@ -394,6 +394,18 @@ async def test_synchronous_events_are_no_part_of_a_stream(journal: Journal) -> N
     assert journal.source_page("a", after=last.position, limit=9, bytes_max=9).positions == []
 
 
+async def test_what_a_mapping_copied_is_read_by_its_source_where_that_is_asked_for(journal: Journal) -> None:
+    copies = [
+        await journal.append(record(n, source="mapping:m", invocation_type=InvocationType.REQUEST_RESPONSE))
+        for n in range(5)
+    ]
+    await journal.append(record(9, source="mapping:n", invocation_type=InvocationType.REQUEST_RESPONSE))
+
+    page = journal.source_page("mapping:m", after=copies[0].position, limit=3, bytes_max=1 << 20, is_archive=True)
+    assert page.ids == [copy.id for copy in copies[1:4]]
+    assert journal.source_page("mapping:m", after=-1, limit=9, bytes_max=1 << 20).ids == []
+
+
 async def test_a_page_of_a_source_has_about_so_many_bytes_one_record_at_least(journal: Journal) -> None:
     stored = [await journal.append(record(n, source="a", payload=b"x" * 100)) for n in range(10)]
 

@@ -33,6 +33,7 @@ class MessageArchive(JournalEventSource):
             shape=SqsShape(arn),
             streams=streams,
             clock=clock,
+            is_archive=True,
         )
 
 

@@ -58,6 +58,8 @@ class _Stream:
     codec: Codec
     streams: JournalStreams
     clock: Clock
+    is_archive: bool = False
+    """Whether its records are in no lane: copies that a mapping made."""
 
 
 class _Reader:
@@ -136,7 +138,9 @@ class _Reader:
     ) -> tuple[list[tuple[Chunk, list[tuple[Position, int]]]], Position]:
         """Read and shape a page, in a thread; beside each chunk its positions and their bytes in the journal."""
         stream = self._stream
-        page = stream.streams.journal.source_page(stream.source, after=after, limit=records_max, bytes_max=bytes_max)
+        page = stream.streams.journal.source_page(
+            stream.source, after=after, limit=records_max, bytes_max=bytes_max, is_archive=stream.is_archive
+        )
         place, names, ends, through = stream.sharding.place, stream.shards, self._ends, page.through
         columns: dict[Shard, Columns] = {}
         for position, time_ms, record_id, payload in zip(
@@ -358,6 +362,7 @@ class JournalEventSource:
         shape: how they become events.
         streams: the journal's streams.
         clock: bounds the waits of reads.
+        is_archive: the records are copies that a mapping made, which no other reads.
     """
 
     is_remote = False
@@ -374,12 +379,13 @@ class JournalEventSource:
         shape: EventShape,
         streams: JournalStreams,
         clock: Clock,
+        is_archive: bool = False,
     ) -> None:
         self.shape = shape
         self._mapping = mapping
         self._stream = _Stream(
             mapping=mapping.name, source=source, shards=tuple(shards), sharding=sharding, codec=codec,
-            streams=streams, clock=clock,
+            streams=streams, clock=clock, is_archive=is_archive,
         )  # fmt: skip
 
     async def prepare(self) -> Backlog:
