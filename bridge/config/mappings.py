@@ -2,7 +2,7 @@
 
 import datetime as dt
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
@@ -31,10 +31,9 @@ if TYPE_CHECKING:
 
 _TOPIC: Final = re.compile(rf"(?!\.{{1,2}}\Z)[A-Za-z0-9._-]{{1,{limits.TOPIC_MAX_CHARS}}}\Z")
 _KEY: Final = re.compile(r"(?:header:[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}|body:[^.\s]+(?:\.[^.\s]+)*)\Z")
-_LATER: Final = {"kinesis": "Kinesis streams", "dynamodb": "DynamoDB streams"}
-"""Kinds of sources that can be named and are not there yet."""
 _SOURCE: Final = (
-    f"must be kafka://CONNECTION/topic, local://STREAM?as={'|'.join(LOCAL_FORMATS)} or the name of a push source"
+    "must be kafka://CONNECTION/topic, kinesis://CONNECTION/stream, dynamodb://CONNECTION/table, "
+    f"sqs://CONNECTION/queue, an ARN, local://STREAM?as={'|'.join(LOCAL_FORMATS)} or the name of a push source"
 )
 _STREAM_ARN: Final = (
     ARN_PATTERN.removesuffix("?$")
@@ -53,11 +52,8 @@ def read_source(source: str) -> SourceAddress:
     """
     if not source or not source.isprintable() or any(char.isspace() for char in source):
         refuse(_SOURCE)
-    kind = source.split(":")[2:3] if source.startswith("arn:") else [source.partition("://")[0]]
-    if kind == ["kafka"] and source.startswith("arn:"):
+    if source.startswith("arn:") and source.split(":")[2:3] == ["kafka"]:
         refuse("write kafka://CONNECTION/topic; the cluster's ARN goes into event_source_arn")
-    if kind[0:1] and kind[0] in _LATER and kind[0] != source:
-        _refuse_later(_LATER[kind[0]])
     try:
         address = parse_source(source)
     except ValueError as error:
@@ -81,13 +77,7 @@ def read_source(source: str) -> SourceAddress:
 
 def _check_kind(kind: str) -> None:
     if kind not in LOCAL_FORMATS:
-        if kind in _LATER:
-            refuse(f"as={kind}: not offered yet; as={', as='.join(LOCAL_FORMATS)} are")
         refuse(f"must be local://STREAM?as={'|'.join(LOCAL_FORMATS)}")
-
-
-def _refuse_later(what: str) -> NoReturn:
-    refuse(f"{what}: not offered yet; known are kafka://, local://, or the name of a push source")
 
 
 def _checked_source(source: str) -> str:
@@ -170,7 +160,8 @@ class MappingSettings(Section):
 
     source: SourceText = Field(
         max_length=2000,
-        description="kafka://CONNECTION/topic, kafka://host:port/topic, sqs://CONNECTION/queue, a queue's ARN, "
+        description="kafka://CONNECTION/topic, kafka://host:port/topic, kinesis://CONNECTION/stream, "
+        "dynamodb://CONNECTION/table, sqs://CONNECTION/queue, an ARN of these three, "
         "local://STREAM?as=kafka (kinesis, dynamodb), or a push source.",
     )
     function: Annotated[str, AfterValidator(checked_target)] = Field(

@@ -40,8 +40,8 @@ _ONLY: Final[Mapping[str, tuple[tuple[str, ...], str]]] = {
     "allow_remote": (("kafka", *sorted(OF_AWS)), "kafka:// and AWS"),
     "event_source_arn": (("kafka", "local"), "kafka:// and local://"),
     "archive": (
-        ("kafka", "local", "sqs"),
-        "kafka://, sqs:// and local://; a push source's events are in the journal already",
+        ("kafka", "local", *sorted(OF_AWS)),
+        "kafka://, AWS and local://; a push source's events are in the journal already",
     ),
     "shards": (("push", "local"), "push sources and local://; a topic has its partitions"),
     "key": (("push",), "push sources; a stream's records have keys of their own"),
@@ -306,6 +306,11 @@ def _conflict(address: SourceAddress, data: Mapping[str, Any], *, function: str,
     if address.format == "sqs":
         return (
             f'An event source mapping with SQS arn (" {address.arn or address.name} ") and function (" {function} ") '
+            f"already exists. Please update or delete the existing mapping with UUID {uuid}: mappings.{plain(owner)}"
+        )
+    if address.format in _JSON_ALONE:
+        return (
+            f'The event source arn (" {address.arn or address.name} ") and function (" {function} ") provided mapping '
             f"already exists. Please update or delete the existing mapping with UUID {uuid}: mappings.{plain(owner)}"
         )
     return (

@@ -136,7 +136,7 @@ _NAMES: Final[Mapping[str, tuple[str, re.Pattern[str]]]] = {
 OF_AWS: Final = frozenset(_NAMES)
 """Kinds of sources that are read through AWS's API."""
 _ARNS: Final[Mapping[str, re.Pattern[str]]] = {
-    "kinesis": re.compile(r"stream/([A-Za-z0-9_.-]{1,128})\Z"),
+    "kinesis": re.compile(r"stream/([A-Za-z0-9_.-]{1,128})(?:/consumer/[A-Za-z0-9_.-]{1,128}:[0-9]{1,20})?\Z"),
     "dynamodb": re.compile(r"table/([A-Za-z0-9_.-]{3,255})/stream/[0-9A-Za-z:.-]{1,64}\Z"),
     "sqs": re.compile(r"(?=.{1,80}\Z)([A-Za-z0-9_-]{1,80}(?:\.fifo)?)\Z"),
 }

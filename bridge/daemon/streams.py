@@ -78,6 +78,8 @@ class Streams:
                 session_timeout_s=mapping.session_timeout_s,
                 event_source_arn=mapping.event_source_arn,
             )
+        if address.kind in ("kinesis", "dynamodb"):
+            return self._of_shards(mapping, address)
         if address.kind == "sqs":
             return self._archive(mapping, address)
         if address.kind == "local":
@@ -90,6 +92,22 @@ class Streams:
 
         return push_event_source(
             mapping, streams=self._journal, clock=self._clock, region=self._region, account_id=self._account
+        )
+
+    def _of_shards(self, mapping: EventSourceMapping, address: SourceAddress) -> EventSource:
+        from bridge.daemon.shards import SERVICES, shard_event_source
+
+        connection = self._aws_connection(mapping, address)
+        assert self._aws is not None
+        return shard_event_source(
+            mapping,
+            address,
+            clients=self._aws.clients,
+            connection=connection,
+            marks=self._journal.marks,
+            clock=self._clock,
+            account=self._account,
+            is_here=_is_here(connection.endpoint(SERVICES[address.kind])),
         )
 
     def reached_by(self, mapping: EventSourceMapping) -> tuple[KafkaConnection | AwsConnection | None, ...]:

@@ -19,6 +19,8 @@ from bridge.sources.pull.shard_tip import Tips, is_at_tip
 
 log = structlog.get_logger("bridge.sources.shards")
 
+_UNKNOWN_NUMBER: Final = frozenset({AwsTroubleKind.INVALID, AwsTroubleKind.NOT_FOUND})
+"""How services say that no record has a sequence number."""
 _OUT_OF_ORDER_S: Final = 5.0
 """Arrivals are in about the order of sequence numbers: behind a record that is so much later, none is earlier."""
 
@@ -137,13 +139,11 @@ class ShardRangeReader(ShardReading):
         cursor.is_closed = cursor.is_closed or is_at_tip(cursor.behind_s, cursor.empties)
 
     async def _failed(self, cursor: ShardCursor, failure: ShardCallFailed) -> None:
-        at = cursor.start.at
-        if failure.trouble.kind is AwsTroubleKind.INVALID and not failure.is_trimmed and at is not None:
+        is_unknown = failure.trouble.kind in _UNKNOWN_NUMBER and not failure.is_trimmed
+        if is_unknown and cursor.seen is None and cursor.start != OLDEST:
             # There is no record of just that number: it follows one that a replay has done, or was written by hand.
-            cursor.start, cursor.iterator = Start(after=at - 1), None
-            return
-        if failure.trouble.kind is AwsTroubleKind.INVALID and cursor.seen is None and cursor.start != OLDEST:
-            cursor.start, cursor.iterator = OLDEST, None
+            at, cursor.iterator = cursor.start.at, None
+            cursor.start = OLDEST if at is None else Start(after=at - 1)
             return
         await super()._failed(cursor, failure)
 

@@ -210,7 +210,7 @@ class TestConnectionMistakes:
         assert "canary" not in "".join(mistakes(PLAIN + "tls = 'x'\nclient_id = ''", {"P": "canary"}))
 
 
-LATER = "not offered yet; known are kafka://, local://, or the name of a push source"
+ANY = "must be kafka://CONNECTION/topic, kinesis://CONNECTION/stream, dynamodb://CONNECTION/table, sqs://CONNECTION/queue, an ARN, local://STREAM?as=kafka|kinesis|dynamodb or the name of a push source"
 SOURCE = "9: mappings.m.source: "
 
 
@@ -234,9 +234,11 @@ class TestMappingMistakes:
             (reads("kafka://c/.."), SOURCE + "a topic or stream is named with 1..249 of a-z A-Z 0-9 . _ -"),
             (reads("kafka://c/é"), SOURCE + "a topic or stream is named with 1..249 of a-z A-Z 0-9 . _ -"),
             (reads("kafka://[::1/t"), SOURCE + "invalid IPv6 URL"),
-            (reads("kafka://c/t t"), SOURCE + "must be kafka://CONNECTION/topic, local://STREAM?as=kafka|kinesis|dynamodb or the name of a push source"),
-            (reads("kinesis://c/t"), SOURCE + "Kinesis streams: " + LATER),
-            (reads("dynamodb://c/t"), SOURCE + "DynamoDB streams: " + LATER),
+            (reads("kafka://c/t t"), SOURCE + ANY),
+            (reads("kinesis://c/t"), SOURCE + "connections.c is a cluster of Kafka, not AWS"),
+            (reads("kinesis://c"), SOURCE + "must be kinesis://CONNECTION/stream"),
+            (reads("dynamodb://d/tables"), SOURCE + 'no connection d here; write [connections.X] with type = "aws"'),
+            (reads("dynamodb://c/t"), SOURCE + "must be dynamodb://CONNECTION/table"),
             (reads("arn:aws:mq:x"), SOURCE + "must be an ARN: arn:aws:SERVICE:REGION:ACCOUNT:RESOURCE"),
             (reads("arn:aws:mq:eu-central-1:123456789012:broker:b"), SOURCE + "an ARN as a source is that of a Kinesis stream, a DynamoDB stream or an SQS queue"),
             (reads(ARN), SOURCE + "write kafka://CONNECTION/topic; the cluster's ARN goes into event_source_arn"),
@@ -244,7 +246,7 @@ class TestMappingMistakes:
             (reads("local://t?as=redis"), SOURCE + "must be local://STREAM?as=kafka|kinesis|dynamodb"),
             (reads("local://t"), SOURCE + "must be local://STREAM?as=kafka|kinesis|dynamodb"),
             (reads("stripe"), SOURCE + "no source stripe here; write the name of a push source, or a URL: kafka://CONNECTION/topic"),
-            (reads("a.b"), SOURCE + "must be kafka://CONNECTION/topic, local://STREAM?as=kafka|kinesis|dynamodb or the name"),
+            (reads("a.b"), SOURCE + ANY),
             (MAPPING.replace('source = "kafka://c/t"\n', ""), "8: mappings.m.source: missing: kafka://CONNECTION/topic"),
             (STREAM.replace('verify = "none"\n', 'verify = "none"\ninvocation_type = "RequestResponse"\nfunction = "f"\n'),
              "11: mappings.m.source: sources.s is RequestResponse: only what is stored first, by Event, is a stream"),
@@ -302,7 +304,7 @@ class TestMappingMistakes:
             (LOCAL + "group_instance_id = 'g'", "7: mappings.m.group_instance_id: only for kafka://"),
             (STREAM + "isolation_level = 'read_committed'", "11: mappings.m.isolation_level: only for kafka://"),
             (STREAM + f"event_source_arn = '{ARN}'", "11: mappings.m.event_source_arn: only for kafka:// and local://"),
-            (STREAM + "archive = true", "11: mappings.m.archive: only for kafka://, sqs:// and local://; a push source's events are in the journal already"),
+            (STREAM + "archive = true", "11: mappings.m.archive: only for kafka://, AWS and local://; a push source's events are in the journal already"),
             # refused by name
             (MAPPING + "SchemaRegistryConfig = { SchemaRegistryURI = 'x' }", "11: mappings.m.SchemaRegistryConfig: schema registries are not offered"),
             (MAPPING + "schema_registry_config = 1", "11: mappings.m.schema_registry_config: schema registries are not offered"),
