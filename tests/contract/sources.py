@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import orjson
 import pytest
 
-from bridge.core.connection import KafkaConnection
+from bridge.aws.clients import AwsClients
+from bridge.core.connection import AwsConnection, KafkaConnection
 from bridge.core.mapping import EventSourceMapping
 from bridge.core.ports import Clock
 from bridge.core.sources import EventSource, Source
@@ -26,6 +28,7 @@ from bridge.sources.pull.shard_source import ShardEventSource
 from bridge.testing.shards import MemoryDynamoDb, MemoryKinesis, MemoryShards
 from bridge.testing.streams import MemoryStreamMarks
 from bridge.util.clocks import SystemClock
+from tests.brokers.aws import KEY, AwsService
 from tests.contract.journal_streams import MakeJournalStream, OpenJournal, local_stream, push_stream
 
 READ_MAX_S = 60.0
@@ -119,6 +122,85 @@ def memory_streams(kind: str) -> Callable[[pytest.FixtureRequest], MakeStream]:
     return lambda _request: make
 
 
+def emulated_streams(kind: str, fixture: str) -> Callable[[pytest.FixtureRequest], MakeStream]:
+    """Streams of an emulator of AWS, reached by the daemon's own clients."""
+
+    def streams(request: pytest.FixtureRequest) -> MakeStream:
+        service: AwsService = request.getfixturevalue(fixture)
+        clients: AwsClients = request.getfixturevalue("aws_clients")
+        make = kinesis_stream if kind == "kinesis" else dynamodb_stream
+
+        async def make_stream(shards: int) -> Stream:
+            connection = AwsConnection(
+                name="tests", region=service.region, endpoint_url=service.endpoint_url,
+                access_key_id=KEY, secret_access_key=KEY,
+            )  # fmt: skip
+            return await make(service, clients, connection, shards)
+
+        return make_stream
+
+    return streams
+
+
+async def kinesis_stream(service: AwsService, clients: AwsClients, connection: AwsConnection, shards: int) -> Stream:
+    """Make a stream; its shards share the hash keys evenly."""
+    client, clock, name = await clients.client(connection, "kinesis"), SystemClock(), service.name()
+
+    async def make_client() -> Any:
+        return client
+
+    await client.create_stream(StreamName=name, ShardCount=shards)
+    async with asyncio.timeout(READ_MAX_S):
+        while (await client.describe_stream_summary(StreamName=name))["StreamDescriptionSummary"][
+            "StreamStatus"
+        ] != "ACTIVE":
+            await asyncio.sleep(0.05)
+    listed = (await client.list_shards(StreamName=name))["Shards"]
+    hashes = {shard["ShardId"]: shard["HashKeyRange"]["StartingHashKey"] for shard in listed}
+
+    async def put(shard: Shard, values: Sequence[bytes]) -> None:
+        for start in range(0, len(values), 500):
+            answer = await client.put_records(
+                StreamName=name,
+                Records=[
+                    {"Data": value, "PartitionKey": "k", "ExplicitHashKey": hashes[shard]}
+                    for value in values[start : start + 500]
+                ],
+            )
+            assert not answer["FailedRecordCount"]
+
+    shape = KinesisShape(service.arn("kinesis", f"stream/{name}"))
+    api = KinesisApi(make_client, stream=name, shape=shape, read_limits=QUICK, clock=clock)
+    mapping = EventSourceMapping(name=name, source=f"kinesis://tests/{name}", function="f")
+    source = ShardEventSource(api, mapping, marks=MemoryStreamMarks(), clock=clock)
+    return Stream(source=source, shards=tuple(hashes), put=put)
+
+
+async def dynamodb_stream(service: AwsService, clients: AwsClients, connection: AwsConnection, shards: int) -> Stream:
+    """Make a table with a stream, of one shard."""
+    if shards > 1:
+        pytest.skip("the emulator has one shard a table")  # DynamoDB alone decides how many there are
+    table, name, clock = await clients.client(connection, "dynamodb"), service.name(), SystemClock()
+    await table.create_table(
+        TableName=name, BillingMode="PAY_PER_REQUEST", KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"},
+    )  # fmt: skip
+    api = DynamoDbApi(
+        partial(clients.client, connection, "dynamodbstreams"), table=name,
+        shape=DynamoDbShape(service.arn("dynamodb", f"table/{name}/stream/x")), read_limits=QUICK, clock=clock,
+    )  # fmt: skip
+    await api.describe()
+
+    async def put(_shard: Shard, values: Sequence[bytes]) -> None:
+        for value in values:
+            await table.put_item(TableName=name, Item={"id": {"S": "k"}, "value": {"S": value.decode()}})
+
+    mapping = EventSourceMapping(name=name, source=f"dynamodb://tests/{name}", function="f")
+    source = ShardEventSource(api, mapping, marks=MemoryStreamMarks(), clock=clock)
+    return Stream(source=source, shards=tuple(await api.shards()), put=put, value=put_value)
+
+
 def kinesis_api(client: MemoryKinesis, clock: Clock, *, read_limits: ReadLimits = QUICK) -> KinesisApi:
     """Return what calls a stream in memory."""
     shape = KinesisShape(client.arn)
@@ -171,6 +253,22 @@ SUBJECTS = [
     pytest.param(
         Subject(streams=memory_streams("dynamodb"), counts_behind=False, starts_at_times=False, time_step_s=1.1),
         id="dynamodb-memory",
+    ),
+    pytest.param(
+        Subject(streams=emulated_streams("kinesis", "kinesis"), counts_behind=False, needs=("kinesis_shared",)),
+        id="kinesis-local",
+        marks=[pytest.mark.aws, pytest.mark.integration],
+    ),
+    pytest.param(
+        Subject(
+            streams=emulated_streams("dynamodb", "ministack"),
+            counts_behind=False,
+            starts_at_times=False,
+            time_step_s=2.1,
+            needs=("ministack_shared",),
+        ),
+        id="dynamodb-ministack",
+        marks=[pytest.mark.aws, pytest.mark.integration],
     ),
 ]
 """Add what claims to be an event source."""

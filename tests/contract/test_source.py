@@ -11,6 +11,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
+from bridge.aws.clients import AwsClients
 from bridge.core.errors import SourceError
 from bridge.core.mapping import StartingPosition
 from bridge.core.ports import Journal
@@ -37,6 +38,14 @@ async def open_journal(tmp_path: Path) -> AsyncIterator[OpenJournal]:
             return await stack.enter_async_context(journal_of(kind, tmp_path))
 
         yield make
+
+
+@pytest_asyncio.fixture
+async def aws_clients() -> AsyncIterator[AwsClients]:
+    """Return clients of AWS, closed with the test."""
+    clients = AwsClients()
+    yield clients
+    await clients.close()
 
 
 @pytest.fixture
