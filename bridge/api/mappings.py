@@ -26,11 +26,13 @@ class MappingEndpoints:
     async def page(self, request: Request) -> Answer:
         """All, by name."""
         Fields.of_query(request).finish()
+        await self._mappings.look()
         return json_answer({"mappings": [views.mapping_view(status) for status in self._mappings.status()]})
 
     async def one(self, request: Request) -> Answer:
         """One, with its settings and its shards."""
         Fields.of_query(request).finish()
+        await self._mappings.look()
         return json_answer(views.whole_mapping(self._known(request.params["name"])))
 
     async def act(self, request: Request) -> Answer:

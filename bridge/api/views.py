@@ -277,7 +277,7 @@ def mapping_view(status: MappingStatus) -> dict[str, object]:
         "modified_at": status.modified_at,
         "running": status.running,
         "shard_count": len(status.shards),
-        "behind": sum(known) if lags and len(known) == len(lags) else None,
+        "behind": sum(known) if lags and len(known) == len(lags) else status.behind,
         "oldest_at": min((at for at in _oldest(status) if at is not None), default=None),
         "blocked": sum(1 for shard in status.shards if shard.attempts)
         + (status.queue is not None and bool(status.queue.attempts)),

@@ -213,6 +213,14 @@ class EventSource(Protocol):
         """
         ...
 
+    async def standing(self) -> "Standing":
+        """Return the stored marks and what lies behind them, for a mapping that does not read: nothing is joined.
+
+        A shard without a stored mark stands where reading would begin, or is left out. May take seconds; cancel-safe.
+        Raises SourceError when it cannot be told.
+        """
+        ...
+
 
 class QueueOrigin(Protocol):
     """One queue as a mapping names it: makes its readers. Holds no connection itself."""
@@ -351,24 +359,34 @@ class LocalStreams(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardStatus:
-    """One shard of a running mapping, as `bridge mappings show` prints it."""
+    """One shard of a mapping, as `bridge mappings show` prints it."""
 
     shard: Shard
     position: Position
     """The mark: everything up to here is finished."""
     behind: int | None
     """Records behind the mark, None where it is not known."""
-    buffered: int
+    buffered: int = 0
     """Read and not yet finished."""
-    oldest_at: float | None
+    oldest_at: float | None = None
     """Arrival of the oldest unfinished record that was read, epoch seconds."""
-    running: int
+    running: int = 0
     attempts: int = 0
     """Of the batch that is blocked; 0 when none is."""
     due_at: float | None = None
     """When it is tried again, epoch seconds."""
     reason: str = ""
     """Why it waits, in one line; empty when it does not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How far a mapping is that does not read."""
+
+    shards: tuple[ShardStatus, ...] = ()
+    """By name; empty where nothing is known."""
+    behind: int | None = None
+    """Records behind all the marks, where that is known though not by shard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,7 +403,9 @@ class MappingStatus:
     running: int = 0
     """Invocations that run now."""
     shards: tuple[ShardStatus, ...] = ()
-    """Empty while it does not read, and for queues."""
+    """Empty for queues, and while it does not read and nobody has looked (`Mappings.look`)."""
+    behind: int | None = None
+    """Records behind its marks, where that is known though not by shard."""
     queue: QueueStatus | None = None
     """Of a queue, while it is read."""
 
@@ -395,6 +415,13 @@ class Mappings(Protocol):
 
     def status(self) -> Sequence[MappingStatus]:
         """Return every mapping, by name."""
+        ...
+
+    async def look(self) -> None:
+        """Have `status` tell of paused mappings too where they stand, as of some seconds ago; waits about 1 s at most.
+
+        What takes longer to find out is told after a later look; what cannot be found out, not.
+        """
         ...
 
     async def pause(self, name: str) -> MappingStatus:

@@ -10,8 +10,9 @@ import structlog
 from bridge.core.errors import ConfigError, MappingNotFound, SourceError, StoreError
 from bridge.core.mapping import NO_RECORDS, USER_ACTION, EventSourceMapping, MappingState, StartingPosition
 from bridge.core.ports import Clock, Destination, Journal
-from bridge.core.sources import EventSource, MappingStates, MappingStatus, QueueOrigin, SourceMaker
+from bridge.core.sources import EventSource, MappingStates, MappingStatus, QueueOrigin, SourceMaker, Standing
 from bridge.core.stream import Mark, Shard
+from bridge.pipeline.standings import Standings
 from bridge.pipeline.streams.settings import Slots
 from bridge.pipeline.workers import Worker, Workers, queue_of
 from bridge.util import telemetry
@@ -137,6 +138,7 @@ class MappingSupervisor:
         self._states = states
         self._tasks = tasks
         self._clock = clock
+        self._standings = Standings(clock)
         self._asks = asks_before_remote and not allow_remote
         self._entries: dict[str, _Entry] = {}
         self._changes: set[asyncio.Future[None]] = set()
@@ -210,6 +212,7 @@ class MappingSupervisor:
             if entry.mapping.source != mapping.source:
                 self._streams.forget(entry.mapping)
             entry.mapping, entry.source, entry.queue = mapping, None, None
+            self._standings.forget(mapping.name)
             entry.modified_at = self._clock.time()
             await self._run(entry)
 
@@ -321,6 +324,7 @@ class MappingSupervisor:
     async def drain(self, *, deadline_s: float) -> None:
         """Stop all workers at once, within one deadline: the end of the daemon."""
         self._is_draining = True
+        await self._standings.close()
         for change in self._changes:
             change.cancel()
         await asyncio.gather(*self._changes, return_exceptions=True)
@@ -357,8 +361,20 @@ class MappingSupervisor:
         """Return every mapping, by name."""
         return [self._status(entry) for _, entry in sorted(self._entries.items())]
 
+    async def look(self) -> None:
+        """Look at the stored marks of those that are paused. See ports.Mappings."""
+        await self._standings.look(
+            {
+                name: entry.source
+                for name, entry in self._entries.items()
+                # Not at one that was refused: its source may be no business of this daemon's.
+                if entry.source is not None and entry.state is MappingState.DISABLED and entry.reason == USER_ACTION
+            }
+        )
+
     def _status(self, entry: _Entry) -> MappingStatus:
         worker = entry.worker
+        standing = self._standings.of(entry.mapping.name) if entry.state is MappingState.DISABLED else Standing()
         state, reason = entry.state, entry.reason
         if state is MappingState.ENABLED and (error := self._tasks.failed().get(entry.task)):
             state, reason = MappingState.FAILED, error
@@ -371,7 +387,8 @@ class MappingSupervisor:
             result=worker.result if worker is not None else entry.result,
             modified_at=entry.modified_at,
             running=worker.running if worker is not None else 0,
-            shards=worker.shards() if worker is not None else (),
+            shards=worker.shards() if worker is not None else standing.shards,
+            behind=standing.behind,
             queue=queue_of(worker),
         )
 
@@ -399,6 +416,7 @@ class MappingSupervisor:
         async with entry.lock:
             await self._halt(entry, deadline_s=None)
             if entry.is_paused:
+                self._standings.forget(entry.mapping.name)
                 entry.state = MappingState.DISABLED
                 entry.modified_at = self._clock.time()
 
@@ -435,6 +453,7 @@ class MappingSupervisor:
                 log.info("mapping_reset", mapping=name, position=start.value, shards=len(marks))
                 return marks
             finally:
+                self._standings.forget(name)
                 if was_running:
                     await self._run(entry)
 

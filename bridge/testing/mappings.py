@@ -15,6 +15,8 @@ class MemoryMappings:
     def __init__(self, *statuses: MappingStatus) -> None:
         self.statuses = {status.mapping.name: status for status in statuses}
         self.resets: list[tuple[str, StartingPosition, float | None]] = []
+        self.looks = 0
+        """How often somebody wanted to know where those stand that do not read."""
         self.fail_with: Exception | None = None
         self.sources: dict[str, EventSource] = {}
         """Streams by mapping, for replays."""
@@ -35,6 +37,10 @@ class MemoryMappings:
     def status(self) -> Sequence[MappingStatus]:
         """See Mappings.status."""
         return [self.statuses[name] for name in sorted(self.statuses)]
+
+    async def look(self) -> None:
+        """See Mappings.look: all is known."""
+        self.looks += 1
 
     async def pause(self, name: str) -> MappingStatus:
         """See Mappings.pause."""

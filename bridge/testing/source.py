@@ -13,7 +13,7 @@ from bridge.core.invocation import InvocationType
 from bridge.core.mapping import StartingPosition
 from bridge.core.ports import Clock
 from bridge.core.record import DamagedRecord
-from bridge.core.sources import PartialAnswer, ShardEvents, WindowPart
+from bridge.core.sources import PartialAnswer, ShardEvents, ShardStatus, Standing, WindowPart
 from bridge.core.stream import BEFORE_ALL, Chunk, Mark, Poll, Position, RecordFormat, Shard, StreamRange
 
 
@@ -183,6 +183,19 @@ class ScriptedStream:
     async def others(self) -> Sequence[str]:
         """Nobody."""
         return ()
+
+    async def standing(self) -> Standing:
+        """How the stored marks stand."""
+        return Standing(
+            shards=tuple(
+                ShardStatus(
+                    shard=name,
+                    position=held.mark.position,
+                    behind=sum(record.position > held.mark.position for record in held.records),
+                )
+                for name, held in sorted(self.shards.items())
+            )
+        )
 
 
 class ScriptedSource:

@@ -15,6 +15,7 @@ from bridge.aws.clients import AwsClients
 from bridge.core.errors import SourceError
 from bridge.core.mapping import StartingPosition
 from bridge.core.ports import Journal
+from bridge.core.sources import Standing
 from bridge.core.stream import Mark, Position, Shard, StreamRange
 from tests.contract.journal_streams import OpenJournal, journal_of
 from tests.contract.sources import SUBJECTS, Listener, MakeStream, Reading, Stream, Subject, open_consumer, opened
@@ -556,6 +557,34 @@ async def test_nobody_else_consumes(make_stream: MakeStream) -> None:
 
     assert await stream.source.others() == []
     await reading.source.close()
+
+
+async def test_where_marks_stand_is_told_without_reading(make_stream: MakeStream, subject: Subject) -> None:
+    stream = await make_stream(2)
+    first, second = stream.shards
+    await stream.put(first, values(10))
+    if subject.counts_behind:
+        assert _behind(await stream.source.standing()) == 10
+    reading = await read_all(stream, 10)
+    middle = reading.positions[first][3]
+    await reading.source.commit({first: Mark(position=middle, epoch=reading.listener.marks[first].epoch)})
+    await reading.source.close()
+    await stream.put(second, values(2))
+
+    standing = await stream.source.standing()
+
+    assert tuple(shard.shard for shard in standing.shards) == tuple(sorted(stream.shards))
+    assert {shard.shard: shard.position for shard in standing.shards}[first] == middle
+    assert _behind(standing) == (8 if subject.counts_behind else None)
+    assert await stream.source.others() == []
+    again = await open_consumer(stream)
+    await again.until(lambda: again.count == 8)
+    await again.source.close()
+
+
+def _behind(standing: Standing) -> int | None:
+    lags = [shard.behind for shard in standing.shards if shard.behind is not None]
+    return sum(lags) if len(lags) == len(standing.shards) else standing.behind
 
 
 async def test_a_listener_that_was_told_nothing_has_no_shards(make_stream: MakeStream) -> None:

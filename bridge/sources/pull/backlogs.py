@@ -14,7 +14,7 @@ from bridge.core.invocation import InvocationType
 from bridge.core.mapping import StartingPosition
 from bridge.core.ports import Journal, Selection
 from bridge.core.record import DamagedRecord, Record
-from bridge.core.sources import RecordReader, StreamMarks
+from bridge.core.sources import RecordReader, ShardStatus, Standing, StreamMarks
 from bridge.core.stream import BEFORE_ALL, Mark, Position, Shard
 from bridge.sources.pull.sharding import Sharding
 
@@ -166,6 +166,17 @@ class Backlog:
                 break
             passed += 1
         return max(0, len(handed) - passed + self._ahead[shard])
+
+    def standing(self) -> Standing:
+        """Return the stored marks and what lies behind them, while nobody reads.
+
+        What was there at `open` was counted in sum; by shard it is known once all of that is finished.
+        """
+        is_placed = sum(self._ahead.values()) == self.waiting
+        sole = self.waiting if len(self.shards) == 1 else None
+        ahead = self._ahead if is_placed else dict.fromkeys(self.shards, sole)
+        shards = [ShardStatus(shard=name, position=self.marks[name], behind=ahead[name]) for name in sorted(self.marks)]
+        return Standing(shards=tuple(shards), behind=self.waiting)
 
     def unfinished(self, low: int, high: int, marks: Mapping[Shard, Position]) -> list[int]:
         """Return its unfinished positions in [low, high). Blocks; one call at a time."""

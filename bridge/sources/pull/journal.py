@@ -14,7 +14,7 @@ from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
 from bridge.core.mapping import EventSourceMapping, StartingPosition
 from bridge.core.ports import Clock
 from bridge.core.record import DamagedRecord
-from bridge.core.sources import EventShape, RangeReader, ShardEvents, Source
+from bridge.core.sources import EventShape, RangeReader, ShardEvents, Source, Standing
 from bridge.core.stream import Chunk, Mark, Poll, Position, Shard, StreamRange
 from bridge.events.streams import RecordsShape, record_json, shard_name
 from bridge.sources.pull.backlogs import Backlog, JournalStreams
@@ -428,6 +428,13 @@ class JournalEventSource:
     async def others(self) -> Sequence[str]:
         """Return nobody: these marks are this daemon's own."""
         return []
+
+    async def standing(self) -> Standing:
+        """Return how the stored marks stand. See sources.EventSource."""
+        try:
+            return (await self.prepare()).standing()
+        except StoreError as error:
+            raise SourceError(f"the marks of mapping {self._mapping.name} are not known: {error}") from error
 
 
 def push_event_source(

@@ -12,7 +12,7 @@ from bridge.core.connection import KafkaConnection
 from bridge.core.errors import SourceError
 from bridge.core.mapping import StartingPosition
 from bridge.core.ports import Clock
-from bridge.core.sources import EventShape, RangeReader, Source
+from bridge.core.sources import EventShape, RangeReader, ShardStatus, Source, Standing
 from bridge.core.stream import Mark, Shard, StreamRange
 from bridge.events.kafka import KafkaShape, shard_name
 from bridge.sources.pull.kafka_client import client_arguments, cluster_name
@@ -126,6 +126,31 @@ class KafkaEventSource:
                         "stop them before its marks are moved"
                     ) from error
         return {shard_name(self._topic, each.partition): Mark(position=at - 1) for each, at in offsets.items()}
+
+    async def standing(self) -> Standing:
+        """Return the group's committed offsets and the topic's ends; joins nothing. See sources.EventSource."""
+        from bridge.sources.pull.kafka_library import REQUEST_MAX_S, failures, make_consumer, running, starting_offsets
+
+        consumer = make_consumer(self._connection, group_id=self._group, isolation_level=self._isolation_level)
+        async with running(consumer, self._connection, self._topic) as partitions:
+            with failures(self._connection, f"cannot ask for the offsets of group {self._group}"):
+                async with asyncio.timeout(REQUEST_MAX_S):
+                    committed = await consumer.committed_offsets(partitions)
+                    first = await consumer.beginning_offsets(partitions)
+                    end = await consumer.end_offsets(partitions)
+                start, time = self._settings["starting_position"], self._settings["starting_position_timestamp"]
+                new = await starting_offsets(consumer, set(partitions) - committed.keys(), start, time)
+        next_ = {**new, **{partition: commit.offset for partition, commit in committed.items()}}
+        return Standing(
+            shards=tuple(
+                ShardStatus(
+                    shard=shard_name(self._topic, each.partition),
+                    position=next_[each] - 1,
+                    behind=max(0, end[each] - max(next_[each], first[each])),  # what retention took is not behind
+                )
+                for each in sorted(partitions)
+            )
+        )
 
     async def others(self) -> Sequence[str]:
         """Return the group's members that are not ours: client id and host; of a cluster on AWS, just that it is."""

@@ -6,7 +6,7 @@ from typing import Final
 from bridge.core.errors import SourceError, StoreError
 from bridge.core.mapping import EventSourceMapping, StartingPosition
 from bridge.core.ports import Clock
-from bridge.core.sources import EventShape, RangeReader, Source, StreamMarks
+from bridge.core.sources import EventShape, RangeReader, ShardStatus, Source, Standing, StreamMarks
 from bridge.core.stream import Mark, Shard, StreamRange
 from bridge.sources.pull.shard_api import ShardApi, ShardCallFailed
 from bridge.sources.pull.shard_range import ShardRangeReader
@@ -72,3 +72,17 @@ class ShardEventSource:
     async def others(self) -> Sequence[str]:
         """Return whose stream it is: reading takes of what its shards can be read in all. See sources.EventSource."""
         return [self._of] if self._of else []
+
+    async def standing(self) -> Standing:
+        """Return the stored marks; the services do not say how much lies behind. See sources.EventSource."""
+        try:
+            marks = await self._marks.load(self._mapping.name)
+        except StoreError as error:
+            raise SourceError(f"the marks of mapping {self._mapping.name} are not known: {error}") from error
+        return Standing(
+            shards=tuple(
+                ShardStatus(shard=shard, position=mark.position, behind=None)
+                for shard, mark in sorted(marks.items())
+                if not mark.has_ended
+            )
+        )

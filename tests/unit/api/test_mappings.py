@@ -1,5 +1,7 @@
 """Event source mappings through the api."""
 
+from dataclasses import replace
+
 import pytest
 
 from bridge.core.errors import MappingNotFound, SourceError
@@ -43,6 +45,15 @@ async def test_a_lag_of_which_a_part_is_not_known_is_not_known(world):
     world.mappings.add(status("orders", shard(1), shard(2, behind=None)))
 
     assert (await world.get("/mappings")).json()["mappings"][0]["behind"] is None
+
+
+async def test_a_lag_that_is_known_in_sum_is_told_in_sum(world):
+    world.mappings.add(replace(status("orders", shard(1, behind=None), shard(2)), behind=7))
+
+    assert (await world.get("/mappings")).json()["mappings"][0]["behind"] == 7
+    found = (await world.get("/mappings/orders")).json()
+    assert (found["behind"], [each["behind"] for each in found["shards"]]) == (7, [None, 2])
+    assert world.mappings.looks == 2
 
 
 async def test_one_has_its_settings_and_shards(world):

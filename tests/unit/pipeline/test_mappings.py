@@ -10,6 +10,7 @@ import pytest
 from bridge.core.errors import ConfigError, MappingNotFound, SourceError
 from bridge.core.mapping import EventSourceMapping, MappingState, StartingPosition
 from bridge.core.ports import Selection
+from bridge.pipeline import standings
 from bridge.pipeline.mappings import MappingSupervisor
 from bridge.testing.clock import ManualClock, settle
 from bridge.testing.journal import MemoryJournal
@@ -169,6 +170,64 @@ async def test_a_pause_lets_what_runs_end(world):
     assert world.state().state is MappingState.DISABLED
 
 
+async def test_where_a_paused_mapping_stands_is_looked_at_now_and_then(world):
+    await world.start()
+    world.stream().put(1, 2)
+    await world.advance(1.0)
+    await world.mappings.pause("orders")
+    world.stream().put(3, 4, 5)
+    assert world.state().shards == ()
+
+    await world.mappings.look()
+    (shard,) = world.state().shards
+    assert (shard.position, shard.behind) == (1, 3)
+
+    world.stream().put(6)
+    await world.advance(4.0)
+    await world.mappings.look()
+    assert [shard.behind for shard in world.state().shards] == [3]
+    await world.advance(1.5)
+    assert world.state().shards == ()
+    await world.mappings.look()
+    assert [shard.behind for shard in world.state().shards] == [4]
+
+    await world.mappings.reset("orders", StartingPosition.TRIM_HORIZON)
+    await world.mappings.look()
+    assert [shard.behind for shard in world.state().shards] == [6]
+    resumed = await world.mappings.resume("orders")
+    assert resumed.shards == ()
+
+
+async def test_looking_does_not_wait_for_a_source_that_is_slow_or_gone(world, monkeypatch):
+    monkeypatch.setattr(standings, "LOOK_MAX_S", 0.02)
+    await world.start(replace(world.orders, enabled=False), EventSourceMapping(name="b", source="x://b", function="f"))
+    asked, may_answer = [], asyncio.Event()
+    stream = world.stream()
+    answer = stream.standing
+
+    async def slow():
+        asked.append("slow")
+        await may_answer.wait()
+        return await answer()
+
+    async def gone():
+        asked.append("gone")
+        raise SourceError("no broker")
+
+    stream.standing = slow
+    await world.mappings.look()
+    assert (asked, world.state().shards) == (["slow"], ())
+    may_answer.set()
+    await world.advance(0)
+    assert [shard.behind for shard in world.state().shards] == [0]
+
+    stream.standing = gone
+    await world.advance(6.0)
+    await world.mappings.look()
+    await world.mappings.look()
+    assert (asked, world.state().shards) == (["slow", "gone"], ())
+
+
 async def test_a_reset_reads_again_from_the_beginning(world):
     await world.start()
     world.stream().put(1, 2)
@@ -274,7 +333,8 @@ async def test_a_group_with_members_from_elsewhere_is_not_joined_unasked(world):
     assert world.state().state is MappingState.DISABLED
     assert "consumer-1 at 10.0.0.7" in world.state().reason
     assert "--allow-remote" in world.state().reason
-    assert stream.opened == 0
+    await world.mappings.look()
+    assert (stream.opened, world.state().shards) == (0, ())
     await world.mappings.configure([replace(world.orders, allow_remote=True)])
     await world.advance(1)
 
