@@ -309,8 +309,9 @@ def _route(name: str, source: WebhookSettings, settings: Settings, clock: Clock)
 
 
 def deduplication_window(settings: Settings) -> float:
-    """Return the longest time that any route remembers a delivery, in seconds."""
-    return float(max((source.deduplicate_s for source in settings.sources.values()), default=0))
+    """Return how long deliveries are remembered, in seconds: as the routes ask, and records of destinations."""
+    routes = (source.deduplicate_s for source in settings.sources.values())
+    return float(max([limits.DEDUPLICATION_WINDOW_DEFAULT_S, *routes]))
 
 
 def register_secrets(settings: Settings) -> None:

@@ -13,8 +13,8 @@ from bridge.events.outcomes import record_of
 
 SOURCE: Final = "destination"
 """Source of the events that records of other functions are."""
-_DEDUPLICATE_S: Final = 3600.0
-"""A record that is sent again after a crash is one event."""
+_DEDUPLICATE_S: Final = float(limits.DEDUPLICATION_WINDOW_DEFAULT_S)
+"""A record that is sent again after a crash is one event; the index is kept for at least so long."""
 
 
 class FunctionTarget:

@@ -1,0 +1,54 @@
+"""A function of this daemon as a target."""
+
+import pytest
+
+from bridge.core.errors import FunctionNotFound, LaneFull
+from bridge.core.outcome import RecordRefused, TargetTrouble
+from bridge.core.ports import Receipt
+from bridge.destinations.functions import FunctionTarget
+from bridge.testing.clock import ManualClock
+from tests.unit.destinations.test_aws import RECORD, entry
+
+
+class Intake:
+    """Keeps what it is given; `fail_with` refuses it."""
+
+    def __init__(self) -> None:
+        self.submitted: list = []
+        self.fail_with: Exception | None = None
+
+    async def submit(self, record, *, deduplicate_s=0.0):
+        if self.fail_with is not None:
+            raise self.fail_with
+        self.submitted.append((record, deduplicate_s))
+        return Receipt(id=record.id)
+
+
+def target(intake: Intake, *, bytes_max: int = 100_000) -> FunctionTarget:
+    return FunctionTarget("other:live", intake=intake, clock=ManualClock(), daemon="d", bytes_max=bytes_max)
+
+
+async def test_the_record_is_an_event_and_once_however_often_it_is_sent():
+    intake = Intake()
+    await target(intake).send(entry(), None)
+    await target(intake).send(entry(), None)
+
+    (first, window_s), (second, _) = intake.submitted
+    assert (first.function, first.source, first.payload, window_s) == ("other:live", "destination", RECORD, 300.0)
+    assert first.delivery_id == second.delivery_id
+    await target(intake).send(entry(created_at=5.0), None)
+    assert intake.submitted[2][0].delivery_id != first.delivery_id
+
+
+@pytest.mark.parametrize("error", [FunctionNotFound("gone"), LaneFull("full")])
+async def test_a_function_without_room_is_trouble_that_may_end(error):
+    intake = Intake()
+    intake.fail_with = error
+
+    with pytest.raises(TargetTrouble, match="function other:live"):
+        await target(intake).send(entry(), None)
+
+
+async def test_a_record_above_the_limit_of_events_is_refused():
+    with pytest.raises(RecordRefused):
+        await target(Intake(), bytes_max=10).send(entry(), None)
