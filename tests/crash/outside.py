@@ -22,7 +22,8 @@ from tests.harness import wait_for
 SAMPLE_S = 0.1
 FLUSH_S = 150.0
 """Longer than any broker of a test is away."""
-STARTED_S = 30.0
+STARTED_S = 60.0
+LANDED_S = 300.0
 PACE_RECORDS = 10
 
 
@@ -39,7 +40,7 @@ class Outside:
         self._thread.start()
         self.run(create_topic(bootstrap, self.topic, partitions=partitions, configs={"retention.ms": "-1"}))
 
-    def run(self, work: Coroutine[Any, Any, Any], timeout_s: float = 30.0) -> Any:
+    def run(self, work: Coroutine[Any, Any, Any], timeout_s: float = 60.0) -> Any:
         """Run a coroutine there and return what it returns."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
 
@@ -181,6 +182,10 @@ class KafkaLoad:
     def acknowledged(self) -> int:
         return sum(outcome == "ok" for outcome in list(self._outcomes.values()))
 
+    def until(self, count: int) -> None:
+        """Go on until so many records in all are acknowledged: enough to say something, however slow the machine."""
+        wait_for(lambda: self.acknowledged >= count, LANDED_S, f"{count} records are acknowledged")
+
     async def _produce(self) -> None:
         producer = AIOKafkaProducer(
             bootstrap_servers=self._outside.bootstrap,
@@ -252,7 +257,7 @@ class MarksWatch:
             with contextlib.suppress(KafkaError, OSError, TimeoutError):
                 async with administration(self._outside.bootstrap) as admin:
                     while True:
-                        async with asyncio.timeout(60):
+                        async with asyncio.timeout(10):
                             found = await committed(admin, self._outside.group, self._outside.topic)
                         sample = {"t": time.time(), "committed": {str(p): at for p, at in found.items()}}
                         self.samples.append(sample | {"lines": self._lines()})

@@ -15,6 +15,7 @@ from tests.crash import ledger
 from tests.harness import DaemonProcess, free_ports, wait_for, write_function
 
 WORKERS = 4
+LANDED_S = 300.0
 
 # Answers only after the ledger has the line on disk: what the handler says it did, it did. A connection
 # instead of a file, since a sandboxed worker sees neither the test's folder nor its /tmp.
@@ -48,7 +49,7 @@ listen = {{ public = "127.0.0.1:{public}", api = "127.0.0.1:{api}" }}
 [functions.ledger]
 code = "{code}"
 handler = "app.handler"
-timeout_s = 10
+timeout_s = 60
 environment = {{ LEDGER = "{ledger}" }}
 event_invoke = {{ retry_delays_s = [0.1, 0.2]{event_invoke} }}
 
@@ -197,6 +198,7 @@ class Rig:
         self._sent = (folder / "sent.jsonl").open("w")
         self._lock = threading.Lock()
         self._number = 0
+        self.acked = 0
         self.pushed_back = 0
         self.kills = 0
         self.folder = folder
@@ -230,9 +232,15 @@ class Rig:
 
     def note_sent(self, event: dict, outcome: str) -> None:
         with self._lock:
+            self.acked += outcome == "ok"
             self._sent.write(
                 json.dumps({"id": event["id"], "key": event["key"], "seq": event["seq"], "outcome": outcome}) + "\n"
             )
+
+    def more(self, count: int) -> None:
+        """Wait until so many more events are accepted: enough to say something, however slow the machine."""
+        through = self.acked + count
+        wait_for(lambda: self.acked >= through, LANDED_S, f"{count} more events are accepted")
 
     def post(self, **kinds: object) -> str:
         """Send one event on a connection of its own."""
@@ -251,7 +259,7 @@ class Rig:
         wait_for(lambda: not self.daemon.survivors(), description="workers follow their daemon within seconds")
         self.daemon.restart() if ready else self.daemon.start(ready=False)
 
-    def drain(self, *, quiet_s: float = 1.5, timeout_s: float = 60.0) -> None:
+    def drain(self, *, quiet_s: float = 1.5, timeout_s: float = 300.0) -> None:
         """Return once nothing waits, runs or is parked, and the ledger has been quiet for a while."""
         self.daemon.wait_ready()
 

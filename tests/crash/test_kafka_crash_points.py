@@ -52,7 +52,7 @@ def test_a_dead_letter_before_its_mark_is_there_twice_at_most(kafka_rig) -> None
 
 def test_a_rebalance_cut_off_behind_its_commit_repeats_nothing(kafka_rig) -> None:
     run = kafka_rig(mapping="")
-    daemon = run.daemon()
+    daemon = run.daemon(session_s=6.0)
     daemon.start(BRIDGE_CRASH_AT="stream.revoked")
     with run.load(rate=300):
         with run.heals():

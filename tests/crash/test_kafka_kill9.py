@@ -38,7 +38,7 @@ def test_random_kills_under_load(kafka_rig, mapping, by, lanes, share) -> None:
     daemon = run.daemon()
     daemon.start()
     kills = round(KILLS * share)
-    with run.load(rate=RATE, poison=0.002):
+    with run.load(rate=RATE, poison=0.002) as load:
         with run.heals():
             pass
         while run.kills < kills:
@@ -50,10 +50,10 @@ def test_random_kills_under_load(kafka_rig, mapping, by, lanes, share) -> None:
                 run.kill(daemon)
             with run.heals(records=run.random.randrange(1, 300)):
                 daemon.restart()
+        load.until(100 * kills)
 
     verdict = run.judge(by=by)
 
-    assert verdict["acked"] >= 100 * kills, "too little landed to say anything"
     assert verdict["valid"]
     assert verdict["duplicated"] <= run.kills * repeats_per_kill(lanes)
     assert verdict["dlq_duplicated"] <= run.kills, "a dead letter before its mark was stored is there again"
@@ -62,11 +62,10 @@ def test_random_kills_under_load(kafka_rig, mapping, by, lanes, share) -> None:
 def test_without_a_fault_nothing_is_handled_twice(kafka_rig) -> None:
     run = kafka_rig()
     run.daemon(session_s=None).start()
-    with run.load(rate=RATE if not IS_FULL else 2 * RATE, poison=0.002), run.heals():
-        time.sleep(3)
+    with run.load(rate=RATE if not IS_FULL else 2 * RATE, poison=0.002) as load, run.heals():
+        load.until(1500)
 
     verdict = run.judge()
 
-    assert verdict["acked"] >= 1000, "too little landed to say anything"
     assert verdict["valid"]
     assert (0, 0, 0) == (verdict["duplicated"], verdict["dlq_duplicated"], verdict["in_both"])

@@ -17,9 +17,9 @@ REPEATS_PER_KILL = limits.COMMIT_RECORDS + 2 * PARTITIONS * BATCH_SIZE
 def test_members_that_join_and_leave_repeat_nothing(kafka_rig) -> None:
     """A foreign member comes and goes; a second daemon does so, too, by SIGTERM."""
     run = kafka_rig(mapping="")
-    first, second = (run.daemon(record_s=0.002, session_s=2 * SESSION_S) for _ in range(2))
+    first, second = (run.daemon(record_s=0.002, session_s=8.0) for _ in range(2))
     first.start()
-    with run.load(rate=RATE, poison=0.002):
+    with run.load(rate=RATE, poison=0.002) as load:
         with run.heals():
             pass
         while assignments(first) < REBALANCES:
@@ -31,10 +31,10 @@ def test_members_that_join_and_leave_repeat_nothing(kafka_rig) -> None:
                 assert second.terminate() == 0
             with run.heals():
                 pass
+        load.until(1000)
 
     verdict = run.judge()
 
-    assert verdict["acked"] >= 1000, "too little landed to say anything"
     assert verdict["valid"]
     assert (0, 0) == (verdict["duplicated"], verdict["dlq_duplicated"])
 
@@ -44,7 +44,7 @@ def test_members_that_are_killed_repeat_what_was_not_committed(kafka_rig) -> Non
     daemons = [run.daemon(record_s=0.002) for _ in range(3)]
     for daemon in daemons:
         daemon.start()
-    with run.load(rate=RATE, poison=0.002):
+    with run.load(rate=RATE, poison=0.002) as load:
         with run.heals():
             pass
         for number in range(max(3, REBALANCES // 6)):
@@ -54,10 +54,10 @@ def test_members_that_are_killed_repeat_what_was_not_committed(kafka_rig) -> Non
             time.sleep(run.random.uniform(0.0, 1.5 * SESSION_S))  # missed already, or not yet
             with run.heals():
                 daemon.restart()
+        load.until(1000)
 
     verdict = run.judge()
 
-    assert verdict["acked"] >= 1000, "too little landed to say anything"
     assert verdict["valid"]
     assert verdict["duplicated"] <= run.kills * REPEATS_PER_KILL
 

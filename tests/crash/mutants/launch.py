@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
-DELAY_S = 0.25
+DELAY_S = 1.0
 _tasks: set["asyncio.Task[object]"] = set()
 
 
