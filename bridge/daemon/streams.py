@@ -88,7 +88,7 @@ class Streams:
             return local_event_source(
                 mapping, streams=self._journal, clock=self._clock, region=self._region, account_id=self._account
             )
-        from bridge.sources.pull.journal import push_event_source
+        from bridge.sources.pull.push import push_event_source
 
         return push_event_source(
             mapping, streams=self._journal, clock=self._clock, region=self._region, account_id=self._account

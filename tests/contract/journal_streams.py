@@ -18,8 +18,9 @@ from bridge.core.record import Record
 from bridge.core.stream import PutRecord, Shard, shard_index
 from bridge.journal.journal import SegmentJournal
 from bridge.sources.pull.backlogs import JournalStreams
-from bridge.sources.pull.journal import JournalEventSource, push_event_source
+from bridge.sources.pull.journal import JournalEventSource
 from bridge.sources.pull.local import JournalLocalStreams, local_event_source
+from bridge.sources.pull.push import push_event_source
 from bridge.testing.journal import MemoryJournal
 from bridge.testing.streams import MemoryStreamMarks
 from bridge.util.clocks import SystemClock

@@ -13,8 +13,8 @@ from bridge.core.stream import Mark, PutRecord, StreamRange
 from bridge.events.kafka import parse_event
 from bridge.journal.retention import Retention
 from bridge.sources.pull.backlogs import JournalStreams
-from bridge.sources.pull.journal import push_event_source
 from bridge.sources.pull.local import JournalLocalStreams, local_event_source
+from bridge.sources.pull.push import push_event_source
 from bridge.testing.clock import ManualClock
 from bridge.testing.journal import MemoryJournal
 from bridge.testing.streams import MemoryStreamMarks
