@@ -584,3 +584,43 @@ def test_nothing_is_deleted_before_it_is_archived():
             assert len(world.function.calls) == 1
 
     virtually(story)
+
+
+# --- 11: bugs of ours ---
+
+
+def test_what_a_bug_cut_short_comes_again():
+    async def story(clock):
+        async with World(clock) as world:
+
+            def fail_once(_call):
+                if len(world.function.calls) == 1:
+                    raise RuntimeError("a bug")
+
+            world.function.script = fail_once
+            world.queue.put("a")
+            await world.until(lambda: world.task.done())
+            assert isinstance(world.task.exception(), RuntimeError)
+            world.start()  # as the supervisor of tasks does
+            await world.empty()
+
+            assert world.function.batches == [["a"], ["a"]]
+
+    virtually(story)
+
+
+def test_deletes_that_fail_are_not_repeated_at_once():
+    async def story(clock):
+        async with World(clock) as world:
+
+            def fail(call):
+                if call == "delete":
+                    raise SourceError("InternalError")
+
+            world.queue.fail = fail
+            world.queue.put("a")
+            await clock.sleep(5)
+
+            assert world.queue.calls["delete"] <= 6
+
+    virtually(story)
