@@ -94,17 +94,31 @@ class System:
 
 
 def _function_view(function: Function) -> dict[str, object]:
-    latest, config = function.latest, function.event_invoke
+    latest = function.latest
+    if latest.remote is not None:
+        return {
+            "name": function.name,
+            "arn": str(latest.remote.arn),
+            "connection": latest.remote.connection.name,
+            "handover": latest.remote.handover,
+            "timeout_s": latest.timeout_s,
+        } | _limits_view(function)
     return {
         "name": function.name,
         "handler": latest.handler,
         "timeout_s": latest.timeout_s,
         "memory_mb": latest.memory_mb,
+    } | _limits_view(function)
+
+
+def _limits_view(function: Function) -> dict[str, object]:
+    config = function.event_invoke
+    return {
         "reserved_concurrency": function.reserved_concurrency,
         "maximum_retry_attempts": config.maximum_retry_attempts,
         "maximum_event_age_s": config.maximum_event_age_s,
         "on_success": config.on_success,
         "on_failure": config.on_failure,
-        "dead_letter_target": latest.dead_letter_target,
-        "revision": latest.revision,
+        "dead_letter_target": function.latest.dead_letter_target,
+        "revision": function.latest.revision,
     }

@@ -16,10 +16,8 @@ from bridge.core.sources import ARCHIVE_PREFIX, MappingStatus, RecordReader, Sha
 from bridge.core.stream import Position
 from bridge.pipeline.ranges import RangeRecord
 
-FAILURES: Final = frozenset(AttemptStatus) - {
-    AttemptStatus.STARTED, AttemptStatus.OK, AttemptStatus.REPLAYED_OK, AttemptStatus.SENT,
-}  # fmt: skip
-_SUCCESSES: Final = frozenset({AttemptStatus.OK, AttemptStatus.REPLAYED_OK})
+_SUCCESSES: Final = frozenset({AttemptStatus.OK, AttemptStatus.HANDED_OVER, AttemptStatus.REPLAYED_OK})
+FAILURES: Final = frozenset(AttemptStatus) - _SUCCESSES - {AttemptStatus.STARTED, AttemptStatus.SENT}
 
 _EXACT_MAX: Final = 2**53 - 1
 """The largest whole number that every JSON reader keeps."""
@@ -28,9 +26,10 @@ _EXACT_MAX: Final = 2**53 - 1
 def event_state(record: Record, attempts: Sequence[Attempt], readers: Sequence[RecordReader] = ()) -> str:
     """Return one word or two for where an event is.
 
-    `waiting`, `running`, `retrying`, `succeeded`, `dead`; `answered` and `failed` for synchronous ones; `archived` for
-    what a mapping copied. Of a source that only mappings read: `waiting` until all of them are done with it, then
-    `settled` (handled, filtered out, or with the dead letters), and `stored` where none reads it.
+    `waiting`, `running`, `retrying`, `succeeded`, `handed over` (to a remote function's own queue), `dead`; `answered`
+    and `failed` for synchronous ones; `archived` for what a mapping copied. Of a source that only mappings read:
+    `waiting` until all of them are done with it, then `settled` (handled, filtered out, or with the dead letters), and
+    `stored` where none reads it.
     """
     is_async = record.invocation_type is InvocationType.EVENT
     attempts = tries(attempts)
@@ -42,7 +41,7 @@ def event_state(record: Record, attempts: Sequence[Attempt], readers: Sequence[R
         return "waiting" if is_async else "answered"
     last = attempts[-1].status
     if last in _SUCCESSES:
-        return "succeeded"
+        return "handed over" if last is AttemptStatus.HANDED_OVER else "succeeded"
     if last is AttemptStatus.REPLAYED_FAILED:
         live = [attempt for attempt in attempts if attempt.status is not AttemptStatus.REPLAYED_FAILED]
         return event_state(record, live, readers)

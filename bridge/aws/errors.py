@@ -84,6 +84,15 @@ _FAULTS: Final = frozenset({
 })  # fmt: skip
 
 
+def call_errors() -> tuple[type[Exception], ...]:
+    """Return what a call on a client may raise, for an `except`: nothing of it is a mistake of ours."""
+    from aiohttp import ClientError as HttpError
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+
+    return (BotoCoreError, ClientError, ResponseParserError, HttpError, CredentialsMissing, OSError)  # and TimeoutError
+
+
 def trouble(error: Exception) -> AwsTrouble:
     """Return what `error`, raised by a call on one of `AwsClients`' clients, means.
 

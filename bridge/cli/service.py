@@ -21,10 +21,10 @@ _NAMED: Final = ("connections", "functions", "sources", "mappings")
 _file = click.argument("file", required=False, metavar="[FILE]")
 
 
-def load_settings(context: click.Context, file: str | None, *, local: bool = False) -> "Loaded":
+def load_settings(context: click.Context, file: str | None, *, local: bool = False, remote: bool = False) -> "Loaded":
     """Load the configuration that was named, `./bridge.toml` else, and tell its warnings.
 
-    With `local`, every pull source of it is an embedded stream.
+    With `local`, every pull source of it is an embedded stream; with `remote` too, remote functions are invoked.
 
     Raises:
         Misused: with every mistake.
@@ -36,7 +36,7 @@ def load_settings(context: click.Context, file: str | None, *, local: bool = Fal
     if options.state:
         os.environ["BRIDGE_STATE"] = options.state  # one way in for the setting: the environment
     try:
-        loaded = load(config_path(options, file), local=local)
+        loaded = load(config_path(options, file), local=local, remote=remote)
     except ConfigErrors as error:
         mistakes = error.mistakes
         if len(mistakes) == 1:
@@ -55,7 +55,9 @@ def load_settings(context: click.Context, file: str | None, *, local: bool = Fal
     is_flag=True,
     help="Read every pull source from an embedded stream, with a state folder apart; no broker is touched.",
 )
-@click.option("--allow-remote", is_flag=True, help="Join consumer groups that others consume with, and the like.")
+@click.option(
+    "--allow-remote", is_flag=True, help="Join consumer groups that others consume with; invoke remote functions."
+)
 @click.pass_context
 def run_command(
     context: click.Context,
@@ -67,7 +69,8 @@ def run_command(
     """Run the daemon with FILE, or bridge.toml of this folder, until SIGTERM or Ctrl-C."""
     gc.disable()  # what a start makes stays: looking for garbage in it is a fifteenth of its time
     try:
-        return _run(load_settings(context, file, local=local), watch=watch, local=local, allow_remote=allow_remote)
+        loaded = load_settings(context, file, local=local, remote=allow_remote)
+        return _run(loaded, watch=watch, local=local, allow_remote=allow_remote)
     finally:
         gc.enable()
 

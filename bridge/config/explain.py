@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from bridge.config.connections import CONNECTION_TYPES
+from bridge.config.functions import FunctionSettings
 from bridge.config.mappings import unknown_key
 from bridge.config.mistakes import Loc, listing, near
 from bridge.config.section import Section
@@ -53,6 +54,8 @@ def explain(error: ErrorDetails, data: Mapping[str, Any]) -> tuple[Loc, str]:
     if kind == "extra_forbidden":
         if loc[0] == "mappings" and len(loc) == 3 and (said := unknown_key(str(loc[-1]))):
             return loc, said
+        if loc[0] == "functions" and "remote function" in error["loc"] and loc[-1] in FunctionSettings.model_fields:
+            return loc, "not together with arn: that function runs elsewhere, with what is configured there"
         return loc, "unknown key" + near(loc[-1], _keys_at(error["loc"][:-1]))
     if error["loc"] and error["loc"][-1] == "[key]":
         return loc, _NAME_RULE

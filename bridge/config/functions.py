@@ -1,21 +1,26 @@
 """`[functions.X]`: what runs, its limits, and how its asynchronous failures are handled."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
+from bridge.config.connections import aws_connection
 from bridge.config.section import Section, listed, subsection
 from bridge.config.targets import TARGET_MAX_CHARS, DeadLetterTarget, FailureTarget, SuccessTarget
 from bridge.config.values import EnvironmentValue, PathValue, Secret, refuse
 from bridge.core import limits
-from bridge.core.function import ENVIRONMENT_NAME_PATTERN, RESERVED_ENVIRONMENT, EventInvokeConfig
+from bridge.core.arn import parse_arn
+from bridge.core.function import ENVIRONMENT_NAME_PATTERN, RESERVED_ENVIRONMENT, EventInvokeConfig, RemoteFunction
 from bridge.core.outcome import LOCAL
 from bridge.registry.catalog import FunctionSpec
 from bridge.registry.packages import handler_mistake
 
 if TYPE_CHECKING:
     from bridge.config.settings import Settings
+
+_FUNCTION: Final = re.compile(r"function:[a-zA-Z0-9_-]{1,64}(?::(?:\$LATEST|[a-zA-Z0-9_-]{1,128}))?\Z")
 
 
 def _checked_handler(handler: str) -> str:
@@ -131,13 +136,82 @@ class FunctionSettings(Section):
     )
 
 
+def _checked_arn(written: str) -> str:
+    try:
+        arn = parse_arn(written)
+    except ValueError as error:
+        refuse(str(error))
+    if arn.service != "lambda" or not arn.region or not arn.account or not _FUNCTION.match(arn.resource):
+        refuse(
+            "must be a function's ARN: arn:aws:lambda:REGION:ACCOUNT:function:NAME, or with :VERSION or :ALIAS behind"
+        )
+    return written
+
+
+class RemoteFunctionSettings(Section):
+    """One function on AWS, or behind any endpoint that speaks Lambda's API."""
+
+    arn: Annotated[str, AfterValidator(_checked_arn)] = Field(
+        max_length=300, description="ARN of a function elsewhere, in place of code and handler; may end in a qualifier."
+    )
+    connection: str = Field(
+        default="",
+        max_length=64,
+        description="Connection by which it and its targets' ARNs are reached; left out: the only one of their region.",
+    )
+    timeout_s: int = Field(
+        default=limits.TIMEOUT_MAX_S,
+        ge=limits.TIMEOUT_MIN_S,
+        le=limits.TIMEOUT_MAX_S,
+        description="Seconds it may take there; its answer is waited for a little longer.",
+    )
+    handover: bool = Field(
+        default=False, description="true: events go to its own asynchronous queue (InvocationType Event)."
+    )
+    reserved_concurrency: int | None = Field(
+        default=None,
+        ge=0,
+        le=100_000,
+        description="Invocations at once from here; 0 stops it; left out: draws on the account's.",
+    )
+    event_invoke: EventInvokeSettings = subsection("How asynchronous events are retried, and who is told of their end.")
+    dead_letter_config: DeadLetterSettings | None = Field(
+        default=None, description="Queue or topic that gets asynchronous events that failed; left out: none."
+    )
+
+
+def _kind(value: Any) -> str:
+    is_remote = isinstance(value, RemoteFunctionSettings) or (isinstance(value, dict) and "arn" in value)
+    return "remote function" if is_remote else "local function"
+
+
+AnyFunctionSettings: TypeAlias = Annotated[
+    Annotated[FunctionSettings, Tag("local function")] | Annotated[RemoteFunctionSettings, Tag("remote function")],
+    Discriminator(_kind),
+]
+
+
 def function_specs(settings: "Settings") -> list[FunctionSpec]:
     """Return what the catalog is built from; secrets are revealed here, and only here, for the workers' environment."""
-    return [_spec(name, function) for name, function in settings.functions.items()]
+    return [_spec(name, function, settings) for name, function in settings.functions.items()]
 
 
-def _spec(name: str, function: FunctionSettings) -> FunctionSpec:
-    invoke = function.event_invoke
+def _spec(name: str, function: FunctionSettings | RemoteFunctionSettings, settings: "Settings") -> FunctionSpec:
+    if isinstance(function, RemoteFunctionSettings):
+        arn = parse_arn(function.arn)
+        return FunctionSpec(
+            name=name,
+            timeout_s=function.timeout_s,
+            reserved_concurrency=function.reserved_concurrency,
+            event_invoke=_event_invoke(function.event_invoke),
+            dead_letter_target=_dead_letter_target(function),
+            connection=function.connection,
+            remote=RemoteFunction(
+                arn=arn,
+                connection=aws_connection(settings, arn=arn, name=function.connection),
+                handover=function.handover,
+            ),
+        )
     return FunctionSpec(
         name=name,
         code=function.code,
@@ -147,13 +221,21 @@ def _spec(name: str, function: FunctionSettings) -> FunctionSpec:
         ephemeral_storage_mb=function.ephemeral_storage_mb,
         environment={variable: secret.reveal() for variable, secret in function.environment.items()},
         reserved_concurrency=function.reserved_concurrency,
-        event_invoke=EventInvokeConfig(
-            maximum_retry_attempts=invoke.maximum_retry_attempts,
-            maximum_event_age_s=invoke.maximum_event_age_s,
-            retry_delays_s=invoke.retry_delays_s,
-            on_success=invoke.on_success,
-            on_failure=invoke.on_failure,
-        ),
-        dead_letter_target=function.dead_letter_config.target_arn if function.dead_letter_config is not None else "",
+        event_invoke=_event_invoke(function.event_invoke),
+        dead_letter_target=_dead_letter_target(function),
         connection=function.connection,
+    )
+
+
+def _dead_letter_target(function: FunctionSettings | RemoteFunctionSettings) -> str:
+    return function.dead_letter_config.target_arn if function.dead_letter_config is not None else ""
+
+
+def _event_invoke(settings: EventInvokeSettings) -> EventInvokeConfig:
+    return EventInvokeConfig(
+        maximum_retry_attempts=settings.maximum_retry_attempts,
+        maximum_event_age_s=settings.maximum_event_age_s,
+        retry_delays_s=settings.retry_delays_s,
+        on_success=settings.on_success,
+        on_failure=settings.on_failure,
     )

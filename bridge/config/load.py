@@ -70,7 +70,13 @@ class _Findings:
         return self.document.report(loc, text)
 
 
-def load(path: Path | None = None, environ: Mapping[str, str] | None = None, *, local: bool = False) -> Loaded:
+def load(
+    path: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    local: bool = False,
+    remote: bool = False,
+) -> Loaded:
     """Read a configuration; `./bridge.toml` when no path is given.
 
     Args:
@@ -78,6 +84,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None, *, 
         environ: where `${X}`, `{ env = "X" }` and BRIDGE_* are looked up; default: the process's.
         local: read every pull source from an embedded stream; connections are neither looked at nor needed, and the
             state folder is `local_state` of the usual one, unless BRIDGE_STATE names one.
+        remote: with `local`: functions elsewhere are invoked, so connections to AWS are looked at.
 
     Raises:
         ConfigErrors: with all mistakes. None of them shows a secret, and none drags a traceback along.
@@ -85,7 +92,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None, *, 
     environ = os.environ if environ is None else environ
     document = read_document(path)
     findings = _Findings(document)
-    written = without_clusters(document.data) if local else document.data
+    written = without_clusters(document.data, remote=remote) if local else document.data
     data = expand(written, environ, findings.add_unexpanded)
     if local:
         data = localised(data)

@@ -15,16 +15,28 @@ _Place: TypeAlias = tuple[str, str, str]
 """Kind, connection (or, for an ARN, what is before its resource) and name of a stream."""
 
 
-def without_clusters(data: Mapping[str, Any]) -> dict[str, Any]:
+def without_clusters(data: Mapping[str, Any], *, remote: bool = False) -> dict[str, Any]:
     """Return the tree with nothing left of its connections but their ARNs, which shape events.
 
     Before variables and secrets are looked up: on the machine where a file is tried there are none for production.
+
+    Args:
+        data: the file's tree.
+        remote: functions elsewhere are invoked all the same: keep the connections to AWS, if there are such functions.
     """
+    aws = _to_aws(data) if remote else {}
     kept = {
         name: {"event_source_arn": connection["event_source_arn"]} if "event_source_arn" in connection else {}
         for name, connection in tables(data, "connections", broken=True)
-    }
+    } | aws
     return {**data, "connections": kept} if "connections" in data else dict(data)
+
+
+def _to_aws(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the connections that functions elsewhere may be reached by."""
+    if not any("arn" in function for _, function in tables(data, "functions")):
+        return {}
+    return {name: made for name, made in tables(data, "connections") if made.get("type") == "aws"}
 
 
 def localised(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -45,6 +57,8 @@ def localised(data: Mapping[str, Any]) -> dict[str, Any]:
         for name, mapping in table(data, "mappings").items()
     }
     rest = {key: value for key, value in data.items() if key != "connections"}
+    if kept := _to_aws(data):
+        rest["connections"] = kept
     if isinstance(data.get("functions"), dict):
         rest["functions"] = {name: _untold(function, data) for name, function in data["functions"].items()}
     return {**rest, "mappings": mappings} if isinstance(data.get("mappings"), dict) else rest
@@ -56,7 +70,8 @@ def _untold(function: Any, data: Mapping[str, Any]) -> Any:
         return function
     region, account = text(data, "region", REGION_DEFAULT), text(data, "account", ACCOUNT_DEFAULT)
     here = {function_arn(name, region=region, account=account) for name, _ in tables(data, "functions")}
-    found = {key: value for key, value in function.items() if key not in ("dead_letter_config", "connection")}
+    gone = {"dead_letter_config"} if "arn" in function and _to_aws(data) else {"dead_letter_config", "connection"}
+    found = {key: value for key, value in function.items() if key not in gone}
     if isinstance(invoke := found.get("event_invoke"), dict):
         found["event_invoke"] = {
             key: value

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 from pydantic import Discriminator, Field, Tag
 
 from bridge.config.connections import ConnectionSettings
-from bridge.config.functions import FunctionSettings
+from bridge.config.functions import AnyFunctionSettings
 from bridge.config.mappings import MappingSettings
 from bridge.config.section import Name, Section, listed, subsection
 from bridge.config.sources import WebhookSettings
@@ -190,6 +190,6 @@ class Settings(Section):
     invocation: InvocationSettings = subsection("The account's limits.")
     runtime: RuntimeSettings = subsection("The local workers.")
     connections: dict[Name, ConnectionSettings] = Field(default={}, description="Clusters and AWS, by name.")
-    functions: dict[Name, FunctionSettings] = Field(default={}, description="What runs, by name.")
+    functions: dict[Name, AnyFunctionSettings] = Field(default={}, description="What runs, by name.")
     sources: dict[Name, WebhookSettings] = Field(default={}, description="Push sources, by name.")
     mappings: dict[Name, MappingSettings] = Field(default={}, description="Event source mappings, by name.")

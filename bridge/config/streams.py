@@ -55,6 +55,10 @@ def mistakes(data: Mapping[str, Any]) -> Iterator[Finding]:
         yield from _sasl(name, connection)
         if connection.get("type") == "aws":
             yield from _aws(name, connection)
+    for name, function in tables(data, "functions"):
+        if (written := text(function, "connection")) and "arn" in function:
+            loc = ("functions", name, "connection")
+            yield from connection_of_aws(loc, written, data, arn=text(function, "arn"))
     read = {name: (mapping, _address(mapping)) for name, mapping in tables(data, "mappings")}
     found = {name: (mapping, address) for name, (mapping, address) in read.items() if address is not None}
     for name, (mapping, address) in found.items():
@@ -183,8 +187,10 @@ def connection_of_aws(loc: Loc, connection: str, data: Mapping[str, Any], *, arn
         yield loc, f"no connection {plain(connection)} here{hint}"
     elif connection not in known:
         yield loc, f"connections.{plain(connection)} is a cluster of Kafka, not AWS"
-    elif arn and (region := text(table(table(data, "connections"), connection), "region")) != arn.split(":")[3]:
-        yield loc, f"connections.{plain(connection)} is in {plain(region)}, the ARN in {arn.split(':')[3]}"
+    elif arn.count(":") >= 5 and (
+        (region := text(table(table(data, "connections"), connection), "region")) != arn.split(":")[3]
+    ):
+        yield loc, f"connections.{plain(connection)} is in {plain(region)}, the ARN in {plain(arn.split(':')[3])}"
 
 
 def _type(connection: str, data: Mapping[str, Any]) -> str:

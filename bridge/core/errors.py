@@ -8,7 +8,8 @@ BridgeError
 │   ├── Throttled              429 TooManyRequestsException, with AWS's Reason
 │   ├── PayloadTooLarge        413 RequestEntityTooLargeException
 │   ├── PayloadInvalid         400 InvalidRequestContentException
-│   └── RuntimeUnavailable     5xx: the function's worker could not be had
+│   ├── InvokeDenied           403 AccessDeniedException: a remote function that we may not invoke
+│   └── RuntimeUnavailable     5xx: the function's worker, or its remote, could not be had
 ├── MappingNotFound        404 ResourceNotFoundException
 ├── StreamNotFound         404: no mapping reads such an embedded stream
 ├── LaneFull               a function's lane is at its limit: 503 with Retry-After
@@ -75,8 +76,15 @@ class PayloadInvalid(InvokeError):
     status = 400
 
 
+class InvokeDenied(InvokeError):
+    """The remote function may not be invoked: its side says so, or `run` was not told --allow-remote."""
+
+    code = "AccessDeniedException"
+    status = 403
+
+
 class RuntimeUnavailable(InvokeError):
-    """No worker could be had for the function; nothing ran."""
+    """No worker could be had for the function, or nobody was there to be asked; nothing ran."""
 
     code = "ServiceException"
     status = 500

@@ -2,10 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from bridge.core import limits
+from bridge.core.arn import Arn
+from bridge.core.connection import AwsConnection
 from bridge.core.errors import FunctionNotFound
 
 REGION_DEFAULT: Final = "us-east-1"
@@ -40,18 +42,45 @@ class EventInvokeConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteFunction:
+    """A function that runs elsewhere, behind Lambda's API."""
+
+    arn: Arn
+    """As written: `…:function:NAME`, or with a qualifier behind it."""
+    connection: AwsConnection
+    handover: bool = False
+    """Events are handed to the remote's own asynchronous queue, which retries them; nobody here hears how they end."""
+
+    @property
+    def name(self) -> str:
+        """The function's name there."""
+        return self.arn.resource.split(":")[1]
+
+    @property
+    def qualifier(self) -> str:
+        """Version or alias; empty: `$LATEST`."""
+        return [*self.arn.resource.split(":"), ""][2]
+
+    @property
+    def unqualified_arn(self) -> str:
+        """The ARN without version or alias."""
+        return str(replace(self.arn, resource=f"function:{self.name}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionVersion:
     """Code and configuration that run together; a change makes a new value with another `revision`."""
 
     name: str
     version: str = LATEST
     arn: str
-    """Unqualified function ARN."""
+    """Function ARN: unqualified, of a remote function as written."""
     code: str
-    """Absolute path of the folder that becomes the task root."""
+    """Absolute path of the folder that becomes the task root; empty of a remote function."""
     revision: str
     """Digest of code and configuration: workers of another revision are never used for this one."""
     handler: str
+    """Empty of a remote function."""
     timeout_s: int = limits.TIMEOUT_DEFAULT_S
     memory_mb: int = limits.MEMORY_DEFAULT_MB
     ephemeral_storage_mb: int = limits.EPHEMERAL_STORAGE_DEFAULT_MB
@@ -60,6 +89,8 @@ class FunctionVersion:
     region: str = REGION_DEFAULT
     dead_letter_target: str = ""
     """ARN of the SQS queue or SNS topic that gets asynchronous events that failed; empty: none."""
+    remote: RemoteFunction | None = None
+    """Where it runs, when not in a worker of ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +111,8 @@ class Function:
         Raises:
             FunctionNotFound: no such qualifier (semantics 1.6).
         """
-        if qualifier in ("", LATEST):
+        remote = self.latest.remote
+        if qualifier == "" or (qualifier == LATEST and (remote is None or not remote.qualifier)):
             return self.latest
         raise FunctionNotFound(f"Function not found: {self.latest.arn}:{qualifier}")
 

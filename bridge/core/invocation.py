@@ -37,7 +37,7 @@ class Condition(StrEnum):
     """Of event source mappings, which have words of their own (semantics 3.10)."""
     RECORD_AGE_EXCEEDED = "RecordAgeExceeded"
     RECORD_TOO_LARGE = "RecordTooLarge"
-    """Ours: a single record makes an event above 6 MB."""
+    """Ours: a single record makes an event above 6 MB, or an event is larger than its remote function takes."""
     RECORD_DAMAGED = "RecordDamaged"
     """Ours: the disk gave other bytes back than were stored; the function never saw them."""
 
@@ -61,6 +61,8 @@ class Invocation:
     trace_id: str = ""
     deadline_s: float | None = None
     """Overrides the function's timeout when shorter (seconds from start)."""
+    is_awaited: bool = False
+    """A caller waits for the answer: it is never handed over."""
     ahead: bool = False
     """May be sent to a busy worker ahead of time (asynchronous and stream work only)."""
 
@@ -85,6 +87,8 @@ class InvocationResult:
     log_tail: bytes = b""
     """The last 4,096 bytes of this invocation's log, START, END and REPORT included."""
     log_stream: str = ""
+    handed_over: bool = False
+    """The remote's own asynchronous queue has the event; how it ends is known there alone."""
 
     @property
     def is_ok(self) -> bool:
@@ -111,6 +115,8 @@ class AttemptStatus(StrEnum):
     SENT = "sent"
     """No attempt: a target took the record of how it ended; `error_type` says for which setting, `error_message` where
     it went. `tries` leaves it out."""
+    HANDED_OVER = "handed_over"
+    """The remote function's own asynchronous queue has the event (`handover = true`): done, for us."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,6 +47,16 @@ THROTTLE_BACKOFF_MAX_S: Final = 300.0
 SYNC_CONCURRENCY_WAIT_S: Final = 1.0
 """A synchronous call over a concurrency limit waits this long before its 429."""
 
+# --- remote functions ---
+REMOTE_MARGIN_S: Final = 15.0
+"""A remote function's answer is waited for so much longer than the function may take: a start from cold, the way."""
+REMOTE_CONNECTIONS_MAX: Final = 1000
+"""Invocations at once, over all remote functions of one connection."""
+REMOTE_FAILURES_MAX: Final = 5
+"""So many system errors in a row, and the remote is asked by one invocation at a time; one, when nobody is there."""
+REMOTE_THROTTLE_KEPT_S: Final = 60.0
+"""A throttle's limit on invocations at once is forgotten when none came for so long."""
+
 # --- intake ---
 BODY_DEFAULT_MAX_BYTES: Final = 1 * MIB
 BODY_MAX_BYTES: Final = SYNC_PAYLOAD_MAX_BYTES

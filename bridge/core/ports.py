@@ -399,7 +399,8 @@ class LaneStatus:
     oldest_at: float | None
     """received_at of the oldest waiting event."""
     state: str
-    """`active`, `backing off`, `stopped` (reserved concurrency 0), `no function`, `draining`."""
+    """`active`, `backing off`, `hindered` (its remote is down or throttles, or may not be invoked), `stopped` (reserved
+    concurrency 0), `no function`, `draining`."""
     reason: str = ""
 
 

@@ -53,11 +53,16 @@ def after_system_error(config: EventInvokeConfig, *, backoffs: int, age_s: float
         age_s: seconds since the event was accepted.
         rng: source of the full jitter (between half and the whole of the exponential delay).
     """
-    ceiling = min(limits.THROTTLE_BACKOFF_MAX_S, limits.THROTTLE_BACKOFF_MIN_S * 2 ** min(backoffs, 16))
-    delay_s = max(limits.THROTTLE_BACKOFF_MIN_S, rng.uniform(ceiling / 2, ceiling))
+    delay_s = backoff_s(backoffs, rng)
     if age_s + delay_s >= config.maximum_event_age_s:
         return GiveUp(condition=Condition.EVENT_AGE_EXCEEDED)
     return Retry(delay_s=delay_s, counted=False)
+
+
+def backoff_s(backoffs: int, rng: random.Random) -> float:
+    """Return the seconds to wait after a throttle or system error: 1 s, doubling, up to 5 min, with jitter."""
+    ceiling = min(limits.THROTTLE_BACKOFF_MAX_S, limits.THROTTLE_BACKOFF_MIN_S * 2 ** min(backoffs, 16))
+    return max(limits.THROTTLE_BACKOFF_MIN_S, rng.uniform(ceiling / 2, ceiling))
 
 
 def wait_after_load(*, due_at: float, delay_s: float, now: float) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.config.connections import connection_values
-from bridge.config.functions import function_specs
+from bridge.config.functions import FunctionSettings, function_specs
 from bridge.config.mappings import mapping_values
 from bridge.config.settings import Settings
 from bridge.config.sources import WebhookSettings
@@ -18,6 +18,8 @@ from bridge.daemon.aws import AwsReach
 from bridge.daemon.streams import Streams
 from bridge.daemon.targets import Targets
 from bridge.destinations.spill import Spill
+from bridge.invokers.remote import RemoteFunctions
+from bridge.invokers.runtimes import Runtimes
 from bridge.invokers.service import FunctionService
 from bridge.journal.journal import SegmentJournal
 from bridge.journal.outcomes import OutcomesLog
@@ -55,8 +57,10 @@ class Parts:
         clock: every part's time.
         spawn: starts a task whose failure is seen.
         tasks: keeps tasks running.
-        asks_before_remote: mappings join a consumer group with members from elsewhere only where that is allowed.
-        allow_remote: …for all of them.
+        is_local: pull sources are embedded streams, and no remote function is invoked unless that is allowed.
+        asks_before_remote: mappings join a consumer group with members from elsewhere, and remote functions are
+            invoked, only where that is allowed.
+        allow_remote: it is, for all of them.
         fail: ends the process at once: the disk can no longer be trusted.
         exit_stack: closes what was opened, in reverse.
     """
@@ -68,6 +72,7 @@ class Parts:
         clock: Clock,
         spawn: Spawn,
         tasks: Tasks,
+        is_local: bool,
         asks_before_remote: bool,
         allow_remote: bool,
         fail: Callable[[Exception], None],
@@ -77,6 +82,7 @@ class Parts:
         self._clock = clock
         self._spawn = spawn
         self._tasks = tasks
+        self._is_local = is_local
         self._asks_before_remote = asks_before_remote
         self._allow_remote = allow_remote
         self._fail = fail
@@ -168,8 +174,17 @@ class Parts:
         )
         await self.pool.open()
         self._exit.push_async_callback(self.pool.close)
+        # Where a file is tried, nothing elsewhere is invoked by accident.
+        is_allowed = self._allow_remote or not (self._asks_before_remote or self._is_local)
+        self.remote = RemoteFunctions(self.aws.clients, clock=self._clock, is_allowed=is_allowed)
+        self._exit.push_async_callback(self.remote.close)
+        self.runtimes = Runtimes(local=self.pool, remote=self.remote)
         self.service = FunctionService(
-            catalog=self.catalog, runtime=self.pool, clock=self._clock, outcomes=self.outcomes
+            catalog=self.catalog,
+            runtime=self.runtimes,
+            clock=self._clock,
+            outcomes=self.outcomes,
+            hindrance=self.runtimes.hindrance,
         )
 
     async def _open_pipeline(self) -> None:
@@ -317,7 +332,8 @@ def deduplication_window(settings: Settings) -> float:
 def register_secrets(settings: Settings) -> None:
     """Mask in every log line what the file refers to and does not write."""
     for function in settings.functions.values():
-        for secret in function.environment.values():
+        environment = function.environment if isinstance(function, FunctionSettings) else {}
+        for secret in environment.values():
             if not isinstance(secret.written, str):
                 log_setup.register_secret(secret.reveal())
     for source in settings.sources.values():

@@ -23,6 +23,7 @@ from bridge.config.settings import Settings, TlsFiles
 from bridge.config.watch import watch
 from bridge.core import limits
 from bridge.core.errors import BridgeError, ConfigError
+from bridge.core.function import FunctionVersion
 from bridge.core.invocation import InvocationType
 from bridge.core.mapping import EventSourceMapping, MappingState
 from bridge.daemon.composition import Parts, read_catalog, read_routes, register_secrets
@@ -117,6 +118,7 @@ class Daemon:
             clock=self._clock,
             spawn=self._spawn,
             tasks=self._supervisor,
+            is_local=local,
             asks_before_remote=watches or sys.stdin.isatty(),
             allow_remote=allow_remote,
             fail=self._fail,
@@ -321,7 +323,8 @@ class Daemon:
 
     async def _watch(self) -> None:
         """Use edited code from the next invocation on; an edited file is a reload."""
-        folders = {function.name: Path(function.latest.code) for function in self._parts.catalog.functions()}
+        functions = [function for function in self._parts.catalog.functions() if function.latest.remote is None]
+        folders = {function.name: Path(function.latest.code) for function in functions}
         async with aclosing(watch(folders, self._config_path)) as edits:  # type: ignore[type-var]
             self._supervisor.spawn(self._look_once(folders), name="watch-first-look")
             async for edited in edits:
@@ -346,7 +349,7 @@ class Daemon:
             log.warning("function_unreadable", function=name, error=str(error))
             return
         if changed:
-            self._parts.pool.retire(name, keep_revision=self._parts.catalog.get(name).latest.revision)
+            self._parts.runtimes.retire(name, keep_revision=self._parts.catalog.get(name).latest.revision)
             log.info("function_changed", function=name)
 
     async def reload(self) -> ReloadResult:
@@ -355,7 +358,9 @@ class Daemon:
             if self._draining:
                 return self._refused(["the daemon is stopping"])
             try:
-                settings = (await asyncio.to_thread(load, self._config_path, local=self.local)).settings
+                settings = (
+                    await asyncio.to_thread(load, self._config_path, local=self.local, remote=self.allow_remote)
+                ).settings
                 catalog = await asyncio.to_thread(read_catalog, settings)
                 routes = read_routes(settings, self._clock)
                 self._webhooks.set_routes(routes)
@@ -379,7 +384,7 @@ class Daemon:
         changes = [f"function {name}" for name in sorted(changed)]
         for name in changed:
             keep = self._parts.catalog.get(name).latest.revision if name in self._parts.catalog else None
-            self._parts.pool.retire(name, keep_revision=keep)
+            self._parts.runtimes.retire(name, keep_revision=keep)
         names = sorted(before.sources.keys() | settings.sources.keys())
         changes += [f"source {name}" for name in names if before.sources.get(name) != settings.sources.get(name)]
         names = sorted(before.mappings.keys() | settings.mappings.keys())
@@ -429,9 +434,16 @@ class Daemon:
             *self._parts.pool.sandbox_facts(),
             ("journal", not stats.damaged, journal),
             ("clock", abs(step_s) < 1, f"stepped by {step_s:+.1f} s since the start"),
+            *self._parts.remote.facts(self._versions()),
             *self._health.facts(),
             *((f"target {name}", ok, detail) for name, ok, detail in self._parts.outbox.facts()),
         ]
+
+    def _versions(self) -> list[FunctionVersion]:
+        return [function.latest for function in self._parts.catalog.functions()]
+
+    def _troubles(self) -> list[str]:
+        return self._parts.remote.troubles(self._versions(), told_s=TROUBLE_TOLD_S) + self._health.troubles()
 
     def _status(self) -> dict[str, object]:
         stats = self._parts.journal.stats()

@@ -10,7 +10,8 @@ from bridge.core.sources import MappingStatus
 
 TROUBLE_TOLD_S: Final = 60.0
 """Trouble that lasts longer is told without being asked for: brokers restart, rebalances take a while."""
-_FUNCTION: Final = "FUNCTION_CONFIG_NOT_VALID"
+_FUNCTION: Final = ("FUNCTION_CONFIG_NOT_VALID", "function ")
+"""How trouble begins that is the function's, not the connection's."""
 _AT_WORK: Final = frozenset({MappingState.ENABLED, MappingState.ENABLING})
 
 Fact = tuple[str, bool, str]

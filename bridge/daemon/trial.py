@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, TypeVar
 
+from bridge.aws.clients import AwsClients
 from bridge.config.load import load
 from bridge.config.mappings import mapping_values
 from bridge.core import limits
@@ -23,6 +24,8 @@ from bridge.daemon.streams import Streams
 from bridge.daemon.trial_values import Data, Headers, HttpAnswer, Invoked, Unhandled, as_bytes, as_headers, readable
 from bridge.destinations.spill import Spill
 from bridge.events.http import HttpRequest
+from bridge.invokers.remote import RemoteFunctions
+from bridge.invokers.runtimes import Runtimes
 from bridge.invokers.service import FunctionService
 from bridge.pipeline.delivery import AsyncDelivery
 from bridge.pipeline.dispatcher import Dispatcher
@@ -194,7 +197,13 @@ class BridgeApp:
             failures_max=limits.TASK_FAILURES_MAX,
             window_s=limits.TASK_FAILURES_WINDOW_S,
         )
-        self._service = FunctionService(catalog=self._catalog, runtime=self._runtime, clock=clock, outcomes=outcomes)
+        # Nothing elsewhere is invoked by a test.
+        runtimes = Runtimes(
+            local=self._runtime, remote=RemoteFunctions(AwsClients(clock=clock), clock=clock, is_allowed=False)
+        )
+        self._service = FunctionService(
+            catalog=self._catalog, runtime=runtimes, clock=clock, outcomes=outcomes, hindrance=runtimes.hindrance
+        )
         self._service.configure(
             account_concurrency=settings.invocation.account_concurrency,
             reserved_total=self._catalog.reserved_total(),

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import orjson
 
 from bridge.core import limits
-from bridge.core.errors import PayloadInvalid, PayloadTooLarge, Throttled
+from bridge.core.errors import InvokeError, PayloadInvalid, PayloadTooLarge, Throttled
 from bridge.core.function import Function, FunctionVersion, split_target
 from bridge.core.invocation import (
     THROTTLE_ACCOUNT,
@@ -115,6 +115,15 @@ class FunctionService:
 
     Priority when a slot becomes free: callers that wait for an answer, then asynchronous lanes
     (`on_free`), then replays.
+
+    Args:
+        catalog: where functions are looked up.
+        runtime: where they run.
+        clock: the daemon's.
+        outcomes: gets the history of synchronous calls; None: nobody does.
+        account_concurrency: invocations at once.
+        sync_wait_s: how long a caller waits at a limit.
+        hindrance: why nothing of a version starts now, whatever the limits allow (a remote that is down).
     """
 
     def __init__(
@@ -126,7 +135,9 @@ class FunctionService:
         outcomes: Outcomes | None = None,
         account_concurrency: int = limits.ACCOUNT_CONCURRENCY_DEFAULT,
         sync_wait_s: float = limits.SYNC_CONCURRENCY_WAIT_S,
+        hindrance: Callable[[FunctionVersion], InvokeError | None] = lambda _: None,
     ) -> None:
+        self._hindrance = hindrance
         self._catalog = catalog
         self._runtime = runtime
         self._clock = clock
@@ -183,6 +194,11 @@ class FunctionService:
         workers = self._runtime.free_slots(target.version) - self._promised
         return max(0, min(self.concurrency.room(target.function), workers))
 
+    def hindrance(self, target: Target) -> str:
+        """Say why nothing of this version starts now, whatever the limits allow; empty: it waits for a slot alone."""
+        error = self._hindrance(target.version)
+        return "" if error is None else str(error)
+
     def begin(self, target: Target) -> Slot:
         """Take a slot that `room` promised, in the same loop pass; `run` must follow."""
         self._promised += 1
@@ -229,14 +245,22 @@ class FunctionService:
         )
 
     async def _slot(self, target: Target) -> Slot:
-        """Wait at most `sync_wait_s` for a slot (semantics 1.5); raises Throttled."""
+        """Wait at most `sync_wait_s` for a slot (semantics 1.5).
+
+        Raises:
+            Throttled: there was none.
+            InvokeError: there will be none soon, and why.
+        """
         if self.room(target) > 0 and not self._is_awaited(target.function):
             return self.begin(target)
         if target.function.reserved_concurrency == 0:
             raise Throttled(THROTTLE_RESERVED)
+        error = self._hindrance(target.version)
+        if error is not None and (not isinstance(error, Throttled) or error.retry_after_s > self._sync_wait_s):
+            raise error
         slot = await self._granted(target, self._waiting, wait_s=self._sync_wait_s)
         if slot is None:
-            raise Throttled(self.concurrency.reason(target.function))
+            raise self._hindrance(target.version) or Throttled(self.concurrency.reason(target.function))
         return slot
 
     async def _granted(self, target: Target, waiting: deque[_Waiter], *, wait_s: float) -> Slot | None:
@@ -275,6 +299,7 @@ class FunctionService:
                 payload=payload,
                 invoked_arn=resolved.invoked_arn,
                 client_context=client_context,
+                is_awaited=True,
             ),
         )
         self._count(resolved.function.name, result)

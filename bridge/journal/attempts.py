@@ -25,7 +25,14 @@ ROW_ID_AT: Final = 8
 _STATUSES: Final = tuple(AttemptStatus)
 _NUMBERS: Final = {status: number for number, status in enumerate(_STATUSES)}
 PASSED: Final = frozenset(
-    _NUMBERS[status] for status in (AttemptStatus.OK, AttemptStatus.DEAD, AttemptStatus.FAILED, AttemptStatus.UNKNOWN)
+    _NUMBERS[status]
+    for status in (
+        AttemptStatus.OK,
+        AttemptStatus.DEAD,
+        AttemptStatus.FAILED,
+        AttemptStatus.UNKNOWN,
+        AttemptStatus.HANDED_OVER,
+    )
 )
 """Statuses after which a lane has passed the event: done, a dead letter, or parked for another attempt."""
 _TEXT_MAX_BYTES: Final = 1024

@@ -11,7 +11,7 @@ import orjson
 import structlog
 from prometheus_client import Counter, Histogram
 
-from bridge.core.errors import DestinationError, FunctionNotFound, InvokeError, StoreError
+from bridge.core.errors import DestinationError, FunctionNotFound, InvokeError, PayloadTooLarge, StoreError
 from bridge.core.function import EventInvokeConfig
 from bridge.core.invocation import (
     Attempt,
@@ -57,13 +57,15 @@ class Runner(Protocol):
 class Settled:
     """What became of an attempt, for the lane."""
 
-    __slots__ = ("backoff_s", "parked_until")
+    __slots__ = ("backoff_s", "parked_until", "reason")
 
-    def __init__(self, *, parked_until: float | None = None, backoff_s: float = 0.0) -> None:
+    def __init__(self, *, parked_until: float | None = None, backoff_s: float = 0.0, reason: str = "") -> None:
         self.parked_until = parked_until
         """due_at (wall clock) when the event was parked."""
         self.backoff_s = backoff_s
         """Seconds for which the whole lane should hold back (throttled or broken target)."""
+        self.reason = reason
+        """Why it should, in one line."""
 
 
 class AsyncDelivery:
@@ -126,6 +128,9 @@ class AsyncDelivery:
         except FunctionNotFound as error:
             await self.give_up(entry, Condition.FUNCTION_NOT_FOUND, stored=stored, message=str(error))
             return Settled()
+        except PayloadTooLarge as error:  # and will be the next time
+            await self.give_up(entry, Condition.RECORD_TOO_LARGE, stored=stored, message=str(error))
+            return Settled()
         except InvokeError as error:
             result = InvocationResult(
                 kind=ResultKind.UNKNOWN, payload=b"", version="", error_type=error.code, error_message=str(error)
@@ -135,9 +140,10 @@ class AsyncDelivery:
         self._count(record, result, started_at=started_at)
         crash_point("delivery.handled")
         if result.kind is ResultKind.OK:
-            if config.on_success:
+            if config.on_success and not result.handed_over:  # else nobody here knows
                 await self._tell_success(entry, result, number=number)
-            self._note(entry, AttemptStatus.OK, number=number, started_at=started_at, result=result)
+            status = AttemptStatus.HANDED_OVER if result.handed_over else AttemptStatus.OK
+            self._note(entry, status, number=number, started_at=started_at, result=result)
             if stored:
                 await self._settle(self._forget, entry)
             return Settled()
@@ -205,7 +211,10 @@ class AsyncDelivery:
             error_type=result.error_type,
             retry_in_s=round(decision.delay_s, 1),
         )
-        return Settled(parked_until=due_at, backoff_s=0.0 if counted else decision.delay_s)
+        if counted:
+            return Settled(parked_until=due_at)
+        reason = f"{result.error_type}: {result.error_message}"
+        return Settled(parked_until=due_at, backoff_s=decision.delay_s, reason=reason)
 
     async def give_up(
         self,

@@ -14,7 +14,7 @@ from bridge.core.invocation import Condition, Invocation, InvocationResult
 from bridge.core.ports import Clock, DeadLetters, Journal, LaneStatus, Marks, Outcomes, ParkedStore
 from bridge.core.record import DamagedRecord, Parked, Record
 from bridge.pipeline.delivery import AsyncDelivery, Settled
-from bridge.pipeline.lanes import Lane
+from bridge.pipeline.lanes import HINDERED, Lane, parked_text
 from bridge.util import telemetry
 
 log = structlog.get_logger("bridge.lanes")
@@ -44,6 +44,10 @@ class Service(Protocol):
 
     def room(self, target: Any) -> int:
         """How many could start now."""
+        ...
+
+    def hindrance(self, target: Any) -> str:
+        """Say why none starts now, whatever the limits allow; empty: it waits for a slot alone."""
         ...
 
     def begin(self, target: Any) -> Any:
@@ -251,6 +255,8 @@ class Dispatcher:
             return False
         flow.state, flow.reason = "active", ""
         if self._service.room(target) <= 0:
+            if hindrance := self._service.hindrance(target):
+                flow.state, flow.reason = HINDERED, hindrance
             return False
         self._take(flow, entry, retry=retry)
         flow.running += 1
@@ -334,7 +340,7 @@ class Dispatcher:
             self._wake.set()
         if settled.backoff_s:
             flow.backoff_until = self._clock.monotonic() + settled.backoff_s
-            flow.state, flow.reason = "backing off", f"{settled.backoff_s:.0f} s after a throttle or system error"
+            flow.state, flow.reason = "backing off", f"{settled.backoff_s:.0f} s after {settled.reason}"
         self.kick()
 
     def _try_again(self, flow: _Flow, entry: Parked, *, retry: bool) -> None:
@@ -441,9 +447,10 @@ class Dispatcher:
         if running is not None:
             return f"running now: attempt {running.attempts + 1}"
         entry = await self._parked.get(record.id)
-        if entry is not None:
-            return self._explain_parked(entry)
         flow = self._flows.get(record.lane)
+        if entry is not None:
+            why = flow.reason if flow is not None and flow.state == HINDERED else ""
+            return parked_text(entry, now=self._clock.time(), hindrance=why)
         if flow is None or not flow.lane.fresh:
             return ""
         head = flow.lane.peek()
@@ -455,16 +462,6 @@ class Dispatcher:
             f"waits for a free slot: {flow.lane.ahead_of(record.position)} events of {record.lane} before it, "
             f"{flow.running} running"
         )
-
-    def _explain_parked(self, entry: Parked) -> str:
-        wait_s = max(0.0, entry.due_at - self._clock.time())
-        why = f" after {entry.error_type}: {entry.error_message}" if entry.error_type else ""
-        when = f"in {wait_s:.0f} s" if wait_s >= 1 else "now"
-        if entry.redrive and not entry.attempts:
-            return f"redriven, due {when}"
-        if entry.backoffs:
-            return f"tried again {when}{why} (back-off {entry.backoffs}, uses no retry)"
-        return f"retry {entry.attempts} due {when}{why}"
 
     async def drain(self, *, deadline_s: float) -> int:
         """Start nothing new and wait for what runs; returns how many were cut off.

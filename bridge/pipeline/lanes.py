@@ -3,11 +3,15 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from bridge.core import limits
 from bridge.core.errors import LaneFull
 from bridge.core.ports import Journal
 from bridge.core.record import DamagedRecord, Parked, Record
+
+HINDERED: Final = "hindered"
+"""State of a lane whose function cannot be invoked now, whatever the limits allow."""
 
 
 class Lane:
@@ -212,3 +216,22 @@ class Lane:
                 break
             after = rows[-1][0]
         return found
+
+
+def parked_text(entry: Parked, *, now: float, hindrance: str = "") -> str:
+    """Say what a parked event waits for.
+
+    Args:
+        entry: the event.
+        now: epoch seconds.
+        hindrance: why nothing of its function starts now.
+    """
+    wait_s = max(0.0, entry.due_at - now)
+    why = f" after {entry.error_type}: {entry.error_message}" if entry.error_type else ""
+    when = f"in {wait_s:.0f} s" if wait_s >= 1 else "now"
+    held = f"; waits: {hindrance}" if hindrance else ""
+    if entry.redrive and not entry.attempts:
+        return f"redriven, due {when}{held}"
+    if entry.backoffs:
+        return f"tried again {when}{why} (back-off {entry.backoffs}, uses no retry){held}"
+    return f"retry {entry.attempts} due {when}{why}{held}"

@@ -50,6 +50,7 @@ class SlotsBehind:
     def __init__(self, slots: BackgroundSlots) -> None:
         self.resolve = slots.resolve
         self.room = slots.room_behind
+        self.hindrance = slots.hindrance
         self.begin = slots.begin
         self.run = slots.run
 

@@ -29,8 +29,8 @@ _CONCURRENCY_MAX: Final = 1000
 _RATE_MAX: Final = 1e6
 _RETRIES_MAX: Final = 100
 _IDS_MAX: Final = 10_000
-_SUCCEEDED: Final = frozenset({AttemptStatus.OK, AttemptStatus.REPLAYED_OK})
-_SETTLED: Final = frozenset({AttemptStatus.OK, AttemptStatus.DEAD, AttemptStatus.ERROR})
+_SUCCEEDED: Final = frozenset({AttemptStatus.OK, AttemptStatus.HANDED_OVER, AttemptStatus.REPLAYED_OK})
+_SETTLED: Final = frozenset({AttemptStatus.OK, AttemptStatus.HANDED_OVER, AttemptStatus.DEAD, AttemptStatus.ERROR})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,8 +3,8 @@
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ from bridge.core.function import (
     EventInvokeConfig,
     Function,
     FunctionVersion,
+    RemoteFunction,
     function_arn,
 )
 from bridge.registry.packages import digest_folder
@@ -32,8 +33,9 @@ class FunctionSpec:
     """A function as it was asked for, before its code was looked at. Ranges as in `FunctionVersion`."""
 
     name: str
-    code: Path
-    handler: str
+    code: Path | None = None
+    """None of a remote function."""
+    handler: str = ""
     timeout_s: int = limits.TIMEOUT_DEFAULT_S
     memory_mb: int = limits.MEMORY_DEFAULT_MB
     ephemeral_storage_mb: int = limits.EPHEMERAL_STORAGE_DEFAULT_MB
@@ -44,6 +46,7 @@ class FunctionSpec:
     dead_letter_target: str = ""
     connection: str = ""
     """Of the ARNs that it names."""
+    remote: RemoteFunction | None = None
 
 
 def build_function(spec: FunctionSpec, *, region: str = REGION_DEFAULT, account: str = ACCOUNT_DEFAULT) -> Function:
@@ -54,8 +57,8 @@ def build_function(spec: FunctionSpec, *, region: str = REGION_DEFAULT, account:
     """
     latest = FunctionVersion(
         name=spec.name,
-        arn=function_arn(spec.name, region=region, account=account),
-        code=os.path.abspath(spec.code),  # noqa: PTH100 - a link stays one, see _revision
+        arn=function_arn(spec.name, region=region, account=account) if spec.remote is None else str(spec.remote.arn),
+        code="" if spec.code is None else os.path.abspath(spec.code),  # noqa: PTH100 - a link stays one, see _revision
         revision="",
         handler=spec.handler,
         timeout_s=spec.timeout_s,
@@ -64,6 +67,7 @@ def build_function(spec: FunctionSpec, *, region: str = REGION_DEFAULT, account:
         environment=dict(spec.environment),
         region=region,
         dead_letter_target=spec.dead_letter_target,
+        remote=spec.remote,
     )
     return Function(
         name=spec.name,
@@ -76,11 +80,17 @@ def build_function(spec: FunctionSpec, *, region: str = REGION_DEFAULT, account:
 
 def _revision(version: FunctionVersion) -> str:
     """Return the digest of all that makes a running worker stale when it changes."""
+    if version.remote is not None:
+        return _digest([version.timeout_s, astuple(version.remote)])
     facts = [
         # Where a link leads is part of it: turned to another release with the same files, it is another revision.
         version.arn, version.code, os.path.realpath(version.code), digest_folder(version.code), version.handler,
         version.timeout_s, version.memory_mb, version.ephemeral_storage_mb, sorted(version.environment.items()),
     ]  # fmt: skip
+    return _digest(facts)
+
+
+def _digest(facts: Sequence[object]) -> str:
     text = orjson.dumps([repr(fact) for fact in facts])
     return hashlib.blake2b(text, key=_REVISION_KEY, digest_size=16).hexdigest()
 

@@ -159,8 +159,8 @@ _set: Final = {name: getattr(InvocationResult, name).__set__ for name in Invocat
 _set_kind, _set_payload, _set_version = _set["kind"], _set["payload"], _set["version"]
 _set_duration, _set_billed, _set_used = _set["duration_ms"], _set["billed_ms"], _set["memory_used_mb"]
 _set_init, _set_type, _set_message = _set["init_ms"], _set["error_type"], _set["error_message"]
-_set_tail, _set_stream = _set["log_tail"], _set["log_stream"]
-assert len(_set) == 11, "InvocationResult has other fields than result() sets"
+_set_tail, _set_stream, _set_handed = _set["log_tail"], _set["log_stream"], _set["handed_over"]
+assert len(_set) == 12, "InvocationResult has other fields than result() sets"
 
 
 def result(
@@ -189,4 +189,5 @@ def result(
     _set_message(made, message)
     _set_tail(made, log_tail)
     _set_stream(made, log_stream)
+    _set_handed(made, False)
     return made

@@ -7,7 +7,9 @@ from bridge.core.invocation import Attempt, AttemptStatus, InvocationType
 from bridge.core.ports import Selection, SourcePage
 from bridge.core.record import Record
 
-_PASSED = frozenset({AttemptStatus.OK, AttemptStatus.DEAD, AttemptStatus.FAILED, AttemptStatus.UNKNOWN})
+_PASSED = frozenset({
+    AttemptStatus.OK, AttemptStatus.DEAD, AttemptStatus.FAILED, AttemptStatus.UNKNOWN, AttemptStatus.HANDED_OVER,
+})  # fmt: skip
 
 
 class MemoryJournal:

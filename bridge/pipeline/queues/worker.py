@@ -262,7 +262,8 @@ class QueueWorker:
             self._alarm.set(now + _NO_FUNCTION_S)
             return False
         if slots.room(target) <= 0:
-            self.wants_slot = True
+            self.trouble = slots.hindrance(target)
+            self.wants_slot = not self.trouble
             return False
         batch = self._next_batch(now)
         if batch is not None and all(map(self._settling.is_ours, batch.messages)):

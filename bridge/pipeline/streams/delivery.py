@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client import Counter, Histogram
 
-from bridge.core.errors import FunctionNotFound, InvokeError
+from bridge.core.errors import FunctionNotFound, InvokeError, PayloadTooLarge
 from bridge.core.invocation import Attempt, AttemptStatus, Invocation, InvocationResult, ResultKind
 from bridge.core.sources import WindowPart
 from bridge.core.stream import Chunk, Shard
@@ -72,8 +72,10 @@ class BatchDelivery:
             result = await self._work.slots.run(slot, invocation)
         except InvokeError as error:
             tries.invocations -= 1
+            # Too large for a remote function it stays: that counts, so that the batch is split or given up.
+            kind = ResultKind.FUNCTION_ERROR if isinstance(error, PayloadTooLarge) else ResultKind.UNKNOWN
             result = InvocationResult(
-                kind=ResultKind.UNKNOWN, payload=b"", version="", error_type=error.code, error_message=str(error)
+                kind=kind, payload=b"", version="", error_type=error.code, error_message=str(error)
             )
         crash_point("stream.handled")
         self._count(result)

@@ -27,6 +27,10 @@ class Slots(Protocol):
         """How many could start now."""
         ...
 
+    def hindrance(self, target: Any) -> str:
+        """Say why none starts now, whatever the limits allow; empty: it waits for a slot alone."""
+        ...
+
     def begin(self, target: Any) -> Any:
         """Take a slot that `room` promised."""
         ...

@@ -305,11 +305,11 @@ class MappingWorker:
             self._set_alarm(now + _NO_FUNCTION_S)
             return False
         if slots.room(target) <= 0:
-            self.wants_slot = True
+            self.trouble = slots.hindrance(target)
+            self.wants_slot = not self.trouble
             return False
         del self._waiting[lane]
-        others = [other for other in self._waiting if not other.shard.is_leaving]
-        batch = self._forming.form(lane, others, now=now)
+        batch = self._forming.form(lane, [each for each in self._waiting if not each.shard.is_leaving], now=now)
         if batch is None:
             return True
         for part in batch.parts:

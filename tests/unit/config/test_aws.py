@@ -3,7 +3,10 @@
 import pytest
 
 from bridge.config.connections import aws_connection
+from bridge.config.functions import function_specs
+from bridge.config.load import load
 from bridge.config.mappings import mapping_values
+from bridge.config.mistakes import ConfigErrors
 from bridge.config.show import show
 from bridge.core.arn import parse_arn
 
@@ -110,3 +113,60 @@ def test_a_mapping_beside_aws_is_as_before(load_text):
     text = GOOD + AWS + '[mappings.m]\nsource = "local://s?as=kafka"\nfunction = "hello"\n'
 
     assert [""] == [mapping.connection for mapping in mapping_values(load_text(text).settings)]
+
+
+FUNCTION = """[functions.billing]
+arn = "arn:aws:lambda:eu-central-1:123456789012:function:billing:live"
+"""
+
+
+class TestRemoteFunction:
+    def test_all_of_it(self, load_text):
+        text = AWS + FUNCTION + 'connection = "a"\ntimeout_s = 60\nhandover = true\nreserved_concurrency = 5\n'
+
+        (spec,) = function_specs(load_text(text + "event_invoke = { maximum_retry_attempts = 0 }\n").settings)
+
+        assert ("billing", "live", True) == (spec.remote.name, spec.remote.qualifier, spec.remote.handover)
+        assert ("a", 60, 5) == (spec.remote.connection.name, spec.timeout_s, spec.reserved_concurrency)
+        assert 0 == spec.event_invoke.maximum_retry_attempts
+
+    def test_its_connection_is_the_only_one_of_its_region_else_botos_chain(self, load_text):
+        (by_region,) = function_specs(load_text(AWS + FUNCTION).settings)
+        (by_chain,) = function_specs(load_text(FUNCTION).settings)
+
+        assert ("a", "") == (by_region.remote.connection.name, by_chain.remote.connection.name)
+        assert (900, "eu-central-1") == (by_chain.timeout_s, by_chain.remote.connection.region)
+
+    @pytest.mark.parametrize(
+        ("text", "wrong"),
+        [
+            (FUNCTION + 'handler = "a.b"', "3: functions.billing.handler: not together with arn: that function runs elsewhere, with what is configured there"),
+            (FUNCTION + "handovr = true", "3: functions.billing.handovr: unknown key; did you mean handover?"),
+            (FUNCTION + "timeout_s = 901", "3: functions.billing.timeout_s: must be at most 900, not 901"),
+            (FUNCTION.replace("lambda", "sqs"), "2: functions.billing.arn: must be a function's ARN: arn:aws:lambda:REGION:ACCOUNT:function:NAME, or with :VERSION or :ALIAS behind"),
+            (FUNCTION.replace("arn:aws", "aws"), "2: functions.billing.arn: must be an ARN: arn:aws:SERVICE:REGION:ACCOUNT:RESOURCE"),
+            (FUNCTION + 'connection = "b"\n' + AWS, '3: functions.billing.connection: no connection b here; write [connections.X] with type = "aws"'),
+            (FUNCTION + 'connection = "a"\n' + AWS.replace("central", "west"), "3: functions.billing.connection: connections.a is in eu-west-1, the ARN in eu-central-1"),
+            (FUNCTION + 'connection = "a"\n[connections.a]\ntype = "kafka"\nbootstrap_servers = ["k:1"]', "3: functions.billing.connection: connections.a is a cluster of Kafka, not AWS"),
+        ],
+    )  # fmt: skip
+    def test_mistakes(self, mistakes, text, wrong):
+        assert [wrong] == lines(mistakes(text))
+
+    def test_a_local_function_still_wants_code_and_handler(self, mistakes):
+        assert [
+            "1: functions.f.code: missing: Folder that becomes the task root",
+            "1: functions.f.handler: missing: module.function; folder/module.function in a subfolder",
+        ] == lines(mistakes("[functions.f]\ntimeout_s = 3\n"))
+
+    def test_where_a_file_is_tried_its_connection_is_neither_looked_at_nor_needed(self, folder):
+        text = FUNCTION + 'connection = "a"\n' + AWS + 'access_key_id = "A"\nsecret_access_key = { env = "S" }\n'
+        (folder / "bridge.toml").write_text(text)
+
+        tried = load(None, {}, local=True).settings
+        allowed = load(None, {"S": "secret"}, local=True, remote=True).settings
+
+        assert ({}, "") == (tried.connections, tried.functions["billing"].connection)
+        assert "secret" == function_specs(allowed)[0].remote.connection.secret_access_key
+        with pytest.raises(ConfigErrors, match="S is not set in the environment"):
+            load(None, {}, local=True, remote=True)

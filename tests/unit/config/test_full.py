@@ -29,7 +29,7 @@ ENVIRON = {
 }
 NOT_DEFAULT = {
     ("functions",), ("connections",), ("sources",), ("mappings",), ("functions", "hello", "environment"),
-    ("functions", "hello", "reserved_concurrency"), ("sources", "hello", "methods"),
+    ("functions", "hello", "reserved_concurrency"), ("functions", "billing", "connection"), ("sources", "hello", "methods"),
     ("sources", "anyone", "verify", "delivery_header"), ("connections", "secured", "tls"),
     ("connections", "secured", "sasl", "username"),
 }  # fmt: skip
@@ -73,6 +73,10 @@ def of_type(inner: list[type[Section]], item: dict) -> type[Section]:
     """Return the section of a table: the one whose `type` it has, where several may stand there."""
     if len(inner) == 1:
         return inner[0]
+    if "arn" in item:
+        return next(s for s in inner if "arn" in s.model_fields)
+    if "type" not in item:
+        return next(s for s in inner if "code" in s.model_fields)
     return next(s for s in inner if s.model_fields["type"].annotation.__args__[0] == item["type"])
 
 

@@ -44,6 +44,9 @@ class Behind(Function):
     def on_free(self, callback) -> None:
         self.told.append(callback)
 
+    def hindrance(self, target) -> str:
+        return ""
+
     def room_behind(self, target) -> int:
         return 0 if self.live_waits else self.room(target)
 

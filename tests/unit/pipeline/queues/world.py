@@ -67,6 +67,9 @@ class Function:
             raise FunctionNotFound(f"Function not found: {target}")
         return self.target
 
+    def hindrance(self, _target: Target) -> str:
+        return ""
+
     def room(self, _target: Target) -> int:
         return self.slots - self.running
 

@@ -140,6 +140,9 @@ class SimFunction:
             raise FunctionNotFound(f"Function not found: {target}")
         return Target(target)
 
+    def hindrance(self, _target: Target) -> str:
+        return ""
+
     def room(self, _target: Target) -> int:
         return self.slots - self.running
 

@@ -66,6 +66,9 @@ class Function:
             raise FunctionNotFound(f"Function not found: {target}")
         return Target(target)
 
+    def hindrance(self, _target: Target) -> str:
+        return ""
+
     def room(self, _target: Target) -> int:
         return self.slots - self.running
 
