@@ -22,7 +22,8 @@ from bridge.core.mapping import parse_source
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from bridge.core.connection import KafkaConnection
+    from bridge.config.settings import Settings
+    from bridge.core.connection import AwsConnection, KafkaConnection
     from bridge.sources.pull.kafka_reach import Reach
 
 _PROBED_PORT = 8581
@@ -119,6 +120,7 @@ def _configured(options: Options, state: Path) -> list[Finding]:
         Finding(f"connection {name}", not reach.problem, reach.problem or "reached and let in")
         for name, reach in sorted(reached.items())
     ]
+    found += asyncio.run(_aws(settings))
     for name, mapping in sorted(settings.mappings.items()):
         text = f"no daemon runs it{'; paused' if name in paused else ''}; reads {mapping.source} for {mapping.function}"
         places = [mapping.source] + ([mapping.on_failure] if mapping.on_failure.startswith("kafka://") else [])
@@ -146,6 +148,33 @@ async def _reached(connections: "Mapping[str, KafkaConnection]") -> "dict[str, R
 
     tries = [reach(connection, deadline_s=_REACH_S) for connection in connections.values()]
     return dict(zip(connections, await asyncio.gather(*tries), strict=True))
+
+
+async def _aws(settings: "Settings") -> list[Finding]:
+    """Say of each connection to AWS whom we are there, and of each remote function where it is; none is invoked."""
+    from bridge.config.connections import AwsConnectionSettings, aws_connection
+    from bridge.config.functions import function_specs
+
+    found = []
+    for name, connection in settings.connections.items():
+        if isinstance(connection, AwsConnectionSettings):
+            found.append(await _credentials(f"connection {name}", aws_connection(settings, name=name)))
+    for spec in function_specs(settings):
+        if spec.remote is not None:
+            by = f" by connection {spec.remote.connection.name}" if spec.remote.connection.name else ""
+            found.append(Finding(f"function {spec.name}", True, f"{spec.remote.arn}{by}"))
+    return found
+
+
+async def _credentials(what: str, connection: "AwsConnection") -> Finding:
+    from bridge.aws.credentials import ConnectionCredentials, CredentialsMissing
+    from bridge.util.clocks import SystemClock
+
+    try:
+        found = await ConnectionCredentials(connection, clock=SystemClock()).get_frozen_credentials()
+    except CredentialsMissing as error:
+        return Finding(what, False, str(error))
+    return Finding(what, True, f"credentials of access key {found.access_key}, for {connection.region}")
 
 
 @contextlib.contextmanager
