@@ -419,7 +419,11 @@ class Daemon:
         return problems
 
     def _troubles(self) -> list[str]:
-        return [*self._health.troubles(), *self._parts.outbox.troubles(after_s=TROUBLE_TOLD_S)]
+        return [
+            *self._parts.remote.troubles(self._versions(), told_s=TROUBLE_TOLD_S),
+            *self._health.troubles(),
+            *self._parts.outbox.troubles(after_s=TROUBLE_TOLD_S),
+        ]
 
     def _facts(self) -> list[tuple[str, bool, str]]:
         stats = self._parts.journal.stats()
@@ -441,9 +445,6 @@ class Daemon:
 
     def _versions(self) -> list[FunctionVersion]:
         return [function.latest for function in self._parts.catalog.functions()]
-
-    def _troubles(self) -> list[str]:
-        return self._parts.remote.troubles(self._versions(), told_s=TROUBLE_TOLD_S) + self._health.troubles()
 
     def _status(self) -> dict[str, object]:
         stats = self._parts.journal.stats()
