@@ -280,6 +280,11 @@ class OutboxSender:
             return error
         except DestinationError as error:
             return TargetTrouble(str(error))
+        except StoreError:
+            raise  # waited for by the whole line
+        except Exception as error:  # the boundary of one send: our own fault with one target holds no other up
+            log.exception("record_unsent", target=entry.place.target, request_id=entry.id)
+            return TargetTrouble(f"{type(error).__name__}: {error}")
         return None
 
     async def _settle(self, line: _Line, done: _Round) -> None:

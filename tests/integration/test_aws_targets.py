@@ -106,6 +106,26 @@ def test_a_success_and_a_failure_go_to_their_queues(ministack, ending) -> None:
     assert failed in process.cli("events", "show", bad).stdout
 
 
+def test_moto_takes_what_ministack_takes(moto, ending) -> None:
+    (_, done, done_url), (_, dead, dead_url) = queue_of(moto), queue_of(moto)
+    topic = moto.client("sns").create_topic(Name=moto.name())["TopicArn"]
+    moto.client("sns").subscribe(
+        TopicArn=topic, Protocol="sqs", Endpoint=dead, Attributes={"RawMessageDelivery": "true"}
+    )
+    process = ending(
+        moto, f'on_success = "{done}"', f'dead_letter_config = {{ target_arn = "{topic}" }}\nconnection = "aws"'
+    )
+
+    good, bad = invoke(process, {"n": 1}), invoke(process, {"boom": True})
+
+    (success,) = received(moto, done_url, 1)
+    assert json.loads(success["Body"])["requestContext"]["requestId"] == good
+    (letter,) = received(moto, dead_url, 1)
+    assert json.loads(letter["Body"]) == {"boom": True}
+    assert letter["MessageAttributes"]["RequestID"]["StringValue"] == bad
+    assert letter["MessageAttributes"]["ErrorCode"] | {"StringValue": "200"} == letter["MessageAttributes"]["ErrorCode"]
+
+
 def test_a_dead_letter_queue_and_a_destination_both_get_the_event(ministack, ending) -> None:
     """Annex B 10."""
     (_, dead, dead_url), (_, failed, failed_url) = queue_of(ministack), queue_of(ministack)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import random
 import time
+from dataclasses import replace
 
 import pytest
 from aiokafka import AIOKafkaConsumer
@@ -84,6 +85,18 @@ async def test_each_record_is_a_message_of_its_own(kafka, kafka_topic):
         ("bridge-error-type", b"ValueError"), ("bridge-topic", b"orders"), ("bridge-partition", b"2"),
         ("bridge-offset", b"5"), ("bridge-timestamp", b"1005"),
     )  # fmt: skip
+
+
+async def test_an_asynchronous_event_is_one_message_under_its_id(kafka, kafka_topic):
+    topic = await kafka_topic(1)
+    one = destination(kafka, topic)
+
+    await one.send(ENTRY, replace(letter(b'{"n": 1}'), mapping=""))
+    await one.close()
+
+    (found,) = await messages(kafka.bootstrap, topic, 1)
+    assert found.key == ENTRY.id.encode()
+    assert json.loads(found.value)["requestPayload"] == {"n": 1}
 
 
 async def test_a_header_without_a_value_stays_one(kafka, kafka_topic):

@@ -5,6 +5,7 @@ import random
 from dataclasses import replace
 
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -260,6 +261,25 @@ async def test_given_up_a_target_leaves_the_failures_as_dead_letters(world):
 
     assert world.letters.letters["default", one].state == "dead"
     assert (await world.sender.status(), world.sender.troubles(after_s=0)) == ([], [])
+
+
+async def test_a_fault_of_our_own_with_one_target_holds_no_other_up(world):
+    world.targets[QUEUE.target].fail_with = KeyError("oops")
+    with structlog.testing.capture_logs() as logged:
+        one = await world.put(QUEUE, TOPIC)
+        await world.clock.advance(60)
+
+    assert "record_unsent" in {line["event"] for line in logged}
+    assert world.taken(TOPIC) == [one]
+    assert not world.task.done()
+    assert world.sender.facts() == [
+        (TOPIC.target, True, "0 records waiting"),
+        (QUEUE.target, False, "1 record waiting: KeyError: 'oops'"),
+    ]
+    world.targets[QUEUE.target].fail_with = None
+    await world.clock.advance(60)
+
+    assert world.taken(QUEUE) == [one]
 
 
 # --- a record in trouble ---------------------------------------------------------------------------------------------
