@@ -13,7 +13,7 @@ from bridge.core.sources import EventSource, Standing
 log = structlog.get_logger("bridge.mappings")
 
 KEPT_S: Final = 5.0
-"""How long an answer counts, also that there was none; each look of a Kafka mapping costs a connection."""
+"""How long an answer from elsewhere counts, also that there was none; of a Kafka mapping it costs a connection."""
 LOOK_MAX_S: Final = 1.0
 """How long whoever looks waits; an answer that takes longer is there at the next look."""
 _AT_ONCE: Final = 4
@@ -39,10 +39,10 @@ class Standings:
         return standing if self._clock.monotonic() - at <= KEPT_S else _NOT_KNOWN
 
     async def look(self, sources: Mapping[str, EventSource]) -> None:
-        """Ask those of these whose answer is old, and wait for the answers, at most `LOOK_MAX_S`."""
+        """Ask those of these that are here or whose answer is old, and wait for answers, at most `LOOK_MAX_S`."""
         now = self._clock.monotonic()
         for name, source in sources.items():
-            is_new = name in self._known and now - self._known[name][0] <= KEPT_S
+            is_new = source.is_remote and name in self._known and now - self._known[name][0] <= KEPT_S
             if name not in self._asking and not is_new:
                 asking = self._asking[name] = asyncio.ensure_future(self._ask(name, source))
                 asking.add_done_callback(_told)

@@ -171,6 +171,8 @@ async def test_a_pause_lets_what_runs_end(world):
 
 
 async def test_where_a_paused_mapping_stands_is_looked_at_now_and_then(world):
+    world.streams.streams["x://orders"] = stream = ScriptedStream(world.clock)
+    stream.is_remote = True
     await world.start()
     world.stream().put(1, 2)
     await world.advance(1.0)
@@ -190,10 +192,14 @@ async def test_where_a_paused_mapping_stands_is_looked_at_now_and_then(world):
     assert world.state().shards == ()
     await world.mappings.look()
     assert [shard.behind for shard in world.state().shards] == [4]
+    stream.is_remote = False
+    world.stream().put(7)
+    await world.mappings.look()
+    assert [shard.behind for shard in world.state().shards] == [5]
 
     await world.mappings.reset("orders", StartingPosition.TRIM_HORIZON)
     await world.mappings.look()
-    assert [shard.behind for shard in world.state().shards] == [6]
+    assert [shard.behind for shard in world.state().shards] == [7]
     resumed = await world.mappings.resume("orders")
     assert resumed.shards == ()
 
@@ -203,6 +209,7 @@ async def test_looking_does_not_wait_for_a_source_that_is_slow_or_gone(world, mo
     await world.start(replace(world.orders, enabled=False), EventSourceMapping(name="b", source="x://b", function="f"))
     asked, may_answer = [], asyncio.Event()
     stream = world.stream()
+    stream.is_remote = True
     answer = stream.standing
 
     async def slow():
