@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import reduce
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -11,10 +11,18 @@ from click.shell_completion import CompletionItem
 from bridge.cli.failures import Failed
 from bridge.cli.locate import Options, connect
 from bridge.cli.times import FORMS, parse_time
+from bridge.util.text import escape
+
+if TYPE_CHECKING:
+    from bridge.cli.client import Query
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-_COMPLETION_S = 0.5
+_COMPLETION_S = 0.2
 """A daemon that does not answer this fast completes nothing."""
+_COMPLETED_MAX = 50
+"""Ids that are looked at: of the newest events, the oldest dead letters."""
+_ABOUT = ("source", "function", "state", "error_type")
+_Complete: TypeAlias = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
 class Moment(click.ParamType[float]):
@@ -32,22 +40,58 @@ class Moment(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
-def _names(path: str, key: str, field: str) -> Callable[[click.Context, click.Parameter, str], list[CompletionItem]]:
-    def complete(context: click.Context, _param: click.Parameter, typed: str) -> list[CompletionItem]:
-        try:
-            found = connect(Options.of(context), timeout_s=_COMPLETION_S, quiet=True).get(path)[key]
-            names = [str(item[field]) for item in found]
-        except (Failed, LookupError, TypeError):  # no daemon, no names: the shell must not see an error
-            return []
-        return [CompletionItem(name) for name in names if name.startswith(typed)]
+def _found(
+    context: click.Context, typed: str, path: str, key: str, field: str = "name", *, query: "Query | None" = None
+) -> list[CompletionItem]:
+    """Return what the daemon's list has that begins with what was typed."""
+    try:
+        found = connect(Options.of(context), timeout_s=_COMPLETION_S, quiet=True).get(path, query)[key]
+        # What goes with an id, where a shell has room for it.
+        abouts = [escape(" ".join(str(item[name]) for name in _ABOUT if item.get(name))) for item in found]
+        names = [str(item[field]) for item in found]
+    except (Failed, LookupError, TypeError, AttributeError):  # no daemon, no names: the shell must not see an error
+        return []
+    return [
+        CompletionItem(name, help=about if field == "id" else None)
+        for name, about in zip(names, abouts, strict=True)
+        if name.startswith(typed)
+    ]
 
-    return complete
+
+def _names(path: str, key: str, *, query: "Query | None" = None) -> _Complete:
+    return lambda context, _param, typed: _found(context, typed, path, key, query=query)
 
 
-complete_function = _names("/functions", "functions", "name")
-complete_mapping = _names("/mappings", "mappings", "name")
-complete_replay = _names("/replays", "replays", "name")
-complete_source = _names("/status", "sources", "name")
+complete_function = _names("/functions", "functions")
+complete_mapping = _names("/mappings", "mappings", query={"quick": True})
+complete_replay = _names("/replays", "replays")
+complete_source = _names("/status", "sources")
+
+
+def complete_shard(context: click.Context, _param: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Complete the shards of the mapping that --mapping names."""
+    from bridge.cli.client import segment  # `bridge run` needs none
+
+    mapping = context.params.get("mapping")
+    return _found(context, typed, f"/mappings/{segment(mapping)}", "shards", "shard") if mapping else []
+
+
+def complete_event(context: click.Context, _param: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Complete the ids of the newest events."""
+    return _found(context, typed, "/events", "events", "id", query={"limit": _COMPLETED_MAX})
+
+
+def complete_letter(context: click.Context, _param: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Complete the ids of dead letters, of the queue that --queue names."""
+    query = {"limit": _COMPLETED_MAX, "queue": context.params.get("queue") or "*"}
+    return _found(context, typed, "/dlq", "dead_letters", "id", query=query)
+
+
+def complete_queue(context: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Complete the names of dead letter queues."""
+    replays = [f"replay:{item.value}" for item in complete_replay(context, param, "")]
+    return [CompletionItem(name) for name in ("default", "*", *replays) if name.startswith(typed)]
+
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="JSON for scripts: one object a line for lists and streams."
@@ -97,11 +141,24 @@ def outcome_options(command: Command) -> Command:
     )
 
 
-def ids_option(command: Command) -> Command:
-    """Add --id."""
-    return _decorated(
-        command, click.option("--id", "ids", multiple=True, metavar="ID", help="Only this event; may be repeated.")
-    )
+def _ids_option(complete: _Complete) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        option = click.option(
+            "--id",
+            "ids",
+            multiple=True,
+            metavar="ID",
+            help="Only this event; may be repeated.",
+            shell_complete=complete,
+        )
+        return _decorated(command, option)
+
+    return add
+
+
+ids_option = _ids_option(complete_event)
+letter_ids_option = _ids_option(complete_letter)
+"""…of events that are dead letters."""
 
 
 def _decorated(command: Command, *options: Callable[[Command], Command]) -> Command:

@@ -10,8 +10,10 @@ from bridge.cli import jobs, output
 from bridge.cli.arguments import (
     check_span,
     complete_function,
-    ids_option,
+    complete_letter,
+    complete_queue,
     json_option,
+    letter_ids_option,
     rate_option,
     selection_options,
     yes_option,
@@ -23,7 +25,9 @@ from bridge.cli.targets import give_up_command, note_waiting, push_command, targ
 
 _PAGE_MAX = 1000
 _COLUMNS = ("ID", "DEAD SINCE", "SOURCE", "FUNCTION", "WHY", "TRIES", "STATE", "ERROR")
-_queue_option = click.option("--queue", metavar="NAME", help="`default`, `replay:NAME`, or `*` for all.")
+_queue_option = click.option(
+    "--queue", metavar="NAME", help="`default`, `replay:NAME`, or `*` for all.", shell_complete=complete_queue
+)
 _where_option = click.option("--where", metavar="PATTERN", help="Only events that match a filter pattern.")
 _FIELDS = ("since", "until", "source", "function", "queue")
 
@@ -85,7 +89,7 @@ def _row(letter: dict[str, Any]) -> list[object]:
 
 
 @dlq_command.command("show")
-@click.argument("letter_id", metavar="ID")
+@click.argument("letter_id", metavar="ID", shell_complete=complete_letter)
 @_queue_option
 @json_option
 @click.pass_context
@@ -115,9 +119,9 @@ def dlq_show(context: click.Context, letter_id: str, queue: str | None, as_json:
 
 
 @dlq_command.command("redrive")
-@click.argument("letter_ids", nargs=-1, metavar="[ID]...")
+@click.argument("letter_ids", nargs=-1, metavar="[ID]...", shell_complete=complete_letter)
 @selection_options
-@ids_option
+@letter_ids_option
 @_where_option
 @_queue_option
 @click.option("--failed", is_flag=True, help="Only what has not succeeded since, by a replay for instance.")
@@ -170,9 +174,9 @@ def dlq_redrive(
 
 
 @dlq_command.command("purge")
-@click.argument("letter_ids", nargs=-1, metavar="[ID]...")
+@click.argument("letter_ids", nargs=-1, metavar="[ID]...", shell_complete=complete_letter)
 @selection_options
-@ids_option
+@letter_ids_option
 @_queue_option
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @yes_option

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from bridge.cli import output
-from bridge.cli.arguments import check_span, ids_option, json_option, outcome_options, selection_options
+from bridge.cli.arguments import check_span, complete_event, ids_option, json_option, outcome_options, selection_options
 from bridge.cli.client import Client, segment
 from bridge.cli.locate import Options, connect
 from bridge.cli.times import milliseconds
@@ -79,7 +79,7 @@ def _error(item: dict[str, Any]) -> str:
 
 
 @events_command.command("show")
-@click.argument("event_id", metavar="ID")
+@click.argument("event_id", metavar="ID", shell_complete=complete_event)
 @json_option
 @click.pass_context
 def events_show(context: click.Context, event_id: str, as_json: bool) -> None:  # noqa: FBT001 - click's signature

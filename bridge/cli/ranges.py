@@ -11,7 +11,7 @@ import click
 import orjson
 
 from bridge.cli import output
-from bridge.cli.arguments import complete_mapping
+from bridge.cli.arguments import complete_letter, complete_mapping, complete_shard
 from bridge.cli.client import Client, segment
 from bridge.cli.failures import Misused
 
@@ -41,7 +41,12 @@ def range_options(command: Command) -> Command:
             shell_complete=complete_mapping,
         ),
         click.option(
-            "--shard", "shards", multiple=True, metavar="SHARD", help="Only this one, `orders-0`; may be repeated."
+            "--shard",
+            "shards",
+            multiple=True,
+            metavar="SHARD",
+            help="Only this one, `orders-0`; may be repeated.",
+            shell_complete=complete_shard,
         ),
         click.option("--key", metavar="KEY", help="Only records of this key."),
         click.option(
@@ -59,6 +64,7 @@ def range_options(command: Command) -> Command:
             "dead_letter",
             metavar="ID",
             help="What a dead letter of a mapping names, read anew from its stream.",
+            shell_complete=complete_letter,
         ),
     )
     return reduce(lambda wrapped, option: option(wrapped), reversed(options), command)

@@ -151,10 +151,12 @@ def test_without_a_daemon_it_is_3(alone):
     assert alone("mappings", "list").code == 3
 
 
-def test_names_and_positions_are_completed(bridge, orders, served):
+def test_names_and_positions_are_completed(bridge, orders, served, monkeypatch):
     from click.shell_completion import ShellComplete
 
     from bridge.cli.main import cli
+
+    monkeypatch.setattr("bridge.cli.arguments._COMPLETION_S", 20.0)
 
     def completed(args: list[str], typed: str) -> list[str]:
         completion = ShellComplete(cli, {"obj": None}, "bridge", "_BRIDGE_COMPLETE")
@@ -162,3 +164,9 @@ def test_names_and_positions_are_completed(bridge, orders, served):
 
     assert completed(["mappings", "show"], "or") == ["orders"]
     assert completed(["mappings", "reset", "orders", "--position"], "la") == ["LATEST"]
+    assert served.world.mappings.looks == 0
+    shards = completed(["replay", "--mapping", "orders", "--shard"], "")
+    assert shards == completed(["replay", "--mapping=orders", "--key", "k", "--shard"], "orders-")
+    assert shards == [shard.shard for shard in served.world.mappings.statuses["orders"].shards] != []
+    assert completed(["replay", "--mapping", "nope", "--shard"], "") == []
+    assert completed(["replay", "--shard"], "") == []

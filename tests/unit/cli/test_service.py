@@ -3,13 +3,16 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
 
 from bridge.api.app import ReloadResult
+from bridge.cli import arguments
 from bridge.cli.main import _VERBS, cli
 from bridge.core.errors import ConfigError, StoreBusy, StoreError
 from tests.unit.api.harness import TOKEN, event_id
@@ -253,6 +256,7 @@ def complete(words: str, **env: str) -> list[str]:
 
 
 def test_names_complete_from_the_daemon_and_silently_without(served, monkeypatch):
+    monkeypatch.setattr(arguments, "_COMPLETION_S", 20.0)
     served.world.catalog.add("orders")
     monkeypatch.setenv("BRIDGE_STATE", str(served.state))
     assert complete("bridge ev") == ["events"]
@@ -262,10 +266,52 @@ def test_names_complete_from_the_daemon_and_silently_without(served, monkeypatch
     assert complete("bridge replays show ") == []
 
     monkeypatch.setenv("BRIDGE_STATE", "/nonexistent")
-    assert complete("bridge logs ") == []
+    for words in ("logs ", "events show ", "dlq redrive --id ", "replay --mapping orders --shard "):
+        assert complete(f"bridge {words}") == []
+    assert complete("bridge dlq list --queue ") == ["default", "*"]
     monkeypatch.setenv("BRIDGE_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("BRIDGE_TOKEN", "x")
     assert complete("bridge logs ") == []
+
+
+def test_ids_complete_from_what_the_daemon_has(served, monkeypatch):
+    monkeypatch.setattr(arguments, "_COMPLETION_S", 20.0)
+    world = served.world
+    for number in range(3):
+        world.store(number)
+    world.bury(1, error_type="Value\nError")
+    world.bury(2, queue="replay:r")
+    monkeypatch.setenv("BRIDGE_STATE", str(served.state))
+
+    assert complete("bridge events show ") == [event_id(2), event_id(1), event_id(0)]
+    assert complete("bridge events show 00000001") == [event_id(1)]
+    assert complete("bridge replay --id 00000002") == [event_id(2)]
+    for words in ("dlq show ", "dlq redrive ", "dlq redrive --id ", "dlq purge --id ", "replay --from-dead-letter "):
+        assert complete(f"bridge {words}") == [event_id(1), event_id(2)], words
+    assert complete("bridge dlq redrive --queue replay:r --id ") == [event_id(2)]
+    assert complete("bridge dlq list --queue d") == ["default"]
+
+
+def test_an_id_completes_with_what_it_is_about(served, monkeypatch):
+    monkeypatch.setattr(arguments, "_COMPLETION_S", 20.0)
+    from click.shell_completion import ZshComplete
+
+    served.world.bury(1, error_type="Value\nError")
+    monkeypatch.setenv("BRIDGE_STATE", str(served.state))
+
+    (item,) = ZshComplete(cli, {}, "bridge", "_BRIDGE_COMPLETE").get_completions(["dlq", "show"], "")
+
+    assert "hello dead Value\\nError" in item.help
+
+
+def test_a_daemon_that_is_slow_completes_nothing(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("BRIDGE_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("BRIDGE_TOKEN", "x")
+        began = time.monotonic()
+        assert complete("bridge events show ") == []
+        assert complete("bridge mappings show ") == []
+        assert time.monotonic() - began < 2
 
 
 # --- as a process ---------------------------------------------------------------------------------
