@@ -95,14 +95,19 @@ class Emulator(abc.ABC):
             self.process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(STOP_MAX_S)
-        self.kill()
+            self._kill_group()  # at once: nobody else has the number of its group yet
+        self._reap()
 
     def kill(self) -> None:
         """SIGKILL for it and its children."""
-        if self.process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, signal.SIGKILL)
+        if self.is_running():
+            self._kill_group()
         self._reap()
+
+    def _kill_group(self) -> None:
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def restart(self) -> "Emulator":
         """Stop it if it runs, and start it on the same port; what it had in memory is gone."""

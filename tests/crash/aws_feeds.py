@@ -71,6 +71,21 @@ class KinesisFeed:
     def is_empty(self) -> bool:
         return True
 
+    def places(self) -> dict[int, tuple[str, int]]:
+        """Return what the stream really holds: the shard and the sequence number of every event."""
+        found: dict[int, tuple[str, int]] = {}
+        for shard in self.client.list_shards(StreamName=self.stream)["Shards"]:
+            name = shard["ShardId"]
+            iterator = self.client.get_shard_iterator(
+                StreamName=self.stream, ShardId=name, ShardIteratorType="TRIM_HORIZON"
+            )["ShardIterator"]
+            while iterator:
+                answer = self.client.get_records(ShardIterator=iterator)
+                for record in answer["Records"]:
+                    found[json.loads(record["Data"])["id"]] = (name, int(record["SequenceNumber"]))
+                iterator = answer.get("NextShardIterator") if answer["MillisBehindLatest"] else None
+        return found
+
     def open_shards(self) -> list[dict[str, Any]]:
         """Return the shards that are written to, by their range."""
         shards = self.client.list_shards(StreamName=self.stream)["Shards"]
