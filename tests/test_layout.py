@@ -13,6 +13,7 @@ from tests.harness import ROOT
 PACKAGE = ROOT / "bridge"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in path.parts)
 LINES_MAX = 500
+PATIENCE_S = 30
 
 TOP_LEVEL = {
     ".ci", ".dockerignore", ".github", ".gitignore", "bridge", "CHANGELOG.md", "config", "CONTRIBUTING.md", "Dockerfile",
@@ -130,3 +131,28 @@ def test_every_test_runs() -> None:
     pattern = re.compile(rf"pytest\.mark\.({skip}|xf" + rf"ail)|pytest\.{skip}\((?!\"[^\"]*{reasons})|importor{skip}")
     tests = set(tracked("tests")) - {"tests/brokers/fixtures.py", "tests/brokers/aws_fixtures.py"}
     assert [path for path in sorted(tests) if pattern.search((ROOT / path).read_text(errors="replace"))] == []
+
+
+def test_no_test_depends_on_the_machines_pace() -> None:
+    """Speed lives in benchmarks: a test waits for what happens, and gives up only when it will not happen any more."""
+    guilty = []
+    for path in tracked("tests"):
+        if not path.endswith(".py") or path.startswith(("tests/bench/", "tests/unit/runtime/functions/")):
+            continue
+        text = (ROOT / path).read_text()
+        ours = re.search(r"from tests\.harness import [^\n]*\bwait_for\b", text)  # others have their own of that name
+        waits = {"wait_until", "wait_for"} if ours else {"wait_until"}
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call):
+                called = ast.unparse(node.func)
+                given = node.args[1:2] if called in waits else []
+                given += node.args[:1] if called in {"asyncio.timeout", "pytest.mark.timeout"} else []
+                given += [each.value for each in node.keywords if each.arg == "timeout_s" and called in waits]
+                short = [ast.unparse(each) for each in given if isinstance(each, ast.Constant) and is_short(each.value)]
+                guilty += [f"{path}:{node.lineno}: {called} gives up after {seconds} s" for seconds in short]
+    assert guilty == []
+
+
+def is_short(seconds: object) -> bool:
+    """Tell whether a busy machine may take longer. Less than a second is meant: a test of a timeout itself."""
+    return isinstance(seconds, int | float) and 1 <= seconds < PATIENCE_S

@@ -160,7 +160,7 @@ class Emulator(abc.ABC):
         return False
 
     def _answers(self) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
         try:
             connection.request("GET", self.probe)
             connection.getresponse().read()

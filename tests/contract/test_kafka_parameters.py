@@ -534,9 +534,10 @@ async def test_a_group_goes_on_without_a_dead_daemon_after_the_session_it_asked_
     topic = await kafka_topic()
     source = f'source = "kafka://main/{topic}"\nconsumer_group_id = '
     await bench.run(
-        short=f'{source}"short-{topic}"\nsession_timeout_s = 1', usual=f'{source}"usual-{topic}"'
+        short=f'{source}"short-{topic}"\nsession_timeout_s = 3',
+        long=f'{source}"long-{topic}"\nsession_timeout_s = 200',
     )  # fmt: skip
-    await bench.is_reading("short", "usual")
+    await bench.is_reading("short", "long")
     admin = AIOKafkaAdminClient(bootstrap_servers=bench.bootstrap)
     await admin.start()
     try:
@@ -545,13 +546,13 @@ async def test_a_group_goes_on_without_a_dead_daemon_after_the_session_it_asked_
             (answer,) = await admin.describe_consumer_groups([f"{group}-{topic}"])
             return len(answer.to_object()["groups"][0]["members"])
 
-        assert [await members(group) for group in ("short", "usual")] == [1, 1]
+        assert [await members(group) for group in ("short", "long")] == [1, 1]
         await asyncio.to_thread(bench.daemon.kill9)
 
         async def is_empty() -> bool:
             return await members("short") == 0
 
-        await wait_until(is_empty, 8, "the short session is over")
-        assert await members("usual") == 1
+        await wait_until(is_empty, description="the short session is over")
+        assert await members("long") == 1
     finally:
         await admin.close()

@@ -12,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from tests.brokers.aws import AwsService
 from tests.harness import wait_for
 
-ACTIVE_MAX_S = 30.0
+ACTIVE_MAX_S = 60.0
 BATCH = 10
 """Records a call, and of a batch: what a FIFO queue takes."""
 

@@ -155,10 +155,10 @@ class AwsRig:
         """SIGKILL; returns when its workers have followed."""
         self.kills += 1
         self.daemon.kill9()
-        wait_for(lambda: not self.daemon.survivors(), 5, "workers follow their daemon within seconds")
+        wait_for(lambda: not self.daemon.survivors(), description="workers follow their daemon within seconds")
 
     @contextlib.contextmanager
-    def heals(self, timeout_s: float = 60.0, records: int = 1) -> Iterator[None]:
+    def heals(self, timeout_s: float = 120.0, records: int = 1) -> Iterator[None]:
         """Do what heals, then wait until so many more records are handled; the time from one to the other is noted."""
         began = time.monotonic()
         before = self.server.lines
@@ -181,7 +181,7 @@ class AwsRig:
                 self.daemon.restart()
 
     # --- judgement ----------------------------------------------------------------------------------------------
-    def drain(self, *, timeout_s: float = 120.0) -> None:
+    def drain(self, *, timeout_s: float = 300.0) -> None:
         """Return once every acknowledged event is handled or dead, and the ledger is quiet."""
         load = self._load
         assert load is not None

@@ -24,6 +24,8 @@ FLUSH_S = 150.0
 """Longer than any broker of a test is away."""
 STARTED_S = 60.0
 LANDED_S = 300.0
+ASKED_S = 10.0
+"""Then a broker is asked again, with a new client: it may have gone meanwhile."""
 PACE_RECORDS = 10
 
 
@@ -257,7 +259,7 @@ class MarksWatch:
             with contextlib.suppress(KafkaError, OSError, TimeoutError):
                 async with administration(self._outside.bootstrap) as admin:
                     while True:
-                        async with asyncio.timeout(10):
+                        async with asyncio.timeout(ASKED_S):
                             found = await committed(admin, self._outside.group, self._outside.topic)
                         sample = {"t": time.time(), "committed": {str(p): at for p, at in found.items()}}
                         self.samples.append(sample | {"lines": self._lines()})

@@ -29,7 +29,7 @@ def test_random_kills_under_load(ministack, aws_rig, fifo) -> None:
 
 @pytest.mark.parametrize("fifo", [pytest.param(False, id="standard"), pytest.param(True, id="fifo")])
 def test_what_a_queue_s_function_refuses_goes_where_its_redrive_policy_says(ministack, aws_rig, fifo) -> None:
-    run = aws_rig(feed=SqsFeed(ministack, fifo=fifo, visibility_s=3, receives_max=2))
+    run = aws_rig(feed=SqsFeed(ministack, fifo=fifo, visibility_s=3, receives_max=2), BRIDGE_TEST_QUEUE_S="30")
     run.daemon.start()
     with run.load(rate=RATE, poison=0.02, limit=400) as load:
         load.wait_done()

@@ -4,7 +4,7 @@ import pytest
 
 from tests.harness import wait_for
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration]
 
 READ_S = 60
 

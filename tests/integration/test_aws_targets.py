@@ -8,7 +8,7 @@ import pytest
 from tests.brokers import fault_kinds as faults
 from tests.harness import request, wait_for, write_function
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration]
 
 READ_S = 60
 ENDING = """
