@@ -7,7 +7,7 @@ the record's own key. The message's value is AWS's record of the failure with th
 import asyncio
 import contextlib
 from binascii import b2a_base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from bridge.core import limits
@@ -17,6 +17,7 @@ from bridge.core.invocation import Condition, DeadLetter
 from bridge.core.outcome import OutboxEntry, RecordRefused, TargetTrouble
 from bridge.events.kafka import KafkaRecord, split_event
 from bridge.events.outcomes import record_of
+from bridge.util.library_log import overheard
 
 SEND_MAX_S: Final = 15.0
 """All messages of a dead letter are acknowledged within it, connecting included, or it was not taken."""
@@ -67,11 +68,13 @@ class KafkaDestination:
             RecordRefused: a message is too large for the topic.
             TargetTrouble: not taken within `send_max_s` seconds, or refused: no such topic.
         """
-        from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+        from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError
 
+        said: Sequence[str] = ()
         try:
             async with asyncio.timeout(self._send_max_s):
-                producer = await self._started()
+                with overheard() as said:
+                    producer = await self._started()
                 sent = [
                     await producer.send(self._topic, key=key, value=value, headers=headers)
                     for key, value, headers in _messages(entry, letter, daemon=self._daemon)
@@ -81,7 +84,8 @@ class KafkaDestination:
                         raise acknowledged
         except TimeoutError as error:
             await self._drop()
-            raise TargetTrouble(f"{self._place}: not taken within {self._send_max_s:g} s") from error
+            texts = [f"{self._place}: not taken within {self._send_max_s:g} s", *dict.fromkeys(said)]
+            raise TargetTrouble(": ".join(texts)) from error
         except MessageSizeTooLargeError as error:
             # The producer's own refusal leaves it sound; the brokers' one breaks its sequence.
             await self._drop()
@@ -89,7 +93,9 @@ class KafkaDestination:
         except (KafkaError, OSError, ConfigError) as error:
             # A producer may be of no use after an error (its sequence is broken): the next letter gets another.
             await self._drop()
-            raise TargetTrouble(f"{self._place}: {_text(error)}") from error
+            # That of a connection says neither which address was of no use nor why: what was overheard does.
+            why = "; ".join(said) if isinstance(error, KafkaConnectionError) else ""
+            raise TargetTrouble(f"{self._place}: {why or _text(error)}") from error
 
     async def close(self) -> None:
         """End the producer; twice is fine."""

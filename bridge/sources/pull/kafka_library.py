@@ -23,8 +23,9 @@ from aiokafka.structs import OffsetAndMetadata
 from bridge.core.connection import KafkaConnection
 from bridge.core.errors import SourceError
 from bridge.core.mapping import StartingPosition
-from bridge.sources.pull.kafka_client import RETRY_BACKOFF_MS, client_arguments, cluster_name, overheard, reason
+from bridge.sources.pull.kafka_client import RETRY_BACKOFF_MS, client_arguments, cluster_name, reason
 from bridge.sources.pull.kafka_records import ParsedRecords
+from bridge.util.library_log import overheard
 
 START_MAX_S: Final = 15.0
 """How long connecting may take before it counts as failed."""

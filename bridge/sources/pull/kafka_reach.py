@@ -9,7 +9,8 @@ from aiokafka.errors import KafkaError
 
 from bridge.core.connection import KafkaConnection
 from bridge.core.errors import ConfigError
-from bridge.sources.pull.kafka_client import client_arguments, overheard, reason
+from bridge.sources.pull.kafka_client import client_arguments, reason
+from bridge.util.library_log import overheard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A connection as aiokafka's arguments: protocols, certificates, tokens, what is refused, and the library's log."""
+"""A connection as aiokafka's arguments: protocols, certificates, tokens, what is refused, and why it is not let in."""
 
 import asyncio
 import logging
@@ -7,21 +7,18 @@ import sys
 import types
 
 import pytest
-import structlog
 from aiokafka.errors import KafkaConnectionError, KafkaError, UnknownTopicOrPartitionError
 
 from bridge.core.connection import KafkaConnection, KafkaSasl, KafkaTls, SaslMechanism
 from bridge.core.errors import ConfigError
 from bridge.sources.pull.kafka import KafkaEventSource
 from bridge.sources.pull.kafka_client import (
-    LIBRARY_LOG_REPEAT_S,
-    LibraryLog,
     client_arguments,
     cluster_name,
-    overheard,
     reason,
 )
 from bridge.testing.clock import ManualClock
+from bridge.util.library_log import LibraryLog, overheard
 from tests.brokers.certificates import make_certificates
 
 
@@ -145,39 +142,6 @@ async def test_iam_signs_a_token_for_the_region_and_always_uses_tls(monkeypatch)
 def test_a_cluster_is_called_by_its_name_or_its_addresses():
     assert cluster_name(connection()) == "main"
     assert cluster_name(connection(name="")) == "a:1,b:2"
-
-
-def test_the_librarys_log_passes_each_message_once_in_a_while_and_counts_the_rest():
-    now = [0.0]
-    handler = LibraryLog(monotonic=lambda: now[0])
-
-    def say(message, *arguments, level=logging.ERROR):
-        handler.handle(logging.LogRecord("aiokafka.conn", level, "", 1, message, arguments, None))
-
-    with structlog.testing.capture_logs() as logs:
-        for number in range(100):
-            say("Unable to connect to %s", number)
-        say("Something else")
-        say("Joined", level=logging.INFO)
-        now[0] = LIBRARY_LOG_REPEAT_S + 1
-        say("Unable to connect to %s", 100)
-
-    assert [(entry["log_level"], entry["event"], entry.get("left_out")) for entry in logs] == [
-        ("warning", "Unable to connect to 0", None),
-        ("warning", "Something else", None),
-        ("debug", "Joined", None),
-        ("warning", "Unable to connect to 100", 99),
-    ]
-
-
-def test_how_many_messages_are_remembered_has_a_limit():
-    handler = LibraryLog(monotonic=lambda: 0.0)
-
-    with structlog.testing.capture_logs():
-        for number in range(1000):
-            handler.handle(logging.LogRecord("aiokafka", logging.ERROR, "", 1, f"{number}", (), None))
-
-    assert len(handler._last) <= 256
 
 
 def test_why_an_address_could_not_be_used_is_overheard_in_the_task_that_tries_it():
