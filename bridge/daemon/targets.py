@@ -61,7 +61,8 @@ class Targets:
         function = self._function(arn) if arn.service == "lambda" else ""
         if function:
             return self._cached(place, function, self._local_function)
-        by = self._reached_by(arn, place.connection), self._settings.invocation.event_bridge_source
+        source = self._settings.invocation.event_bridge_source if arn.service == "events" else ""
+        by = self._reached_by(arn, place.connection), source
         return self._cached(place, by, self._service)
 
     def _cached(self, place: TargetPlace, by: Any, make: Callable[[TargetPlace, Any], Transport]) -> Transport:
@@ -129,6 +130,8 @@ class Targets:
         """Return `name[:qualifier]` of a function here, empty where the ARN is of none."""
         unqualified, _, qualifier = _split_function(arn)
         for function in self._functions():
+            if function.latest.arn == str(arn):  # a remote one may be written with its qualifier
+                return function.name
             if function.latest.arn == unqualified:
                 return f"{function.name}:{qualifier}" if qualifier else function.name
         return ""

@@ -21,6 +21,7 @@ ERROR_MESSAGE_MAX_BYTES: Final = 1024
 DETAIL_SUCCESS: Final = "Lambda Function Invocation Result - Success"
 DETAIL_FAILURE: Final = "Lambda Function Invocation Result - Failure"
 _THROTTLED: Final = "TooManyRequestsException"
+_REFUSALS: Final = {Condition.FUNCTION_NOT_FOUND: 404, Condition.RECORD_TOO_LARGE: 413}
 _NONCHARACTERS: Final = ((b"\xef\xbf\xbe", b"\\ufffe"), (b"\xef\xbf\xbf", b"\\uffff"))
 """U+FFFE and U+FFFF, which SQS and SNS refuse: JSON has them only inside strings, where an escape says the same."""
 
@@ -101,6 +102,8 @@ def _response_context(letter: DeadLetter) -> dict[str, Any] | None:
 
 def error_code(letter: DeadLetter) -> int:
     """Return the HTTP status of the last try: 200 for the function's own errors, 429 throttled, 500 of the service."""
+    if letter.condition in _REFUSALS:
+        return _REFUSALS[letter.condition]
     if letter.response:
         return 200
     if letter.error_type in ("", _THROTTLED) or letter.condition is Condition.ZERO_RESERVED_CONCURRENCY:

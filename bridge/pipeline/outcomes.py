@@ -16,8 +16,6 @@ from bridge.events.outcomes import failure_outcome, success_record
 
 log = structlog.get_logger("bridge.delivery")
 
-_LOCAL_CONDITIONS = frozenset({Condition.FUNCTION_NOT_FOUND, Condition.RECORD_DAMAGED})
-"""Of which no destination is told: the function that had one is gone, or the event is no longer what it was."""
 
 Added = Callable[[Iterable[TargetPlace]], None]
 """Told of places for which something was put: `OutboxSender.added`."""
@@ -34,8 +32,8 @@ class Resolved(Protocol):
 class AsyncOutcomes:
     """Where asynchronous events end: `on_success`, `on_failure` and the dead-letter target of their function.
 
-    `ports.Destination` for failures: those of functions without targets, of replays and of mappings' redriven
-    batches go to the local dead letters.
+    `ports.Destination` for failures: those of functions that are gone or have no targets, of replays and of mappings'
+    redriven batches go to the local dead letters; so do events that the disk damaged.
 
     Args:
         outbox: what targets wait for.
@@ -70,7 +68,7 @@ class AsyncOutcomes:
         self._added([entry.place for entry in entries])
 
     def _targets(self, letter: DeadLetter) -> list[OutboxEntry]:
-        if letter.mapping or letter.queue != "default" or letter.condition in _LOCAL_CONDITIONS:
+        if letter.mapping or letter.queue != "default" or letter.condition is Condition.RECORD_DAMAGED:
             return []
         try:
             resolved: Resolved = self._resolve(letter.function)

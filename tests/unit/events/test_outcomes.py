@@ -159,6 +159,8 @@ def test_a_dead_letter_target_gets_the_text_and_three_attributes():
         ({"error_message": ""}, "200", "ValueError"),
         ({"response": b"", "error_type": "TooManyRequestsException"}, "429", "boom"),
         ({"response": b"", "error_type": "ServiceException"}, "500", "boom"),
+        ({"response": b"", "condition": Condition.RECORD_TOO_LARGE}, "413", "boom"),
+        ({"response": b"", "condition": Condition.FUNCTION_NOT_FOUND}, "404", "boom"),
         (
             {"response": b"", "error_type": "", "error_message": "", "condition": Condition.ZERO_RESERVED_CONCURRENCY},
             "429",
