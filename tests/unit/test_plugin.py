@@ -545,6 +545,40 @@ def test_a_mapping_that_is_off_takes_records_and_drain_says_that_they_wait(run: 
     result.assert_outcomes(passed=1)
 
 
+def test_a_function_elsewhere_is_not_invoked_by_a_test(run: Run) -> None:
+    config = """
+        [connections.aws]
+        type = "aws"
+        region = "eu-central-1"
+        access_key_id = "A"
+        secret_access_key = { env = "NOT_HERE" }
+
+        [functions.billing]
+        arn = "arn:aws:lambda:eu-central-1:123456789012:function:billing"
+        connection = "aws"
+
+        [mappings.clicks]
+        source = "local://clicks?as=kafka"
+        function = "billing"
+    """
+
+    result = run(
+        """
+        def test(put, drain, invocations):
+            put("clicks", {"page": "a"})
+
+            waits = drain()
+
+            assert invocations == []
+            assert len(waits) == 1 and "1 record" in waits[0]
+            assert "function billing is remote" in waits[0] and "--allow-remote" in waits[0]
+        """,
+        config=config,
+    )
+
+    result.assert_outcomes(passed=1)
+
+
 def test_structlog_stays_as_its_user_set_it_and_our_lines_are_in_caplog(run: Run) -> None:
     result = run(
         """

@@ -268,3 +268,32 @@ async def test_who_is_paused_is_said(alone, state, tmp_path):
     found = await asyncio.to_thread(alone, "doctor", "--json")
 
     assert findings(found)["mapping clicks"][1].startswith("no daemon runs it; paused; reads local://clicks")
+
+
+def test_connections_to_aws_are_asked_for_credentials_and_functions_elsewhere_are_not_invoked(
+    alone, tmp_path, monkeypatch
+):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("SECRET", "very-secret")
+    (tmp_path / "bridge.toml").write_text(
+        '[connections.keys]\ntype = "aws"\nregion = "eu-central-1"\nendpoint_url = "http://127.0.0.1:1"\n'
+        'access_key_id = "AKID"\nsecret_access_key = { env = "SECRET" }\n'
+        '[connections.chain]\ntype = "aws"\nregion = "us-east-1"\n'
+        '[functions.billing]\narn = "arn:aws:lambda:eu-central-1:123456789012:function:billing"\n'
+    )
+
+    found = alone("doctor", "--json")
+
+    lines = findings(found)
+    assert lines["connection keys"] == (True, "credentials of access key AKID, for eu-central-1")
+    assert lines["connection chain"][0] is False
+    assert lines["connection chain"][1].startswith("no AWS credentials for connections.chain: write access_key_id")
+    assert lines["function billing"] == (
+        True,
+        "arn:aws:lambda:eu-central-1:123456789012:function:billing by connection keys",
+    )
+    assert "very-secret" not in found.out
