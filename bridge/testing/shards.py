@@ -60,6 +60,8 @@ class MemoryShards(ABC):
         self.log: list[tuple[float, str, Mapping[str, Any]]] = []
         self.created = clock.time()
         self.is_deleted = False
+        self.made_up_end: int | None = None
+        """What is listed as the end of closed shards, as kinesis-local does; None: their end."""
         self._next = _FIRST
         self._made = 0
         self.meta = SimpleNamespace(
@@ -158,11 +160,10 @@ class MemoryShards(ABC):
         is_last = begin + self.per_page >= len(names)
         return [self._listed(self.shards[name]) for name in chosen], None if is_last else chosen[-1]
 
-    @staticmethod
-    def _listed(shard: MemoryShard) -> dict[str, Any]:
+    def _listed(self, shard: MemoryShard) -> dict[str, Any]:
         numbers = {"StartingSequenceNumber": str(shard.first)}
         if shard.last is not None:
-            numbers["EndingSequenceNumber"] = str(shard.last)
+            numbers["EndingSequenceNumber"] = str(self.made_up_end or shard.last)
         parents = dict(zip(("ParentShardId", "AdjacentParentShardId"), shard.parents, strict=False))
         return {"ShardId": shard.name, "SequenceNumberRange": numbers, **parents}
 

@@ -1,5 +1,6 @@
 """Kinesis and DynamoDB streams by a real daemon: reshards while it runs and while it does not, kill -9, replay, marks."""
 
+import datetime as dt
 import itertools
 import json
 import time
@@ -211,7 +212,7 @@ def test_a_replay_by_time_over_a_reshard_keeps_order_and_leaves_the_marks_alone(
     stream = Stream(kinesis)
     stream.put(2)
     time.sleep(1.1)
-    since = time.time()
+    since = dt.datetime.now(dt.UTC).isoformat()
     before = {key: len(values) for key, values in stream.sent.items()}
     stream.put(5)
     stream.split()
@@ -221,7 +222,7 @@ def test_a_replay_by_time_over_a_reshard_keeps_order_and_leaves_the_marks_alone(
     wait_for(lambda: all(shard["buffered"] == 0 for shard in world.mapping()["shards"]), description="quiet")
     marks = {shard["shard"]: shard["position"] for shard in world.mapping()["shards"]}
 
-    done = daemon.cli("replay", "--mapping", "orders", "--since", str(since), "--to", "mended", "--name", "r", "--yes")
+    done = daemon.cli("replay", "--mapping", "orders", "--since", since, "--to", "mended", "--name", "r", "--yes")
 
     assert done.returncode == 0, done.stderr
     wanted = {key: values[before[key] :] for key, values in stream.sent.items()}
@@ -233,7 +234,7 @@ def test_a_stream_that_is_missing_is_told_in_one_line(world: World, kinesis: Aws
     arn = kinesis.arn("kinesis", "stream/nowhere")
     world.start(kinesis, arn)
 
-    wait_for(lambda: world.mapping()["reason"] == f"Stream not found: {arn}", description="the reason")
+    wait_for(lambda: world.mapping()["state_transition_reason"] == f"Stream not found: {arn}", description="the reason")
 
 
 def test_a_tables_stream_is_read_on_over_kills(world: World, ministack: AwsService) -> None:

@@ -24,6 +24,11 @@ class ListedShard:
         """Whether nothing is added to it any more."""
         return self.last is not None
 
+    @property
+    def end(self) -> Position | None:
+        """Its last sequence number; None while it is open, and where one is listed that cannot be (kinesis-local)."""
+        return None if self.last is None or self.last < self.first else self.last
+
 
 Listing = Mapping[Shard, ListedShard]
 

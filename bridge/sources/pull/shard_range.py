@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import structlog
-
 from bridge.aws.errors import AwsTroubleKind
 from bridge.core.errors import SourceError, StoreError
 from bridge.core.ports import Clock
@@ -16,8 +14,6 @@ from bridge.sources.pull.shard_api import OLDEST, ShardApi, ShardCallFailed, Sta
 from bridge.sources.pull.shard_cursor import ShardCursor, is_since
 from bridge.sources.pull.shard_reading import PARALLEL_READS, ShardReading
 from bridge.sources.pull.shard_tip import Tips, is_at_tip
-
-log = structlog.get_logger("bridge.sources.shards")
 
 _UNKNOWN_NUMBER: Final = frozenset({AwsTroubleKind.INVALID, AwsTroubleKind.NOT_FOUND})
 """How services say that no record has a sequence number."""
@@ -87,16 +83,11 @@ class ShardRangeReader(ShardReading):
         await events.assigned(marks)
 
     def _chosen(self, listed: Listing) -> list[ListedShard]:
-        """Return the shards of the range. One that was read before, and that retention took since, is empty."""
-        wanted = self._range.shards
-        gone = [shard for shard in wanted if shard not in listed and shard in self._range.last]
-        for shard in gone:
-            if shard in self._range.first:
-                log.error("records_lost", mapping=self._mapping, shard=shard, reason="the stream has it no more")
-        return [shard for name, shard in listed.items() if not wanted or name in wanted] + [
-            ListedShard(name=shard, first=self._range.first[shard], last=self._range.first[shard] - 1)
-            for shard in gone
-            if shard in self._range.first
+        """Return the shards of the range: also one that a replay has begun and that retention took since."""
+        range_ = self._range
+        gone = (range_.shards & range_.first.keys() & range_.last.keys()) - listed.keys()
+        return [shard for name, shard in listed.items() if not range_.shards or name in range_.shards] + [
+            ListedShard(name=name, first=range_.first[name]) for name in sorted(gone)
         ]
 
     def _cursor(self, shard: ListedShard, end: Position) -> ShardCursor:
@@ -153,9 +144,9 @@ class ShardRangeReader(ShardReading):
         """Return the last position of a shard's part."""
         last = self._range.last.get(shard.name)
         if last is not None:
-            return last if shard.last is None else min(last, shard.last)
-        if shard.last is not None:
-            return shard.last
+            return last if shard.end is None else min(last, shard.end)
+        if shard.end is not None:
+            return shard.end
         return await tips.find(shard, live=None if live is None else live.position)
 
     # --- sources.Source -----------------------------------------------------------------------

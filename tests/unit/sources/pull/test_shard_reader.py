@@ -572,3 +572,28 @@ async def test_the_end_of_an_idle_shard_is_found_however_long_ago_it_was() -> No
 
     assert found == put
     assert reader.ends == {S0: put[-1]}
+
+
+async def test_a_part_of_a_closed_shard_whose_listed_end_cannot_be() -> None:
+    world = ShardsWorld()
+    world.service.made_up_end = 2**63 - 1
+    put = world.service.put(S0, numbers(1, 2, 3))
+    world.service.split(S0)
+
+    found, reader = await read_part(world, StreamRange())
+
+    assert found == put
+    assert reader.ends[S0] == put[-1]
+
+
+async def test_what_retention_took_of_a_part_since_it_was_begun_ends_it() -> None:
+    world = ShardsWorld(shards=2)
+    put = world.service.put(S0, numbers(1, 2, 3)) + world.service.put(S1, numbers(4))
+    world.service.unlist(S0)
+
+    found, _ = await read_part(
+        world,
+        StreamRange(first={S0: put[1], S1: put[3]}, last={S0: put[2], S1: put[3]}, shards=frozenset({S0, S1})),
+    )
+
+    assert found == put[3:]
