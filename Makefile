@@ -123,7 +123,7 @@ crash: kafka aws
 	BRIDGE_CRASH_KILLS=100 BRIDGE_CRASH_STOPS=50 $(BIN)/pytest -rA tests/crash
 	BRIDGE_LIVES=$(LIVES) $(BIN)/pytest -n 2 --timeout 7200 tests/unit/pipeline/streams/test_simulation.py
 
-bench: $(VENV)/.stamp-test
+bench: $(VENV)/.stamp-test aws
 	@requirements/apt.sh wrk:wrk
 	$(BIN)/python -m tests.bench $(BENCH)
 

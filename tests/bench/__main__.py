@@ -15,9 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.bench import measure
+from tests.bench.aws_sources import KINDS, Source, emulator, full_source, write_source
+from tests.bench.baselines.aws_own_mapping import own_mapping
 from tests.bench.kafka_topics import Topic, full_topic
 from tests.bench.measure import Bar, Figure, interleave, spread
-from tests.bench.variants import daemons, kafka
+from tests.bench.variants import aws, daemons, kafka
+from tests.brokers.aws import AwsService
 
 RUNTIME_API = "tests.bench.baselines.runtime_api"
 SQLITE = "tests.bench.baselines.sqlite_log"
@@ -27,10 +30,15 @@ FILTER_INTERPRETER = "tests.bench.baselines.filter_interpreter"
 WORKERS = "tests.bench.variants.workers"
 KAFKA_GETMANY = "tests.bench.baselines.kafka_getmany"
 KAFKA_NAIVE = "tests.bench.baselines.kafka_naive"
+KINESIS_SHAPE = "tests.bench.variants.kinesis_shape"
+KINESIS_BOTOCORE = "tests.bench.baselines.kinesis_botocore"
+AWS_POLLER = "tests.bench.baselines.aws_poller"
 SCANNED = 100_000
 # Bytes of a value, and more records than are read in a second.
 KAFKA_SMALL = (200, 600_000)
 KAFKA_LARGE = (1024, 250_000)
+# More records than are read in a second; of the emulator's own mapping.
+AWS_PER_S = {"kinesis": (8_000, 1500), "dynamodb": (4_000, 1500), "sqs": (1_000, 500)}
 
 Note = Callable[[str], None]
 
@@ -186,6 +194,55 @@ def _pipeline(rounds: int, seconds: float, note: Note, topic: Topic, *, size: in
     return [rate, cpu, naive] if is_small else [rate, cpu]
 
 
+def kinesis(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """A page of 500 Kinesis records of 1 KB, from the answer's bytes to events of 100."""
+    arguments = ("--seconds", str(seconds / 3))
+    results = interleave(rounds, {
+        "ours": lambda: measure.run(KINESIS_SHAPE, *arguments, pinned=True),
+        "botocore": lambda: measure.run(KINESIS_BOTOCORE, *arguments, pinned=True),
+    }, note)  # fmt: skip
+    figure = Figure(
+        bar=Bar(name="kinesis parse + shape", limit=0.15, at_least=False), baseline="botocore's parser, dict, orjson",
+        unit="us",
+    )  # fmt: skip
+    for found in results:
+        figure.add(found["ours"]["record_us"], found["botocore"]["record_us"])
+    return [figure]
+
+
+def aws_sources(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """Kinesis, a table's stream and a queue of ministack to a local handler, in batches of 100 (a queue: 10)."""
+    figures = []
+    for kind in KINDS:
+        with emulator() as service, measure.scratch() as folder:
+            figures += _aws_source(rounds, seconds, note, service, folder, kind)
+    return figures
+
+
+def _aws_source(rounds: int, seconds: float, note: Note, service: AwsService, folder: Path, kind: str) -> list[Figure]:
+    per_s, own_per_s = AWS_PER_S[kind]
+
+    def full(rate: int) -> Source:
+        return full_source(service, kind, records=round(rate * seconds))
+
+    results = interleave(rounds, {
+        "ours": lambda: aws.mapping(service, full(per_s)),
+        "poller": lambda: measure.run(AWS_POLLER, write_source(full(per_s), folder)),
+        "emulator's": lambda: own_mapping(service, full(own_per_s), folder),
+    }, note)  # fmt: skip
+    rate = Figure(
+        bar=Bar(name=f"{kind} mapping", limit=0.5, at_least=True), baseline="a bare aiobotocore poller", unit="/s"
+    )
+    # Timed beside ours, not a bar: it reads the emulator's own memory, without a request.
+    own = Figure(
+        bar=Bar(name=f"{kind} mapping, beside", limit=0, at_least=True), baseline="ministack's own mapping", unit="/s"
+    )
+    for found in results:
+        rate.add(found["ours"]["per_s"], found["poller"]["per_s"])
+        own.add(found["ours"]["per_s"], found["emulator's"]["per_s"])
+    return [rate, own]
+
+
 def blocked(rounds: int, seconds: float, note: Note) -> list[Figure]:
     """A daemon's resident memory while its shards are blocked and their topic grows tenfold, to 450 MB."""
     note("grows a topic behind a function that fails")
@@ -199,7 +256,7 @@ def blocked(rounds: int, seconds: float, note: Note) -> list[Figure]:
 
 BENCHES = {
     f.__name__: f
-    for f in (invoke, start, append, webhook, saturation, scan, match, pipeline, blocked, ready)
+    for f in (invoke, start, append, webhook, saturation, scan, match, pipeline, kinesis, aws_sources, blocked, ready)
 }  # fmt: skip
 
 
