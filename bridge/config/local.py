@@ -96,7 +96,8 @@ def _localised(
     if address is None or address.kind not in LOCAL_FORMATS:
         return found
     arn = text(mapping, "event_source_arn") or text(table(connections, address.connection), "event_source_arn")
-    found = {key: value for key, value in found.items() if key not in _OF_BROKERS}
+    gone = (*_OF_BROKERS, "archive") if address.kind == "sqs" else _OF_BROKERS  # what is put is in the journal already
+    found = {key: value for key, value in found.items() if key not in gone}
     found["source"] = f"local://{_name(_place(address), streams)}?as={address.kind}"
     arn = arn or address.arn
     return {**found, "event_source_arn": arn} if arn else found

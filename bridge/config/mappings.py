@@ -38,6 +38,7 @@ _SOURCE: Final = (
 _STREAM_ARN: Final = (
     ARN_PATTERN.removesuffix("?$")
     + r"?$|^arn:aws[a-z-]*:(?:kinesis|dynamodb):[a-z0-9-]+:[0-9]{12}:(?:stream|table)/[A-Za-z0-9_./:-]{1,512}$"
+    r"|^arn:aws[a-z-]*:sqs:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,80}(?:\.fifo)?$"
 )
 
 

@@ -23,7 +23,6 @@ _NONE: Final[Mapping[str, str]] = {
     "maximum_record_age_s": "SQS has none: the queue's own retention ends a message",
     "tumbling_window_s": f"SQS has none {_STREAMS_ALONE}",
     "shards": "a queue has none",
-    "event_source_arn": "a queue has its own; of an embedded one it is made of region, account and name",
     "on_failure": "Unsupported DestinationConfig parameter for given event source mapping type. Failed messages go "
     "back to the queue: give it a redrive policy with a dead-letter queue",
 }

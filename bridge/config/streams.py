@@ -18,7 +18,7 @@ from bridge.config.values import Address, parse_address
 from bridge.core import limits
 from bridge.core.function import LATEST, split_target
 from bridge.core.invocation import InvocationType
-from bridge.core.mapping import OF_AWS, EventSourceMapping, SourceAddress, StartingPosition, parse_source
+from bridge.core.mapping import LOCAL_FORMATS, OF_AWS, EventSourceMapping, SourceAddress, StartingPosition, parse_source
 from bridge.core.outcome import LOCAL
 from bridge.core.stream import RecordFormat
 
@@ -246,7 +246,7 @@ def _window(name: str, mapping: Mapping[str, Any], address: SourceAddress | None
 
 def _arn(name: str, mapping: Mapping[str, Any], address: SourceAddress | None) -> Iterator[Finding]:
     service = (text(mapping, "event_source_arn").split(":") + [""] * 3)[2]
-    if service and address is not None and address.format in ("kafka", *_JSON_ALONE) and service != address.format:
+    if service and address is not None and address.format in LOCAL_FORMATS and service != address.format:
         yield ("mappings", name, "event_source_arn"), f"an ARN of {service}, but its records are {address.format}'s"
 
 

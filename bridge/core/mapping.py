@@ -15,8 +15,13 @@ _NAMESPACE: Final = uuid.UUID("6f7c1a52-9d3e-5b1a-8f0e-2b9f1c5d7e40")
 """Of the UUIDs that mappings of the file get from their names: the same on every machine."""
 
 
-LOCAL_FORMATS: Final = ("kafka", "kinesis", "dynamodb")
+LOCAL_FORMATS: Final = ("kafka", "kinesis", "dynamodb", "sqs")
 """What an embedded stream may be read as: `local://STREAM?as=…`."""
+QUEUE_OPTIONS: Final[Mapping[str, tuple[int, int]]] = {
+    "visibility_timeout_s": (0, 43_200),
+    "max_receive_count": (1, 1000),
+}
+"""What an embedded queue may be told behind `as=sqs`, with its range (SQS' own)."""
 
 
 class StartingPosition(StrEnum):
@@ -203,11 +208,15 @@ def parse_source(source: str) -> SourceAddress:
             raise ValueError(f"must be {parts.scheme}://CONNECTION/{what}")
         return SourceAddress(kind=parts.scheme, connection=parts.netloc, name=name)
     if parts.scheme == "local":
-        if not parts.netloc or parts.path or set(options) - {"as"}:
+        known = {"as", *QUEUE_OPTIONS} if options.get("as") == "sqs" else {"as"}
+        if not parts.netloc or parts.path or set(options) - known:
             raise ValueError(f"must be local://STREAM?as={'|'.join(LOCAL_FORMATS)}")
+        for option, (low, high) in QUEUE_OPTIONS.items():
+            if option in options and not (options[option].isdecimal() and low <= int(options[option]) <= high):
+                raise ValueError(f"{option} must be {low}..{high}")
         return SourceAddress(kind="local", name=parts.netloc, options=options)
-    known = ", ".join(f"{scheme}://" for scheme in ("kafka", *_NAMES, "local"))
-    raise ValueError(f"{parts.scheme}: is no source; known are {known}, an ARN, or the name of a push source")
+    schemes = ", ".join(f"{scheme}://" for scheme in ("kafka", *_NAMES, "local"))
+    raise ValueError(f"{parts.scheme}: is no source; known are {schemes}, an ARN, or the name of a push source")
 
 
 def _parse_arn(source: str) -> SourceAddress:

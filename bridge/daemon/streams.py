@@ -1,7 +1,7 @@
 """Finds the streams that mappings read and the places their failures go to; the adapters load where one is used."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from bridge.config.values import Address
@@ -14,6 +14,9 @@ from bridge.core.ports import Clock, Destination
 from bridge.core.sources import EventSource, QueueOrigin
 from bridge.daemon.aws import AwsReach
 from bridge.sources.pull.backlogs import JournalStreams
+
+if TYPE_CHECKING:
+    from bridge.sources.pull.journal import JournalEventSource
 
 
 class Streams:
@@ -83,14 +86,17 @@ class Streams:
         if address.kind == "sqs":
             return self._archive(mapping, address)
         if address.kind == "local":
-            from bridge.sources.pull.local import local_event_source
-
-            return local_event_source(
-                mapping, streams=self._journal, clock=self._clock, region=self._region, account_id=self._account
-            )
+            return self._embedded(mapping)
         from bridge.sources.pull.push import push_event_source
 
         return push_event_source(
+            mapping, streams=self._journal, clock=self._clock, region=self._region, account_id=self._account
+        )
+
+    def _embedded(self, mapping: EventSourceMapping) -> "JournalEventSource":
+        from bridge.sources.pull.local import local_event_source
+
+        return local_event_source(
             mapping, streams=self._journal, clock=self._clock, region=self._region, account_id=self._account
         )
 
@@ -119,8 +125,13 @@ class Streams:
     def queue(self, mapping: EventSourceMapping) -> QueueOrigin | None:
         """Return the queue of a mapping, None where it reads a stream; raises ConfigError."""
         address = _parse(mapping)
-        if address.kind != "sqs":
+        if address.format != "sqs":
             return None
+        if address.kind == "local":
+            from bridge.sources.pull.local_queue import LocalQueue
+
+            stream = self._embedded(mapping)
+            return LocalQueue(mapping, stream, spill=self._spill, clock=self._clock)
         from bridge.sources.pull.sqs import SqsQueue
 
         assert self._aws is not None
@@ -161,8 +172,9 @@ class Streams:
         """
         del mapping
         from bridge.sources.pull.journal import JournalEventSource
+        from bridge.sources.pull.local_queue import LocalQueue
 
-        if isinstance(source, JournalEventSource):
+        if isinstance(source, JournalEventSource | LocalQueue):
             await source.prepare()
 
     def forget(self, mapping: EventSourceMapping) -> None:

@@ -141,10 +141,10 @@ def sqs_event(messages: Sequence[QueueMessage], *, arn: str) -> bytes:
         arn: the queue's.
     """
     shape = sqs.SqsShape(arn)
-    return shape.event([("", [sqs.record_fragment(_api_message(message), shape.tail) for message in messages])])
+    return shape.event([("", [sqs.record_fragment(api_message(message), shape.tail) for message in messages])])
 
 
-def _api_message(message: QueueMessage) -> dict[str, Any]:
+def api_message(message: QueueMessage) -> dict[str, Any]:
     """Return a message as ReceiveMessage answers it."""
     attributes = {
         "ApproximateReceiveCount": str(message.receive_count),

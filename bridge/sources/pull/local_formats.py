@@ -1,10 +1,10 @@
-"""What a record that was put into an embedded stream becomes: a record of Kafka, of Kinesis or of DynamoDB."""
+"""What a record that was put into an embedded stream becomes: one of Kafka, of Kinesis, of DynamoDB or of SQS."""
 
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 
@@ -12,9 +12,10 @@ from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
 from bridge.core.mapping import EventSourceMapping, SourceAddress, parse_source
 from bridge.core.sources import EventShape
 from bridge.core.stream import Chunk, Position, PutRecord, Shard, shard_index
-from bridge.events import kafka, kinesis
+from bridge.events import kafka, kinesis, sqs
 from bridge.events.dynamodb import DynamoDbShape, record_fragment, record_key
 from bridge.events.dynamodb import arrival_ms as changed_ms
+from bridge.events.generate_aws import QueueMessage, api_message
 from bridge.events.items import change, filled
 from bridge.events.kinesis import DataColumn, KinesisShape
 from bridge.events.streams import shard_name
@@ -49,7 +50,7 @@ def local_format(
     """Return how a mapping reads its embedded stream, by the `as=` of its source.
 
     Args:
-        mapping: its source is `local://NAME?as=kafka|kinesis|dynamodb`.
+        mapping: its source is `local://NAME?as=kafka|kinesis|dynamodb|sqs`.
         region: in the ARN that events show, where the mapping has none.
         account_id: likewise.
     """
@@ -94,8 +95,18 @@ def _dynamodb(mapping: EventSourceMapping, address: SourceAddress, place: str) -
     )
 
 
+def _sqs(mapping: EventSourceMapping, address: SourceAddress, place: str) -> LocalFormat:
+    shape = sqs.SqsShape(mapping.event_source_arn or f"arn:aws:sqs:{place}:{address.name}")
+    return LocalFormat(
+        shards=(address.name,),
+        sharding=Sharding(shards=1, key="record", key_of=_put_key),
+        codec=_SqsCodec(shape, is_fifo=address.name.endswith(".fifo")),
+        shape=shape,
+    )
+
+
 _FORMATS: Final[Mapping[str, Callable[[EventSourceMapping, SourceAddress, str], LocalFormat]]] = {
-    "kafka": _kafka, "kinesis": _kinesis, "dynamodb": _dynamodb,
+    "kafka": _kafka, "kinesis": _kinesis, "dynamodb": _dynamodb, "sqs": _sqs,
 }  # fmt: skip
 
 
@@ -156,7 +167,11 @@ class _KafkaCodec:
         )
 
 
-def _unpacked(payload: bytes) -> tuple[int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]:
+_Put: TypeAlias = tuple[int, bytes | None, bytes | None, list[tuple[str, bytes | None]]]
+"""Time, key, value and headers."""
+
+
+def _unpacked(payload: bytes) -> _Put:
     put: dict[str, Any] = orjson.loads(payload)
     headers = [
         (name, None if value is None else bytes(number & 0xFF for number in value))
@@ -243,3 +258,53 @@ class _DynamoDbCodec:
             fragments=fragments,
             through=through,
         )
+
+
+# --- as SQS ---------------------------------------------------------------------------------------------------------
+class _SqsCodec:
+    """Records that were put, as SQS' at their first receive: headers are message attributes, the key is the group."""
+
+    def __init__(self, shape: sqs.SqsShape, *, is_fifo: bool) -> None:
+        self._shape = shape
+        self._account = shape.arn.split(":")[4]
+        self._is_fifo = is_fifo
+
+    def chunk(self, shard: Shard, records: Columns, *, through: Position) -> Chunk:
+        """Return the chunk. A body is text: what is no UTF-8 is replaced."""
+        put = [_unpacked(payload) for payload in records.payloads]
+        values = [(value or b"").decode("utf-8", "replace").encode() for _, _, value, _ in put]
+        rows = zip(records.positions, records.ids, put, values, strict=True)
+        return Chunk(
+            shard=shard,
+            positions=records.positions,
+            times_ms=[each[0] for each in put],
+            keys=records.keys,
+            values=values,
+            fragments=[self._fragment(position, name, row, body) for position, name, row, body in rows],
+            through=through,
+        )
+
+    def _fragment(self, position: Position, record_id: str, put: _Put, body: bytes) -> bytes:
+        time_ms, key, _, headers = put
+        group = record_id if key is None else key.decode("utf-8", "replace")
+        message = QueueMessage(
+            message_id=record_id,
+            receipt_handle=str(position),
+            body=body.decode(),
+            attributes={name: _attribute(value or b"") for name, value in headers},
+            sender_id=self._account,
+            time_ms=time_ms,
+            receive_count=1,
+            sequence_number=position,
+            group_id=group if self._is_fifo else "",
+            deduplication_id=record_id if self._is_fifo else "",
+            dead_letter_source="",
+        )
+        return sqs.record_fragment(api_message(message), self._shape.tail)
+
+
+def _attribute(value: bytes) -> tuple[str, str]:
+    try:
+        return "String", value.decode()
+    except UnicodeDecodeError:
+        return "Binary", b2a_base64(value, newline=False).decode()

@@ -210,7 +210,7 @@ class TestConnectionMistakes:
         assert "canary" not in "".join(mistakes(PLAIN + "tls = 'x'\nclient_id = ''", {"P": "canary"}))
 
 
-ANY = "must be kafka://CONNECTION/topic, kinesis://CONNECTION/stream, dynamodb://CONNECTION/table, sqs://CONNECTION/queue, an ARN, local://STREAM?as=kafka|kinesis|dynamodb or the name of a push source"
+ANY = "must be kafka://CONNECTION/topic, kinesis://CONNECTION/stream, dynamodb://CONNECTION/table, sqs://CONNECTION/queue, an ARN, local://STREAM?as=kafka|kinesis|dynamodb|sqs or the name of a push source"
 SOURCE = "9: mappings.m.source: "
 
 
@@ -243,8 +243,8 @@ class TestMappingMistakes:
             (reads("arn:aws:mq:eu-central-1:123456789012:broker:b"), SOURCE + "an ARN as a source is that of a Kinesis stream, a DynamoDB stream or an SQS queue"),
             (reads(ARN), SOURCE + "write kafka://CONNECTION/topic; the cluster's ARN goes into event_source_arn"),
             (reads("mqtt://x/y"), SOURCE + "mqtt: is no source; known are kafka://, kinesis://, dynamodb://, sqs://, local://, an ARN, or the name of a push source"),
-            (reads("local://t?as=redis"), SOURCE + "must be local://STREAM?as=kafka|kinesis|dynamodb"),
-            (reads("local://t"), SOURCE + "must be local://STREAM?as=kafka|kinesis|dynamodb"),
+            (reads("local://t?as=redis"), SOURCE + "must be local://STREAM?as=kafka|kinesis|dynamodb|sqs"),
+            (reads("local://t"), SOURCE + "must be local://STREAM?as=kafka|kinesis|dynamodb|sqs"),
             (reads("stripe"), SOURCE + "no source stripe here; write the name of a push source, or a URL: kafka://CONNECTION/topic"),
             (reads("a.b"), SOURCE + ANY),
             (MAPPING.replace('source = "kafka://c/t"\n', ""), "8: mappings.m.source: missing: kafka://CONNECTION/topic"),
