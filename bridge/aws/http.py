@@ -3,6 +3,8 @@
 import socket
 from typing import Any, Final
 
+from bridge import __version__
+
 CONNECT_MAX_S: Final = 5.0
 KEEPALIVE_IDLE_S: Final = 45
 """TCP keepalive: NAT forgets after 350 s (boto/botocore#2916, #3140), the kernel alone would wait for 7200 s."""
@@ -25,7 +27,7 @@ def one_attempt(*, read_timeout_s: float, pool: int, is_endpoint: bool) -> Any:
         read_timeout=read_timeout_s,
         max_pool_connections=pool,
         retries={"total_max_attempts": 1, "mode": "standard"},
-        user_agent_extra="bridge",
+        user_agent=f"bridge/{__version__}",  # botocore writes its own anew for every request, an eighth of its time
         warm_up_loader_caches=True,  # megabytes of JSON, read in a thread
         connector_args={"socket_factory": _kept_alive},
         **own,
