@@ -106,6 +106,7 @@ class AwsRig:
         connection: str = "",
         mapping: str = "",
         settings: str = "",
+        batch_size: int = BATCH,
         record_s: float = 0.0005,
         mutant: str = "none",
         **environment: str,
@@ -132,7 +133,7 @@ class AwsRig:
             ledger=self.server.address,
             record_s=record_s,
             source=feed.source,
-            batch_size=BATCH,
+            batch_size=batch_size,
             mapping=feed.extra + mapping,
         )
         environment = {"BRIDGE_TEST_QUEUE_S": "1"} | environment
@@ -181,7 +182,7 @@ class AwsRig:
                 self.daemon.restart()
 
     # --- judgement ----------------------------------------------------------------------------------------------
-    def drain(self, *, timeout_s: float = 300.0) -> None:
+    def drain(self, *, timeout_s: float) -> None:
         """Return once every acknowledged event is handled or dead, and the ledger is quiet."""
         load = self._load
         assert load is not None
@@ -212,10 +213,9 @@ class AwsRig:
         found += [{"id": event["id"], "reason": "redrive policy"} for event in self._returned]
         return found + [{"id": number, "reason": "destination"} for number in self.sent_away()]
 
-    def judge(self, *, by: str = "key", drains: bool = True) -> dict[str, Any]:
+    def judge(self, *, by: str = "key", patience_s: float = 300.0) -> dict[str, Any]:
         """Drain, then compare what was put, handled, and is dead; `by`: whose order is judged, `shard`, `key` or `none`."""
-        if drains:
-            self.drain()
+        self.drain(timeout_s=patience_s)
         dead = self.dead_letters()
         handled = ledger.load(self.server.path)
         for line in handled:

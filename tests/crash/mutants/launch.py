@@ -159,11 +159,47 @@ def not_polled_while_running() -> None:
     MappingWorker._take_in = waiting
 
 
+def delete_before_handled() -> None:
+    """Messages go from their queue when their batch begins."""
+    from bridge.pipeline.queues.worker import QueueWorker
+
+    handle = QueueWorker._handle
+
+    async def handled(self, batch, target, slot):
+        await self._settling.delete(batch.messages)
+        return await handle(self, batch, target, slot)
+
+    QueueWorker._handle = handled
+
+
+def groups_not_kept() -> None:
+    """A FIFO queue is taken for a standard one."""
+    from bridge.pipeline.queues.worker import QueueWorker
+
+    new_buffer = QueueWorker._new_buffer
+    QueueWorker._new_buffer = lambda self, *, is_fifo: new_buffer(self, is_fifo=False)
+
+
+def children_at_once() -> None:
+    """Shards are read beside those that they come from."""
+    from dataclasses import replace
+
+    from bridge.sources.pull import shard_reader
+
+    startable = shard_reader.startable
+
+    def orphaned(listed, *arguments):
+        return startable({name: replace(shard, parents=()) for name, shard in listed.items()}, *arguments)
+
+    shard_reader.startable = orphaned
+
+
 MUTANTS = {
     f.__name__: f
     for f in (
         none, acknowledge_before_commit, drop_on_full_queue, dead_letter_not_awaited, commit_before_handled,
         commit_all_handed_out, stream_dead_letter_not_awaited, commit_of_a_revoked_shard, not_polled_while_running,
+        delete_before_handled, groups_not_kept, children_at_once,
     )
 }  # fmt: skip
 
