@@ -277,6 +277,7 @@ def mapping_view(status: MappingStatus) -> dict[str, object]:
         "running": status.running,
         "shard_count": len(status.shards),
         "behind": sum(known) if lags and len(known) == len(lags) else status.behind,
+        "behind_s": max((shard.behind_s for shard in status.shards if shard.behind_s is not None), default=None),
         "oldest_at": min((at for at in _oldest(status) if at is not None), default=None),
         "blocked": sum(1 for shard in status.shards if shard.attempts)
         + (status.queue is not None and bool(status.queue.attempts)),
@@ -324,6 +325,7 @@ def _shard_view(shard: ShardStatus) -> dict[str, object]:
         "shard": shard.shard,
         "position": position_view(shard.position),
         "behind": shard.behind,
+        "behind_s": shard.behind_s,
         "buffered": shard.buffered,
         "oldest_at": shard.oldest_at,
         "running": shard.running,

@@ -83,7 +83,7 @@ def _row(mapping: dict[str, Any]) -> list[object]:
         mapping["function"],
         mapping["state"],
         mapping["last_processing_result"] or "",
-        _count(mapping["behind"]),
+        _lag(mapping),
         _age(mapping["oldest_at"]),
         mapping["blocked"] or "",
     ]
@@ -109,7 +109,7 @@ def mappings_show(context: click.Context, name: str, as_json: bool) -> None:  # 
         ("last result", mapping["last_processing_result"] or ""),
         ("changed", output.when(mapping["modified_at"])),
         ("running", mapping["running"] or ""),
-        ("lag", _count(mapping["behind"])),
+        ("lag", _lag(mapping)),
         ("oldest", _age(mapping["oldest_at"])),
         ("settings", _settings(mapping["settings"])),
     ])  # fmt: skip
@@ -150,7 +150,7 @@ def _shard(shard: dict[str, Any]) -> list[object]:
     return [
         shard["shard"],
         "none" if shard["position"] == -1 else shard["position"],
-        _count(shard["behind"]),
+        _lag(shard),
         shard["buffered"] or "",
         shard["running"] or "",
         _age(shard["oldest_at"]),
@@ -158,6 +158,12 @@ def _shard(shard: dict[str, Any]) -> list[object]:
         output.when(shard["due_at"]),
         shard["reason"],
     ]
+
+
+def _lag(of: dict[str, Any]) -> str:
+    """Return how many records, or else how many seconds, reading is behind."""
+    behind, behind_s = of["behind"], of.get("behind_s")
+    return _count(behind) if behind is not None or behind_s is None else span(behind_s)
 
 
 def _count(behind: int | None) -> str:

@@ -90,6 +90,10 @@ class Source(Protocol):
         """Return how many records lie behind each position, None where it is not known; cheap, no I/O."""
         ...
 
+    def behind_s(self) -> Mapping[Shard, float]:
+        """Return how many seconds reading is behind the end of shards, where the service says that; cheap, no I/O."""
+        ...
+
     async def close(self) -> None:
         """Leave and release everything; shards are revoked first, in time. Twice is fine."""
         ...
@@ -366,6 +370,8 @@ class ShardStatus:
     """The mark: everything up to here is finished."""
     behind: int | None
     """Records behind the mark, None where it is not known."""
+    behind_s: float | None = None
+    """Seconds that reading is behind the shard's end; None where the service does not say."""
     buffered: int = 0
     """Read and not yet finished."""
     oldest_at: float | None = None

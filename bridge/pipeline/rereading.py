@@ -265,6 +265,10 @@ class _RangeSource:
         await self._replay.commit(marks)
         self._finished.update(shard for shard, mark in marks.items() if mark.has_ended)
 
+    def behind_s(self) -> Mapping[Shard, float]:
+        """Return what the reader says."""
+        return self._reader.behind_s()
+
     def behind(self, marks: Mapping[Shard, Position]) -> Mapping[Shard, int | None]:
         """Return what the reader says."""
         return self._reader.behind(marks)

@@ -307,6 +307,10 @@ class ScriptedSource:
                 held.mark = mark
                 self._stream.commits.append((name, mark))
 
+    def behind_s(self) -> Mapping[Shard, float]:
+        """Return nothing: records are counted."""
+        return {}
+
     def behind(self, marks: Mapping[Shard, Position]) -> Mapping[Shard, int | None]:
         """Count what lies behind."""
         return {
@@ -407,6 +411,10 @@ class ScriptedRange:
 
     async def commit(self, marks: Mapping[Shard, Mark]) -> None:
         """Do nothing."""
+
+    def behind_s(self) -> Mapping[Shard, float]:
+        """Return nothing: records are counted."""
+        return {}
 
     def behind(self, marks: Mapping[Shard, Position]) -> Mapping[Shard, int | None]:
         """Count what lies behind, up to the end."""

@@ -20,6 +20,7 @@ from bridge.pipeline.streams.forming import Forming
 from bridge.pipeline.streams.lane import Lane, ShardWork
 from bridge.pipeline.streams.settings import Work
 from bridge.pipeline.streams.settling import settle
+from bridge.pipeline.streams.status import shard_status
 from bridge.util import telemetry
 from bridge.util.crash import crash_point
 
@@ -469,32 +470,8 @@ class MappingWorker:
         """Return every shard as `bridge` shows it."""
         marks: dict[Shard, Position] = {name: shard.track.mark for name, shard in self._shards.items()}
         source = self._commits.source
-        behind = source.behind(marks) if source is not None else {}
-        return tuple(self._status(shard, behind.get(name)) for name, shard in sorted(self._shards.items()))
-
-    def _status(self, shard: ShardWork, behind: int | None) -> ShardStatus:
-        tries, waits = max(
-            (
-                (batch.tries, lane.busy is None)
-                for lane in shard.lanes
-                for batch in ([lane.busy] if lane.busy else [*lane.pending][:1])
-            ),
-            key=lambda each: each[0].invocations,
-            default=(Tries(), False),
-        )
-        oldest_ms = shard.track.oldest_ms()
-        running = sum(lane.busy is not None for lane in shard.lanes)
-        reason = tries.unsettled or (tries.reason if tries.setbacks else "")
-        if not reason and not running and self.wants_slot and any(lane.has_work for lane in shard.lanes):
-            reason = "waits for a free slot of the function"
-        return ShardStatus(
-            shard=shard.name,
-            position=shard.track.mark,
-            behind=behind,
-            buffered=shard.track.open_records,
-            oldest_at=None if oldest_ms is None else oldest_ms / 1000,
-            running=running,
-            attempts=tries.attempts,
-            due_at=tries.due_at or None if waits and tries.setbacks else None,
-            reason=reason,
+        behind, behind_s = (source.behind(marks), source.behind_s()) if source is not None else ({}, {})
+        return tuple(
+            shard_status(shard, behind=behind.get(name), behind_s=behind_s.get(name), wants_slot=self.wants_slot)
+            for name, shard in sorted(self._shards.items())
         )

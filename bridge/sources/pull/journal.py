@@ -219,6 +219,10 @@ class _Reader:
             for task in waits:
                 task.cancel()
 
+    def behind_s(self) -> Mapping[Shard, float]:
+        """Return nothing: records are counted. See sources.Source."""
+        return {}
+
     def behind(self, marks: Mapping[Shard, Position]) -> Mapping[Shard, int | None]:
         """Return what is known of how far behind positions are. See sources.Source."""
         return dict.fromkeys(marks)

@@ -375,6 +375,10 @@ class KafkaGroupSource:
             return False
         return True
 
+    def behind_s(self) -> Mapping[Shard, float]:
+        """Return nothing: records are counted. See sources.Source."""
+        return {}
+
     def behind(self, marks: Mapping[Shard, Position]) -> Mapping[Shard, int | None]:
         """Return the lag by the newest end known: the last fetch's, or the watch's, which asks every `WATCH_S`."""
         result: dict[Shard, int | None] = {}

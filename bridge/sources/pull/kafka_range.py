@@ -238,6 +238,10 @@ class KafkaRangeSource:
     async def commit(self, marks: Mapping[Shard, Mark]) -> None:
         """Nothing: live marks are untouched."""
 
+    def behind_s(self) -> Mapping[Shard, float]:
+        """Return nothing: records are counted. See sources.Source."""
+        return {}
+
     def behind(self, marks: Mapping[Shard, Position]) -> Mapping[Shard, int | None]:
         """Return how many positions of the range lie behind."""
         ends = self._ends

@@ -323,11 +323,6 @@ class ShardReader(ShardReading):
             self._finished |= finished
             self._look.set()
 
-    def behind_s(self, shard: Shard) -> float | None:
-        """Return how many seconds a shard's last page was behind the tip; None where it is not known."""
-        cursor = self._cursors.get(shard)
-        return None if cursor is None else cursor.behind_s
-
     async def close(self) -> None:
         """Hand the shards back and end. See sources.Source."""
         try:

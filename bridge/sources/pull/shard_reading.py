@@ -201,6 +201,10 @@ class ShardReading:
             for task in waits:
                 task.cancel()
 
+    def behind_s(self) -> Mapping[Shard, float]:
+        """Return what the last page of each shard said (Kinesis). See sources.Source."""
+        return {name: cursor.behind_s for name, cursor in self._cursors.items() if cursor.behind_s is not None}
+
     def behind(self, marks: Mapping[Shard, Position]) -> Mapping[Shard, int | None]:
         """Return None for each: sequence numbers say nothing about how many there are. See sources.Source."""
         return dict.fromkeys(marks)

@@ -36,7 +36,8 @@ async def test_the_list_sums_up_the_shards(world):
     assert orders == {
         "name": "orders", "uuid": status().mapping.uuid, "source": "kafka://main/orders", "function": "hello",
         "state": "Enabled", "state_transition_reason": "USER_INITIATED", "last_processing_result": "OK",
-        "modified_at": NOW, "running": 1, "shard_count": 2, "behind": 3, "oldest_at": NOW + 1, "blocked": 1,
+        "modified_at": NOW, "running": 1, "shard_count": 2, "behind": 3, "behind_s": None, "oldest_at": NOW + 1,
+        "blocked": 1,
     }  # fmt: skip
     assert (clicks["shard_count"], clicks["behind"], clicks["oldest_at"], clicks["blocked"]) == (0, None, None, 0)
 
@@ -45,6 +46,17 @@ async def test_a_lag_of_which_a_part_is_not_known_is_not_known(world):
     world.mappings.add(status("orders", shard(1), shard(2, behind=None)))
 
     assert (await world.get("/mappings")).json()["mappings"][0]["behind"] is None
+
+
+async def test_a_lag_in_seconds_is_that_of_the_shard_that_is_furthest_behind(world):
+    world.mappings.add(
+        status("orders", *(shard(n, behind=None, behind_s=s) for n, s in ((1, 0.5), (2, 90), (3, None))))
+    )
+
+    found = (await world.get("/mappings/orders")).json()
+
+    assert (found["behind"], found["behind_s"]) == (None, 90)
+    assert [each["behind_s"] for each in found["shards"]] == [0.5, 90, None]
 
 
 async def test_a_lag_that_is_known_in_sum_is_told_in_sum(world):
@@ -63,8 +75,8 @@ async def test_one_has_its_settings_and_shards(world):
 
     assert found["shards"] == [
         {
-            "shard": "orders-1", "position": 10, "behind": 1, "buffered": 2, "oldest_at": NOW + 1, "running": 1, "attempts": 3,
-            "due_at": NOW + 9, "reason": "ValueError: no",
+            "shard": "orders-1", "position": 10, "behind": 1, "behind_s": None, "buffered": 2, "oldest_at": NOW + 1, "running": 1,
+            "attempts": 3, "due_at": NOW + 9, "reason": "ValueError: no",
         }
     ]  # fmt: skip
     assert found["settings"]["batch_size"] == 100

@@ -55,6 +55,13 @@ def test_list_says_why_where_there_is_something_to_say(bridge, orders):
     assert row.endswith(" 1")
 
 
+def test_a_lag_is_in_seconds_where_records_are_not_counted(bridge, mappings):
+    mappings.add(status("orders", shard(1, behind=None, behind_s=90, oldest_at=None)))
+
+    assert " 90 s" in bridge("mappings", "list").out.splitlines()[1]
+    assert " 90 s" in bridge("mappings", "show", "orders").out.splitlines()[-1]
+
+
 def test_show(bridge, orders):
     out = bridge("mappings", "show", "orders").out
     *fields, _, head, first, second = out.splitlines()

@@ -303,6 +303,22 @@ async def test_a_dynamodb_shard_is_read_four_times_a_second() -> None:
         assert 35 <= len(reads(world, S0)) <= 41
 
 
+async def test_how_far_behind_kinesis_says_that_a_shard_is() -> None:
+    world = ShardsWorld()
+    world.service.records_max = 1
+    world.service.put(S0, numbers(*range(40)))
+    await world.clock.advance(100)
+    async with world:
+        await world.advance(2)
+        (shard,) = world.worker.shards()
+        assert shard.behind is None
+        assert shard.behind_s is not None
+        assert 100 <= shard.behind_s <= 103
+
+        await world.advance(15)
+        assert [shard.behind_s for shard in world.worker.shards()] == [0.0]
+
+
 async def test_a_shard_that_is_behind_is_read_as_often_as_the_service_allows() -> None:
     world = ShardsWorld(batch_size=10_000)
     world.service.records_max = 10
