@@ -37,7 +37,7 @@ def range_options(command: Command) -> Command:
         click.option(
             "--mapping",
             metavar="NAME",
-            help="Records of this event source mapping's stream (Kafka, local, push), read apart: its marks stay.",
+            help="Records of this event source mapping's stream (Kafka, Kinesis, …), read apart: its marks stay.",
             shell_complete=complete_mapping,
         ),
         click.option(
@@ -50,14 +50,17 @@ def range_options(command: Command) -> Command:
         ),
         click.option("--key", metavar="KEY", help="Only records of this key."),
         click.option(
-            "--first", multiple=True, metavar="[SHARD:]POSITION", help="From this position (Kafka: offset) on."
+            "--first",
+            multiple=True,
+            metavar="[SHARD:]POSITION",
+            help="From this position (offset, sequence number) on.",
         ),
         click.option("--last", multiple=True, metavar="[SHARD:]POSITION", help="Up to, and including, this position."),
         click.option(
             "--range",
             "range_file",
             metavar="FILE|-",
-            help="What an on-failure record names: its KafkaBatchInfo says which records failed.",
+            help="What an on-failure record names: its KafkaBatchInfo, KinesisBatchInfo… says which records failed.",
         ),
         click.option(
             "--from-dead-letter",
