@@ -42,7 +42,7 @@ def test_kinesis(kinesis, aws_rig, mapping, by, lanes, share) -> None:
 
 def test_dynamodb(ministack, aws_rig) -> None:
     run = aws_rig(feed=DynamoDbFeed(ministack))
-    kills = KILLS if IS_FULL else round(KILLS * 0.5)
+    kills = KILLS if IS_FULL else round(KILLS * 0.3)
     run.daemon.start()
     with run.load(rate=RATE, poison=0.002):
         with run.heals():

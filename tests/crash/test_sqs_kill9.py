@@ -7,13 +7,15 @@ from tests.crash.kafka_rig import KILLS
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
 
-RATE = 150
+RATE = 80
 
 
-@pytest.mark.parametrize("fifo", [pytest.param(False, id="standard"), pytest.param(True, id="fifo")])
-def test_random_kills_under_load(ministack, aws_rig, fifo) -> None:
+@pytest.mark.parametrize(
+    ("fifo", "share"), [pytest.param(False, 0.7, id="standard"), pytest.param(True, 0.3, id="fifo")]
+)
+def test_random_kills_under_load(ministack, aws_rig, fifo, share) -> None:
     run = aws_rig(feed=SqsFeed(ministack, fifo=fifo))
-    kills = round(KILLS * 0.5)
+    kills = round(KILLS * share)
     run.daemon.start()
     with run.load(rate=RATE):
         with run.heals():
