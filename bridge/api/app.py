@@ -13,6 +13,7 @@ from bridge.api.http import HEARTBEAT_S, Answer, HttpError, Request, Stream, err
 from bridge.api.invoke import InvokeEndpoint
 from bridge.api.jobs import JobEndpoints
 from bridge.api.mappings import MappingEndpoints
+from bridge.api.queues import QueueEndpoints
 from bridge.api.router import Router
 from bridge.api.services import ReloadResult, Services
 from bridge.api.streams import StreamEndpoints
@@ -106,7 +107,7 @@ def _routes(services: Services) -> Router:
     router = Router()
     system, events = System(services), Events(services)
     letters, jobs = DeadLetterEndpoints(services), JobEndpoints(services)
-    mappings, targets = MappingEndpoints(services), TargetEndpoints(services)
+    mappings, targets, queues = MappingEndpoints(services), TargetEndpoints(services), QueueEndpoints(services)
     router.add("GET", "/health", system.health)
     router.add("GET", "/ready", system.ready)
     router.add("GET", "/metrics", system.metrics)
@@ -130,6 +131,10 @@ def _routes(services: Services) -> Router:
         ("GET", "/targets/records", targets.records),
         ("POST", "/targets/push", targets.push),
         ("POST", "/targets/give-up", targets.give_up),
+        ("GET", "/queues", queues.look),
+        ("GET", "/queues/move", queues.task),
+        ("POST", "/queues/move", queues.move),
+        ("POST", "/queues/hand-over", queues.hand_over),
         ("GET", "/redrives", jobs.list_redrives),
         ("GET", "/redrives/{name}", jobs.show_redrive),
         ("GET", "/redrives/{name}/watch", jobs.watch_redrive),

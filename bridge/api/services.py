@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bridge.core import limits
+from bridge.core.dead_letter_queues import DeadLetterQueues
 from bridge.core.function import Function
 from bridge.core.outcome import Outbox
 from bridge.core.ports import Clock, DeadLetters, Intake, Invoker, Jobs, Journal, Lanes, Outcomes, ParkedStore
@@ -65,6 +66,8 @@ class Services:
     streams: LocalStreams
     readers: Callable[[Record], Sequence[RecordReader]]
     """Which mappings read a stored record, and whether they are done with it."""
+    queues: DeadLetterQueues | None = None
+    """Dead-letter queues of SQS; None: none are reached."""
     async_payload_max_bytes: int = limits.ASYNC_PAYLOAD_MAX_BYTES
     status: Callable[[], Mapping[str, object]] = field(default=dict)
     """Further sections of `GET status`: listeners, workers, journal, tasks."""

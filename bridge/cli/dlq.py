@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from bridge.cli import jobs, output
+from bridge.cli import jobs, output, queues
 from bridge.cli.arguments import (
     check_span,
     complete_function,
@@ -24,6 +24,8 @@ from bridge.cli.locate import Options, connect
 from bridge.cli.targets import give_up_command, note_waiting, push_command, targets_command, waiting_command
 
 _PAGE_MAX = 1000
+_HAND_OVER_S = 1000.0
+"""A function may run for a quarter of an hour."""
 _COLUMNS = ("ID", "DEAD SINCE", "SOURCE", "FUNCTION", "WHY", "TRIES", "STATE", "ERROR")
 _queue_option = click.option(
     "--queue", metavar="NAME", help="`default`, `replay:NAME`, or `*` for all.", shell_complete=complete_queue
@@ -42,16 +44,30 @@ for _command in (targets_command, waiting_command, push_command, give_up_command
 
 
 @dlq_command.command("list")
+@click.argument("queue_of_sqs", metavar="[SQS-QUEUE]", required=False)
 @selection_options
 @_where_option
 @_queue_option
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many, oldest first.")
 @json_option
 @click.pass_context
-def dlq_list(context: click.Context, /, limit: int, as_json: bool, **chosen: Any) -> None:  # noqa: FBT001 - click's signature
-    """List dead letters, oldest first."""
+def dlq_list(
+    context: click.Context,
+    /,
+    queue_of_sqs: str | None,
+    limit: int,
+    as_json: bool,  # noqa: FBT001 - click's signature
+    **chosen: Any,
+) -> None:
+    """List dead letters, oldest first; or look at a dead-letter queue, sqs://CONNECTION/QUEUE or its ARN."""
     check_span(chosen["since"], chosen["until"])
     client = connect(Options.of(context))
+    if queue_of_sqs is not None:
+        if not queues.is_queue(queue_of_sqs):
+            raise click.BadParameter("must be sqs://CONNECTION/QUEUE or an ARN", param_hint="SQS-QUEUE")
+        queues.refuse_options(chosen)
+        queues.list_queue(client, queue_of_sqs, limit=limit, as_json=as_json)
+        return
     found = itertools.islice(_pages(client, chosen, limit), limit)
     if as_json:
         output.lines(found)
@@ -119,7 +135,7 @@ def dlq_show(context: click.Context, letter_id: str, queue: str | None, as_json:
 
 
 @dlq_command.command("redrive")
-@click.argument("letter_ids", nargs=-1, metavar="[ID]...", shell_complete=complete_letter)
+@click.argument("letter_ids", nargs=-1, metavar="[ID|SQS-QUEUE]...", shell_complete=complete_letter)
 @selection_options
 @letter_ids_option
 @_where_option
@@ -147,8 +163,25 @@ def dlq_redrive(
     as_json: bool,  # noqa: FBT001
     **chosen: Any,
 ) -> int:
-    """Send dead letters to their function again: all, those selected, or those named. States the count and asks."""
+    """Send dead letters to their function again: all, those selected, or those named. States the count and asks.
+
+    Of a dead-letter queue (sqs://CONNECTION/QUEUE or its ARN): back to the queues they came from, or with --function
+    NAME each body to that function, deleted when it is handled.
+    """
     check_span(chosen["since"], chosen["until"])
+    if any(map(queues.is_queue, letter_ids)):
+        if len(letter_ids) > 1 or ids:
+            raise click.UsageError("one queue at a time, and no ids beside it")
+        queues.refuse_options(chosen, but=("function", "to", "rate"))
+        return queues.redrive_queue(
+            connect(Options.of(context), timeout_s=_HAND_OVER_S),
+            letter_ids[0],
+            function=chosen["function"] or chosen["to"],
+            rate=chosen["rate"],
+            dry_run=dry_run,
+            yes=yes,
+            as_json=as_json,
+        )
     client = connect(Options.of(context))
     body: dict[str, Any] = {"selection": _selection(client, chosen, (*letter_ids, *ids)), "failed": chosen["failed"]}
     body |= {key: chosen[key] for key in ("where", "to", "rate", "name") if chosen[key] is not None}

@@ -285,6 +285,7 @@ class Parts:
             outbox=lambda place: OutboxDestination(place, outbox=state.outbox, added=self.outbox.added),
             aws=self.aws,
         )
+        self.dead_letter_queues = self.streams.dead_letter_queues(self.service)
         self.mappings = MappingSupervisor(
             slots=self.service,
             streams=self.streams,

@@ -263,34 +263,16 @@ class Daemon:
     # --- from settings to parts -----------------------------------------------------------------
 
     def _services(self) -> Services:
-        state = self._parts.state
+        parts, state = self._parts, self._parts.state
         return Services(
-            journal=self._parts.journal,
-            outcomes=self._parts.outcomes,
-            parked=state.parked,
-            dead_letters=state.dead_letters,
-            jobs=state.jobs,
-            replays=self._parts.replays,
-            redrives=self._parts.redrives,
-            lanes=self._parts.dispatcher,
-            mappings=self._parts.mappings,
-            streams=self._parts.local_streams,
-            readers=self._parts.journal_streams.readers,
-            invoker=self._parts.service,
-            intake=self._parts.intake,
-            logs=self._parts.logs,
-            functions=self._parts.catalog.functions,
-            reload=self.reload,
-            readiness=self._problems,
-            facts=self._facts,
-            troubles=self._troubles,
-            outbox=self._parts.state.outbox,
-            sender=self._parts.outbox,
-            version=__version__,
-            clock=self._clock,
-            async_payload_max_bytes=self._settings.invocation.async_payload_max_bytes,
-            status=self._status,
-        )
+            journal=parts.journal, outcomes=parts.outcomes, parked=state.parked, dead_letters=state.dead_letters,
+            jobs=state.jobs, replays=parts.replays, redrives=parts.redrives, lanes=parts.dispatcher,
+            mappings=parts.mappings, streams=parts.local_streams, queues=parts.dead_letter_queues,
+            readers=parts.journal_streams.readers, invoker=parts.service, intake=parts.intake, logs=parts.logs,
+            functions=parts.catalog.functions, reload=self.reload, readiness=self._problems, facts=self._facts,
+            troubles=self._troubles, outbox=state.outbox, sender=parts.outbox, version=__version__, clock=self._clock,
+            async_payload_max_bytes=self._settings.invocation.async_payload_max_bytes, status=self._status,
+        )  # fmt: skip
 
     # --- while it runs --------------------------------------------------------------------------
 

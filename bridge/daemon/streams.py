@@ -16,6 +16,10 @@ from bridge.daemon.aws import AwsReach
 from bridge.sources.pull.backlogs import JournalStreams
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from bridge.core.dead_letter_queues import DeadLetterQueues
+    from bridge.core.ports import Invoker
     from bridge.sources.pull.journal import JournalEventSource
 
 
@@ -134,19 +138,46 @@ class Streams:
             return LocalQueue(mapping, stream, spill=self._spill, clock=self._clock)
         from bridge.sources.pull.sqs import SqsQueue
 
-        assert self._aws is not None
-        clients, connection, arn = self._aws.clients, self._aws_connection(mapping, address), _arn(address)
-
-        async def client() -> Any:
-            return await clients.client(connection, "sqs", region=arn.region if arn else "")
-
+        connection, arn = self._aws_connection(mapping, address), _arn(address)
         return SqsQueue(
-            client,
+            self._sqs_client(connection, region=arn.region if arn else ""),
             name=address.name,
             region=arn.region if arn else connection.region,
             account=arn.account if arn else "",
             is_remote=not _is_here(connection.endpoint("sqs")),
         )
+
+    def dead_letter_queues(self, invoker: "Invoker") -> "DeadLetterQueues":
+        """Return what looks at dead-letter queues of SQS and sends their messages on."""
+        from bridge.sources.pull.sqs_dead_letters import SqsDeadLetters, SqsPlace
+
+        def place(queue: str) -> SqsPlace:
+            try:
+                address = parse_source(queue)
+            except ValueError as error:
+                raise ConfigError(f"{queue}: {error}") from error
+            if address.kind != "sqs":
+                raise ConfigError(f"{queue}: must be sqs://CONNECTION/QUEUE, or a queue's ARN")
+            if self._aws is None:
+                raise ConfigError("AWS is not reached from here")
+            arn = _arn(address)
+            connection = self._aws.connection(address.connection, arn=address.arn)
+            return SqsPlace(
+                client=self._sqs_client(connection, region=arn.region if arn else ""),
+                name=address.name,
+                account=arn.account if arn else "",
+            )
+
+        return SqsDeadLetters(place, invoker=invoker)
+
+    def _sqs_client(self, connection: AwsConnection, *, region: str) -> "Callable[[], Awaitable[Any]]":
+        assert self._aws is not None
+        clients = self._aws.clients
+
+        async def client() -> Any:
+            return await clients.client(connection, "sqs", region=region)
+
+        return client
 
     def _archive(self, mapping: EventSourceMapping, address: SourceAddress) -> EventSource:
         if not mapping.archive:

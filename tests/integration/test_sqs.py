@@ -7,6 +7,7 @@ import json
 import pytest
 
 from tests.brokers import fault_kinds as faults
+from tests.brokers.wire import answer_json
 from tests.crash.rig import LedgerServer
 from tests.harness import wait_for, write_function
 
@@ -249,3 +250,88 @@ def test_a_service_that_misbehaves_costs_time_and_nothing_else(queues, daemon, a
     queues.send(url, *[{"id": number} for number in range(20)])
 
     wait_for(lambda: queues.count(url) == 0 and {b["id"] for b in queues.bodies} == set(range(20)), timeout_s=90)
+
+
+# --- dead-letter queues ---
+
+
+def test_a_dead_letter_queue_is_looked_at_without_consuming(moto, tmp_path, daemon) -> None:
+    queues = Queues(moto, tmp_path)  # ministack cannot say whose dead-letter queue one is
+    try:
+        dead_name, dead_url = queues.make()
+        policy = json.dumps({"deadLetterTargetArn": queues.service.arn("sqs", dead_name), "maxReceiveCount": "1"})
+        name, _ = queues.make(RedrivePolicy=policy)
+        process = daemon(queues.config(f"sqs://aws/{name}"))
+        queues.send(dead_url, *[{"id": number} for number in range(4)])
+        shown = process.cli("dlq", "list", f"sqs://aws/{dead_name}")
+        assert shown.returncode == 0, shown.stderr
+        found = json.loads(process.cli("dlq", "list", queues.service.arn("sqs", dead_name), "--json").stdout)
+
+        assert name in shown.stdout
+        assert (4, 4) == (found["visible"], len(found["messages"]))
+        assert [url.rpartition("/")[2] for url in found["sources"]] == [name]
+        assert queues.count(dead_url) == 4
+        missing = process.cli("dlq", "list", "sqs://aws/nothing-here")
+        assert (1, True) == (missing.returncode, "NonExistentQueue" in missing.stderr)
+        assert "no [connections.other]" in process.cli("dlq", "list", "sqs://other/q").stderr
+        refused = process.cli("dlq", "redrive", f"sqs://aws/{name}", "--yes")
+        assert (2, True) == (refused.returncode, "--function NAME" in refused.stderr)
+    finally:
+        queues.ledger.close()
+
+
+def test_sqs_moves_dead_letters_back_where_it_may(queues, daemon, aws_faults) -> None:
+    stub = aws_faults(queues.service)  # no emulator moves messages
+    name, url = queues.make()
+    source, _ = queues.make()
+    queues.send(url, {"id": 1}, {"id": 2})
+    polls = iter([1, 2])
+    asked = []
+
+    def start(call):
+        asked.append(json.loads(call.body))
+        return answer_json({"TaskHandle": "t"})
+
+    def tasks(_call):
+        moved = next(polls, 2)
+        task = {"Status": "RUNNING" if moved < 2 else "COMPLETED", "ApproximateNumberOfMessagesMoved": moved}
+        return answer_json({"Results": [task | {"ApproximateNumberOfMessagesToMove": 2}]})
+
+    stub.answer("ListDeadLetterSourceQueues", lambda _call: answer_json({"queueUrls": ["http://h/0/orders"]}))
+    stub.answer("StartMessageMoveTask", start)
+    stub.answer("ListMessageMoveTasks", tasks)
+    process = daemon(queues.config(f"sqs://aws/{source}", endpoint=stub.endpoint_url))
+    dry = process.cli("dlq", "redrive", f"sqs://aws/{name}", "--dry-run")
+    assert f"about 2 messages of {queues.service.arn('sqs', name)} back to orders; nothing was sent" in dry.stdout
+    done = process.cli("dlq", "redrive", f"sqs://aws/{name}", "--rate", "50", "--yes")
+
+    assert (0, "completed: 2 moved") == (done.returncode, done.stdout.strip())
+    assert asked == [{"SourceArn": queues.service.arn("sqs", name), "MaxNumberOfMessagesPerSecond": 50}]
+
+
+def test_a_functions_dead_letters_are_handed_to_a_function(queues, daemon) -> None:
+    name, url = queues.make(VisibilityTimeout="60")
+    source, _ = queues.make()
+    handler = (
+        "def handler(event, context):\n    if event.get('fail'):\n        raise ValueError('still')\n    return event\n"
+    )
+    code = write_function(queues.code.parent / "plain", handler)
+    code.chmod(0o755)
+    more = f'\n[functions.plain]\ncode = "{code}"\nhandler = "app.handler"\n'
+    process = daemon(queues.config(f"sqs://aws/{source}") + more)
+    attributes = {
+        "RequestID": {"DataType": "String", "StringValue": "6b2b0b1a-7e0b-4e59-9d2b-0f2f0a1c3d4e"},
+        "ErrorCode": {"DataType": "Number", "StringValue": "200"},
+        "ErrorMessage": {"DataType": "String", "StringValue": "no such row"},
+    }
+    queues.send(url, *[{"n": n, "fail": n == 3} for n in range(12)], MessageAttributes=lambda _body: attributes)
+    assert "200 no such row" in process.cli("dlq", "list", f"sqs://aws/{name}").stdout
+    unknown = process.cli("dlq", "redrive", f"sqs://aws/{name}", "--function", "nope", "--yes")
+    assert unknown.returncode == 1
+    done = process.cli("dlq", "redrive", f"sqs://aws/{name}", "--function", "plain", "--yes", "--json")
+
+    told = json.loads(done.stdout)
+    assert (11, 1) == (told["succeeded"], told["failed"]), told
+    assert "ValueError: still" in told["errors"][0]
+    assert done.returncode == 1
+    assert queues.count(url) == 1
