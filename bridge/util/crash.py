@@ -15,7 +15,9 @@ def crash_point(step: str) -> None:
     `outbox.sent` (targets have what was sent, the outbox does not know). Of mappings: `stream.assigned` (shards
     taken over, nothing begun), `stream.handled` (after the handler, before anything counts), `stream.dead_letter`
     (durable, its records still open), `stream.committing` (finished, the mark not stored), `stream.committed`
-    (stored), `stream.revoked` (committed in a rebalance, the shards still ours).
+    (stored), `stream.revoked` (committed in a rebalance, the shards still ours). Of queues: `queue.received` (ours,
+    nothing begun), `queue.handled` (after the handler, nothing archived), `queue.archived` (copied, not deleted),
+    `queue.deleted` (deleted, not counted).
     """
     global _left  # noqa: PLW0603 - one counter a process, by design
     if step != _step:
