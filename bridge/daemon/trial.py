@@ -17,6 +17,7 @@ from bridge.core.errors import BridgeError, ConfigError
 from bridge.core.function import FunctionVersion
 from bridge.core.invocation import Invocation, InvocationResult
 from bridge.core.mapping import EventSourceMapping, MappingState, parse_source
+from bridge.core.queues import QueueStatus
 from bridge.core.sources import MappingStatus
 from bridge.core.stream import PutRecord
 from bridge.daemon.composition import read_catalog, read_routes
@@ -375,10 +376,11 @@ class BridgeApp:
         return lines
 
     def _waiting_of(self, mapping: EventSourceMapping, status: MappingStatus) -> Iterator[str]:
-        if status.state is not MappingState.ENABLED:
+        if status.state is not MappingState.ENABLED or status.queue is not None:
             if count := self._journal_streams.waiting(mapping.name):
                 wait = f"{_count(count, 'record')} wait{'s' * (count == 1)}"
-                yield f"mapping {mapping.name}: {wait}: it is {status.state.value}"
+                why = f": it is {status.state.value}" if status.queue is None else _of_queue(status.queue)
+                yield f"mapping {mapping.name}: {wait}{why}"
             return
         for shard in status.shards:
             count = max(shard.behind or 0, shard.buffered)
@@ -399,6 +401,10 @@ class BridgeApp:
             return True
         if any(lane.waiting + lane.running + lane.parked for lane in self._dispatcher.status()):
             return False
+        if any(
+            s.queue is not None and self._journal_streams.waiting(s.mapping.name) for s in self._supervisor.status()
+        ):
+            return False  # a message that fails is a dead letter in the end
         waits = [
             (status.mapping, shard)
             for status in self._supervisor.status()
@@ -431,6 +437,11 @@ def _unverified(route: Route) -> Route:
     """Return a route that believes its sender; secrets in headers stay out of events as before."""
     verifier = type("Unverified", (_Unverified,), {"hidden_headers": route.verifier.hidden_headers})
     return replace(route, verifier=verifier())
+
+
+def _of_queue(queue: QueueStatus) -> str:
+    why = queue.reason or queue.failure
+    return f": {why}" if why else ""
 
 
 def _count(number: int, what: str) -> str:
