@@ -136,7 +136,7 @@ async def leaves_no_task() -> AsyncIterator[None]:
     def left() -> set["asyncio.Task[object]"]:
         return {task for task in asyncio.all_tasks() - before if task is not asyncio.current_task()}
 
-    for _ in range(50):  # tasks that were cancelled in the last lines of the test may still be ending
+    for _ in range(3000):  # tasks that were cancelled in the last lines of the test may still be ending
         if not left():
             return
         await asyncio.sleep(0.01)

@@ -337,7 +337,7 @@ def test_version_is_quick_and_imports_little(served):
     [["events", "list", "--limit", "5000"], ["events", "list", "--limit", "5000", "--json"], ["replay", "--to", "-"]],
 )
 def test_a_reader_that_has_seen_enough_is_no_failure(served, args):
-    for number in range(3000):
+    for number in range(1000):
         served.world.store(number)
     env = os.environ | {"BRIDGE_URL": served.url, "BRIDGE_TOKEN": TOKEN}
     with subprocess.Popen(

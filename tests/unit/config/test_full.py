@@ -225,7 +225,7 @@ def check(text: str, folder: Path) -> None:
             assert mistake.isprintable()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(at=st.integers(0, len(TEXT)), cut=st.integers(0, 40), piece=st.sampled_from(PIECES) | st.text(max_size=6))
 @pytest.mark.slow
 def test_spoiled_text_never_gives_a_traceback(tmp_path, at, cut, piece):
@@ -234,7 +234,7 @@ def test_spoiled_text_never_gives_a_traceback(tmp_path, at, cut, piece):
     check(TEXT[:at] + piece + TEXT[at + cut :], tmp_path)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32), value=VALUES)
 @pytest.mark.slow
 def test_any_value_at_any_key_never_gives_a_traceback(tmp_path, seed, value):

@@ -444,7 +444,7 @@ async def test_a_folder_that_cannot_be_made_is_one_clear_error(tmp_path):
 @pytest.mark.slow
 async def test_many_outcomes_are_read_at_start_and_indexed(folder):
     folder.mkdir()
-    frame, size = bytearray(encode(attempt(1))), 200_000
+    frame, size = bytearray(encode(attempt(1))), 60_000
     with (folder / "00000001.out").open("wb") as file:
         for n in range(size):
             struct.pack_into("<q", frame, 12, n)

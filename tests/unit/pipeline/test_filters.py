@@ -304,7 +304,7 @@ def naive(pattern, event) -> bool:
     return walk(sorted(pattern), {})
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(PATTERNS, EVENTS)
 @pytest.mark.slow
 def test_agrees_with_a_naive_matcher(pattern, event):
