@@ -252,7 +252,7 @@ class KinesisLocal(Emulator):
         }
         return moment | {
             "KINESIS_MOCK_PLAIN_PORT": str(self.port), "KINESIS_MOCK_TLS_PORT": str(free_ports(1)[0]),
-            "LOG_LEVEL": "ERROR",
+            "LOG_LEVEL": "ERROR", "SHARD_LIMIT": "1000",
         }  # fmt: skip
 
 

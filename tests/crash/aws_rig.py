@@ -121,8 +121,6 @@ class AwsRig:
         self.kills = 0
         self.healed_s: list[float] = []
         """From each restart or heal to the first record that was handled after it."""
-        self.sent_away: Callable[[], set[int]] = set
-        """Says which events a destination has been told of."""
         self._load: Load | None = None
         self._returned: list[dict[str, Any]] = []
         config = CONFIG.format(
@@ -210,8 +208,7 @@ class AwsRig:
             event = self.daemon.admin("GET", f"/admin/v1/dlq/{letter['id']}").json()["event"]
             found += [{"id": event_id(record), "reason": letter["condition"]} for record in event["Records"]]
         self._returned += self.feed.returned()
-        found += [{"id": event["id"], "reason": "redrive policy"} for event in self._returned]
-        return found + [{"id": number, "reason": "destination"} for number in self.sent_away()]
+        return found + [{"id": event["id"], "reason": "redrive policy"} for event in self._returned]
 
     def judge(self, *, by: str = "key", patience_s: float = 300.0) -> dict[str, Any]:
         """Drain, then compare what was put, handled, and is dead; `by`: whose order is judged, `shard`, `key` or `none`."""

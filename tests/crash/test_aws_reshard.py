@@ -30,7 +30,6 @@ def test_running(kinesis, aws_rig) -> None:
             with run.heals(records=50):
                 pass
             feed.merge()
-            feed.merge()
             with run.heals(records=50):
                 pass
 

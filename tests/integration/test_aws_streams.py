@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from tests.crash.aws_feeds import KinesisFeed
+from tests.crash.aws_feeds import DynamoDbFeed, KinesisFeed
+from tests.crash.aws_rig import event_id
 from tests.harness import wait_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -133,6 +134,22 @@ def test_a_table_s_changes_are_insert_modify_and_remove(ministack, telling, told
     assert {each["eventSourceARN"] for each in told.records()} == {made["TableDescription"]["LatestStreamArn"]}
     assert {each["eventSource"] for each in told.records()} == {"aws:dynamodb"}
     assert {each["dynamodb"]["StreamViewType"] for each in told.records()} == {"NEW_AND_OLD_IMAGES"}
+
+
+def test_a_table_s_changes_are_read_on_where_they_were_left(ministack, telling, told) -> None:
+    """ministack begins sequence numbers with zeros and compares them as texts."""
+    feed = DynamoDbFeed(ministack)
+    feed.put([{"id": number, "key": "k", "seq": number} for number in range(1, 4)])
+    process = telling(ministack, feed.source, 'starting_position = "TRIM_HORIZON"')
+    wait_for(lambda: len(told.records()) >= 3, READ_S, "the first changes are read")
+
+    process.stop()
+    feed.put([{"id": 4, "key": "k", "seq": 4}])
+    process.restart()
+    wait_for(lambda: 4 in map(event_id, told.records()), READ_S, "the last change is read")
+
+    assert list(map(event_id, told.records())) == [1, 2, 3, 4]
+    assert "records_lost" not in process.log()
 
 
 def test_a_filter_chooses_changes_by_their_images(ministack, telling, told) -> None:

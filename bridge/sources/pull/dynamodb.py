@@ -4,7 +4,7 @@ A stream keeps a day. Its shards are closed and followed by others every few hou
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, overload
 
 import orjson
@@ -67,6 +67,7 @@ class DynamoDbApi:
         self._arn = self._written_arn = arn
         self._clock = clock
         self._service_clock = ServiceClock()
+        self._digits = _SEQUENCE_DIGITS
 
     @property
     def title(self) -> str:
@@ -115,6 +116,7 @@ class DynamoDbApi:
         for _ in range(_PAGES_MAX):
             stream = (await self._call("describe_stream", **arguments))["StreamDescription"]
             found.update((shard.name, shard) for shard in map(_listed, stream["Shards"]))
+            self._learn(shard["SequenceNumberRange"].get("StartingSequenceNumber") for shard in stream["Shards"])
             if not stream.get("LastEvaluatedShardId"):
                 break
             arguments["ExclusiveStartShardId"] = stream["LastEvaluatedShardId"]
@@ -122,8 +124,25 @@ class DynamoDbApi:
 
     async def iterator(self, shard: Shard, start: Start) -> str:
         """Return an iterator; DynamoDB has none for a time."""
-        answer = await self._call("get_shard_iterator", StreamArn=self._arn, ShardId=shard, **_iterator_type(start))
+        answer = await self._call(
+            "get_shard_iterator", StreamArn=self._arn, ShardId=shard, **self._iterator_type(start)
+        )
         return str(answer["ShardIterator"])
+
+    def _learn(self, numbers: Iterable[str | None]) -> None:
+        """Remember how long sequence numbers are: some stand-ins begin them with zeros, and compare them as texts."""
+        self._digits = max(self._digits, *(len(number or "") for number in numbers), 0)
+
+    def _iterator_type(self, start: Start) -> dict[str, Any]:
+        if start.at is not None:
+            return {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "SequenceNumber": str(start.at).zfill(self._digits)}
+        if start.after is not None:
+            return {
+                "ShardIteratorType": "AFTER_SEQUENCE_NUMBER",
+                "SequenceNumber": str(start.after).zfill(self._digits),
+            }
+        assert start.time is None, "DynamoDB has no iterator for a time"
+        return {"ShardIteratorType": "LATEST" if start.is_latest else "TRIM_HORIZON"}
 
     async def page(self, iterator: str, *, records_max: int) -> Page:
         """Return what lies behind an iterator."""
@@ -131,6 +150,7 @@ class DynamoDbApi:
         body = answer[RAW]
         parsed = orjson.loads(body)
         records = parsed.get("Records") or []
+        self._learn(record["dynamodb"]["SequenceNumber"] for record in records[:1])
         return Page(
             records=records,
             iterator=parsed.get("NextShardIterator") or None,
@@ -209,15 +229,3 @@ def _listed(shard: Mapping[str, Any]) -> ListedShard:
         first=int(numbers.get("StartingSequenceNumber") or 0),
         last=None if last is None else int(last),
     )
-
-
-def _iterator_type(start: Start) -> dict[str, Any]:
-    if start.at is not None:
-        return {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "SequenceNumber": str(start.at).zfill(_SEQUENCE_DIGITS)}
-    if start.after is not None:
-        return {
-            "ShardIteratorType": "AFTER_SEQUENCE_NUMBER",
-            "SequenceNumber": str(start.after).zfill(_SEQUENCE_DIGITS),
-        }
-    assert start.time is None, "DynamoDB has no iterator for a time"
-    return {"ShardIteratorType": "LATEST" if start.is_latest else "TRIM_HORIZON"}

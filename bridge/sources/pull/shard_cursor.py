@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from bridge.aws.errors import AwsTrouble
-from bridge.core.stream import Chunk, Position, Shard
+from bridge.core.stream import BEFORE_ALL, Chunk, Position, Shard
 from bridge.sources.pull.shard_api import OLDEST, Page, ShardApi, Start
 
 BACK_OFF_MIN_S: Final = 1.0
@@ -56,6 +56,8 @@ class ShardCursor:
     held_bytes: int = 0
     seen: Position | None = None
     """Last sequence number of any page."""
+    passed: Position = BEFORE_ALL
+    """Read again from the oldest record on, nothing up to here is handed out again."""
     _records: list[dict[str, Any]] = field(default_factory=list)
     _taken: int = 0
 
@@ -91,10 +93,19 @@ class ShardCursor:
         self.due_at = now + self.api.limits.wait_s(size=page.size, is_behind=is_behind)
         if page.records:
             self.seen = self.api.position(page.records[-1])
-            records, is_over = self.part(page.records)
+            records, is_over = self.part(self._behind_passed(page.records))
             self._records, self._taken = records, 0
             self.held_bytes = page.size if records else 0
             self.is_closed = self.is_closed or is_over
+
+    def _behind_passed(self, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if self.passed == BEFORE_ALL:
+            return records
+        position, passed = self.api.position, self.passed
+        left = [record for record in records if position(record) > passed]
+        if left:
+            self.passed = BEFORE_ALL  # sequence numbers rise
+        return left
 
     def failed(self, trouble: AwsTrouble, *, now: float, rng: random.Random) -> None:
         """Wait before the next call."""
@@ -110,7 +121,8 @@ class ShardCursor:
         self.failures += 1
 
     def trimmed(self) -> None:
-        """What came next is gone: go on with the oldest that is left."""
+        """What came next is gone: go on with the oldest that is left, behind what was handed out."""
+        self.passed = max(self.through, BEFORE_ALL if self.seen is None else self.seen)
         self.iterator, self.start, self.seen = None, OLDEST, None
 
     # --- records ------------------------------------------------------------------------------
