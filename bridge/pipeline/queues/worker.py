@@ -10,13 +10,12 @@ from bridge.core import limits
 from bridge.core.errors import FunctionNotFound, SourceError
 from bridge.core.queues import Message, QueueFacts, QueueSource, QueueStatus
 from bridge.core.sources import ShardStatus
-from bridge.pipeline.queues.alarm import Alarm
 from bridge.pipeline.queues.buffer import Batch, Buffer
 from bridge.pipeline.queues.delivery import Ended, QueueDelivery
 from bridge.pipeline.queues.receiving import Receiving
 from bridge.pipeline.queues.settings import QueueWork
 from bridge.pipeline.queues.settling import Settling
-from bridge.pipeline.streams.commits import first_of
+from bridge.pipeline.waiting import Alarm, Changes
 from bridge.util import telemetry
 from bridge.util.crash import crash_point
 
@@ -54,7 +53,7 @@ class QueueWorker:
         """Invocations, and what settles messages."""
         self._pumping = False
         self._alarm = Alarm(work.clock, self.kick)
-        self._changed = asyncio.Event()
+        self._changed = Changes(work.clock)
         self._is_stopping = False
         self._error: Exception | None = None
         self._ended_count = 0
@@ -103,10 +102,12 @@ class QueueWorker:
             await self._pause(min(_REOPEN_MAX_S, _REOPEN_MIN_S * 2 ** min(failures - 1, 16)))
 
     async def _pause(self, delay_s: float) -> None:
-        await self._wait(lambda: self._is_stopping, deadline_s=delay_s)
+        await self._changed.wait(lambda: self._is_stopping, deadline_s=delay_s)
 
     async def _serve(self, source: QueueSource, facts: QueueFacts) -> None:
-        await self._wait(lambda: not self._running, deadline_s=None)  # of a former run: their groups are not known here
+        await self._changed.wait(
+            lambda: not self._running, deadline_s=None
+        )  # of a former run: their groups are not known here
         self._settling.source = source
         self._buffer = self._new_buffer(is_fifo=facts.is_fifo)
         helpers = [
@@ -116,13 +117,13 @@ class QueueWorker:
         try:
             self._note()
             self._receiving.begin(source)
-            await self._wait(lambda: self._is_stopping or self._error is not None, deadline_s=None)
+            await self._changed.wait(lambda: self._is_stopping or self._error is not None)
             if self._error is not None:
                 raise self._error
             await self._receiving.end()
             self._hand_back_waiting()
             # What is ours stays hidden until the last of it is settled: the helpers end last.
-            await self._wait(self._is_idle, deadline_s=None)
+            await self._changed.wait(self._is_idle)
         finally:
             for helper in helpers:
                 helper.cancel()
@@ -145,9 +146,9 @@ class QueueWorker:
     async def drain(self, *, deadline_s: float) -> bool:
         """Begin nothing more, hand back what waits, let what runs end; True when all ended within `deadline_s`."""
         self._is_stopping = True
-        self._changed.set()
+        self._changed.tell()
         self._hand_back_waiting()
-        return await self._wait(self._is_idle, deadline_s=deadline_s)
+        return await self._changed.wait(self._is_idle, deadline_s=deadline_s)
 
     async def stop(self) -> None:
         """End at once: what still runs is killed and comes again once it is hidden no more."""
@@ -292,13 +293,13 @@ class QueueWorker:
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
             self._fail(error)
-        self._changed.set()
+        self._changed.tell()
         self.kick()
 
     def _fail(self, error: Exception) -> None:
         """Take note of a bug of ours: `run` raises it, the supervisor restarts the mapping and says so."""
         self._error = error
-        self._changed.set()
+        self._changed.tell()
 
     async def _handle(self, batch: Batch, target: Any, slot: Any) -> None:
         """One try of a batch, and what follows."""
@@ -438,18 +439,6 @@ class QueueWorker:
                 f"Function timeout: {timeout_s:.0f} seconds"
             )
         return notes
-
-    async def _wait(self, predicate: Callable[[], bool], *, deadline_s: float | None) -> bool:
-        """Wait until `predicate()` holds, at most `deadline_s` seconds; returns whether it does."""
-        timer = None if deadline_s is None else asyncio.create_task(self._clock.sleep(deadline_s))
-        try:
-            while not predicate() and (timer is None or not timer.done()):
-                self._changed.clear()
-                await first_of(self._changed.wait(), timer)
-        finally:
-            if timer is not None:
-                timer.cancel()
-        return predicate()
 
     # --- status -------------------------------------------------------------------------------
 

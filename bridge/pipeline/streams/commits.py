@@ -1,8 +1,7 @@
 """Commits marks: at least every 200 ms or 1,000 finished records, at once before a retry and inside a rebalance."""
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
-from typing import Any
+from collections.abc import Callable, Collection
 
 import structlog
 
@@ -12,6 +11,7 @@ from bridge.core.ports import Clock
 from bridge.core.sources import Source
 from bridge.pipeline.streams.batch import Batch, Tries
 from bridge.pipeline.streams.lane import ShardWork
+from bridge.pipeline.waiting import first_of
 from bridge.util.crash import crash_point
 
 log = structlog.get_logger("bridge.mappings")
@@ -101,14 +101,3 @@ class Commits:
                 self._dirty.set()
                 raise
             crash_point("stream.committed")
-
-
-async def first_of(*work: "Coroutine[Any, Any, Any] | asyncio.Task[Any] | None") -> None:
-    """Wait until one of them ends; what was no task before ends with it."""
-    tasks = [each if isinstance(each, asyncio.Task) else asyncio.create_task(each) for each in work if each]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            if task not in work:
-                task.cancel()

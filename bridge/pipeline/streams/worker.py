@@ -1,7 +1,7 @@
 """Runs one mapping: reads its source, hands batches to its function, commits how far each shard is finished."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
@@ -14,13 +14,14 @@ from bridge.core.sources import ShardStatus, Source
 from bridge.core.stream import Mark, Poll, Position, Shard
 from bridge.pipeline.streams.batch import Batch, Tries
 from bridge.pipeline.streams.buffering import Buffering
-from bridge.pipeline.streams.commits import Commits, first_of
+from bridge.pipeline.streams.commits import Commits
 from bridge.pipeline.streams.delivery import BatchDelivery
 from bridge.pipeline.streams.forming import Forming
 from bridge.pipeline.streams.lane import Lane, ShardWork
 from bridge.pipeline.streams.settings import Work
 from bridge.pipeline.streams.settling import settle
 from bridge.pipeline.streams.status import shard_status
+from bridge.pipeline.waiting import Alarm, Changes
 from bridge.util import telemetry
 from bridge.util.crash import crash_point
 
@@ -55,8 +56,8 @@ class MappingWorker:
         self._running: set[Batch] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pumping = False
-        self._alarm: tuple[float, asyncio.Task[None]] | None = None
-        self._changed = asyncio.Event()
+        self._alarm = Alarm(work.clock, self.kick)
+        self._changed = Changes(work.clock)
         self._is_stopping = False
         self._error: Exception | None = None
         self._handled_records, self._discarded, self._filtered = (
@@ -113,15 +114,15 @@ class MappingWorker:
     async def drain(self, *, deadline_s: float) -> bool:
         """Begin nothing more, let what runs end, commit; True when all ended within `deadline_s` seconds."""
         self._is_stopping = True
-        self._changed.set()
-        is_whole = await self._wait(lambda: not self._running, deadline_s=deadline_s)
+        self._changed.tell()
+        is_whole = await self._changed.wait(lambda: not self._running, deadline_s=deadline_s)
         await self._commits.try_now()
         return is_whole
 
     async def stop(self) -> None:
         """End at once: what still runs is killed and comes again from the mark."""
         self._is_stopping = True
-        self._set_alarm(None)
+        self._alarm.set(None)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -152,7 +153,7 @@ class MappingWorker:
             # A source that has more at hand does not wait for it: everything else has its turn between two reads.
             await asyncio.sleep(0)
         # The source is kept alive until what runs has ended: its close hands the shards back.
-        await self._wait(lambda: not self._running, deadline_s=None)
+        await self._changed.wait(lambda: not self._running)
         return failures
 
     def _has_ended(self) -> bool:
@@ -234,7 +235,7 @@ class MappingWorker:
             return all(lane.busy is None for shard in leaving for lane in shard.lanes)
 
         try:
-            await self._wait(is_idle, deadline_s=deadline_s * _REVOKE_WAIT_SHARE)
+            await self._changed.wait(is_idle, deadline_s=deadline_s * _REVOKE_WAIT_SHARE)
             await self._commits.try_now()
             crash_point("stream.revoked")
         finally:  # cut short too: whoever has them now must not meet what we still hold
@@ -269,7 +270,7 @@ class MappingWorker:
             now = self._clock.monotonic()
             lane, due = self._next_lane(now)
             if lane is None:
-                self._set_alarm(due)
+                self._alarm.set(due)
                 return
             if not self._begin(lane, now):
                 return
@@ -303,7 +304,7 @@ class MappingWorker:
             target = slots.resolve(mapping.function)
         except FunctionNotFound as error:
             self.trouble = f"FUNCTION_CONFIG_NOT_VALID: {error}"
-            self._set_alarm(now + _NO_FUNCTION_S)
+            self._alarm.set(now + _NO_FUNCTION_S)
             return False
         if slots.room(target) <= 0:
             self.trouble = slots.hindrance(target)
@@ -359,7 +360,7 @@ class MappingWorker:
                 if home is not None and home.busy is batch:  # a cancel: it comes again from the mark
                     home.busy = None
                 self._look_at(part.lane.shard.name)
-            self._changed.set()
+            self._changed.tell()
             self.kick()
 
     def _look_at(self, name: Shard) -> None:
@@ -394,22 +395,6 @@ class MappingWorker:
 
     # --- time ---------------------------------------------------------------------------------
 
-    def _set_alarm(self, due: float | None) -> None:
-        """Look again at that monotonic time, unless an earlier look is planned."""
-        if self._alarm is not None:
-            at, task = self._alarm
-            if due is not None and not task.done() and at <= due:
-                return
-            task.cancel()
-            self._alarm = None
-        if due is not None:
-            self._alarm = due, asyncio.create_task(self._ring(due))
-
-    async def _ring(self, due: float) -> None:
-        await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
-        self._alarm = None
-        self.kick()
-
     async def _sweep_often(self) -> None:
         """Give up what became too old while it waited for a slot or a retry; end windows that the clock has passed."""
         while True:
@@ -432,18 +417,6 @@ class MappingWorker:
             self._start(batch, target, self._work.slots)
         elif lane.shard.window is not None:
             self._waiting[lane] = None
-
-    async def _wait(self, predicate: Callable[[], bool], *, deadline_s: float | None) -> bool:
-        """Wait until `predicate()` holds, at most `deadline_s` seconds; returns whether it does."""
-        timer = None if deadline_s is None else asyncio.create_task(self._clock.sleep(deadline_s))
-        try:
-            while not predicate() and (timer is None or not timer.done()):
-                self._changed.clear()
-                await first_of(self._changed.wait(), timer)
-        finally:
-            if timer is not None:
-                timer.cancel()
-        return predicate()
 
     def _tries_now(self, batch: Batch) -> Tries:
         """Return the tries of a batch as the mark's note keeps them: a retry counts from before it runs."""
