@@ -1,4 +1,4 @@
-"""What events of several sources share: the object with `Records`, its tumbling window, times as AWS writes them."""
+"""What events of several sources share: the object with `Records`, its window, AWS's times and sequence numbers."""
 
 import datetime as dt
 from collections.abc import Sequence
@@ -9,6 +9,8 @@ import orjson
 from bridge.core.sources import WindowPart
 from bridge.core.stream import Shard
 
+_SEQUENCE_DIGITS_MAX: Final = 129
+"""Of a sequence number (GetShardIterator's pattern)."""
 WINDOW_MAX_BYTES: Final = 320
 """What a window adds beside its state and the ARN; DynamoDB's shards have the longest names (65 characters)."""
 
@@ -54,3 +56,10 @@ def iso_seconds(at: float) -> str:
 def iso_milliseconds(time_ms: int) -> str:
     """Return epoch milliseconds as `2019-11-14T00:38:04.835Z`."""
     return dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def parse_sequence_number(item: object) -> int | None:
+    """Return a sequence number (Kinesis or DynamoDB) as a number; None where it is not one, as text."""
+    if isinstance(item, str) and item.isascii() and item.isdigit() and len(item) <= _SEQUENCE_DIGITS_MAX:
+        return int(item)
+    return None

@@ -12,8 +12,7 @@ import orjson
 
 from bridge.core.sources import PartialAnswer, WindowPart
 from bridge.core.stream import Chunk, Position, RecordFormat, Shard
-from bridge.events.batches import iso_seconds, records_event, records_overhead_bytes
-from bridge.events.kinesis import parse_sequence_number
+from bridge.events.batches import iso_seconds, parse_sequence_number, records_event, records_overhead_bytes
 
 EVENT_SOURCE: Final = "aws:dynamodb"
 _SEQUENCE_DIGITS: Final = 21

@@ -11,11 +11,9 @@ from pybase64 import b64decode
 
 from bridge.core.sources import PartialAnswer, WindowPart
 from bridge.core.stream import Chunk, Position, RecordFormat, Shard
-from bridge.events.batches import iso_milliseconds, records_event, records_overhead_bytes
+from bridge.events.batches import iso_milliseconds, parse_sequence_number, records_event, records_overhead_bytes
 
 EVENT_SOURCE: Final = "aws:kinesis"
-_SEQUENCE_DIGITS_MAX: Final = 129
-"""Of a sequence number (GetShardIterator's pattern)."""
 
 
 class RecordFrame(NamedTuple):
@@ -132,13 +130,6 @@ def arrival_ms(record: Mapping[str, Any]) -> int:
     """Return `ApproximateArrivalTimestamp` of a record of the API's as epoch milliseconds."""
     at: float = record["ApproximateArrivalTimestamp"]
     return round(at * 1000)
-
-
-def parse_sequence_number(item: object) -> int | None:
-    """Return a sequence number (Kinesis or DynamoDB) as a number; None where it is not one, as text."""
-    if isinstance(item, str) and item.isascii() and item.isdigit() and len(item) <= _SEQUENCE_DIGITS_MAX:
-        return int(item)
-    return None
 
 
 class DataColumn(Sequence[bytes | None]):

@@ -105,9 +105,8 @@ class QueueWorker:
         await self._changed.wait(lambda: self._is_stopping, deadline_s=delay_s)
 
     async def _serve(self, source: QueueSource, facts: QueueFacts) -> None:
-        await self._changed.wait(
-            lambda: not self._running, deadline_s=None
-        )  # of a former run: their groups are not known here
+        # What runs is of a former run: its groups are not known here.
+        await self._changed.wait(lambda: not self._running)
         self._settling.source = source
         self._buffer = self._new_buffer(is_fifo=facts.is_fifo)
         helpers = [

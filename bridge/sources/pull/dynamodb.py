@@ -3,25 +3,24 @@
 A stream keeps a day. Its shards are closed and followed by others every few hours, as those of a reshard are.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, overload
 
 import orjson
 
-from bridge.aws.errors import AwsTrouble, AwsTroubleKind, trouble
-from bridge.aws.raw import RAW, take_raw
+from bridge.aws.errors import AwsTrouble, AwsTroubleKind
+from bridge.aws.raw import RAW
 from bridge.core.ports import Clock
 from bridge.core.stream import Chunk, Position, Shard
 from bridge.events.dynamodb import DynamoDbShape, arrival_ms, record_fragment, record_key
-from bridge.sources.pull.kinesis import MakeClient
 from bridge.sources.pull.lineage import ListedShard
 from bridge.sources.pull.shard_api import (
-    CALL_MAX_S,
+    LISTING_PAGES_MAX,
+    MakeClient,
     Page,
     ReadLimits,
-    ServiceClock,
     ShardCallFailed,
+    ShardCalls,
     Start,
     StreamFacts,
 )
@@ -31,7 +30,6 @@ AWS_LIMITS: Final = ReadLimits(records_max=1000, call_s=0.25, idle_s=0.25, bytes
 lives 15 minutes."""
 OWN_LIMITS: Final = ReadLimits(records_max=1000, call_s=0.0, idle_s=0.1, bytes_per_s=0.0, iterator_max_s=840.0)
 """Of other endpoints."""
-_PAGES_MAX: Final = 1000
 _SEQUENCE_DIGITS: Final = 21
 """At least so many has a sequence number: some stand-ins begin it with zeros, and ask for them."""
 
@@ -62,11 +60,9 @@ class DynamoDbApi:
     ) -> None:
         self.shape = shape
         self.limits = read_limits
-        self._make_client = make_client
         self._table = table
         self._arn = self._written_arn = arn
-        self._clock = clock
-        self._service_clock = ServiceClock()
+        self._calls = ShardCalls(make_client, clock=clock)
         self._digits = _SEQUENCE_DIGITS
 
     @property
@@ -75,15 +71,7 @@ class DynamoDbApi:
         return self._written_arn or f"dynamodb {self._table}"
 
     async def _call(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
-        try:
-            async with asyncio.timeout(CALL_MAX_S):
-                client = await self._make_client()
-                take_raw(client, "GetRecords")
-                answer: Mapping[str, Any] = await getattr(client, operation)(**arguments)
-        except Exception as error:  # whatever a client raises is told by kind
-            raise ShardCallFailed(trouble(error), stream=self.title) from error
-        self._service_clock.answered(answer, now=self._clock.time())
-        return answer
+        return await self._calls(operation, stream=self.title, **arguments)
 
     async def describe(self) -> StreamFacts:
         """Return what stream it is: of a table, the one with the latest label."""
@@ -96,7 +84,7 @@ class DynamoDbApi:
     async def _latest_arn(self) -> str:
         found: list[tuple[str, str]] = []
         arguments: dict[str, Any] = {"TableName": self._table}
-        for _ in range(_PAGES_MAX):
+        for _ in range(LISTING_PAGES_MAX):
             answer = await self._call("list_streams", **arguments)
             found += [(stream["StreamLabel"], stream["StreamArn"]) for stream in answer["Streams"]]
             if not answer.get("LastEvaluatedStreamArn"):
@@ -113,7 +101,7 @@ class DynamoDbApi:
         """Return all shards that the stream lists."""
         found: dict[Shard, ListedShard] = {}
         arguments: dict[str, Any] = {"StreamArn": self._arn}
-        for _ in range(_PAGES_MAX):
+        for _ in range(LISTING_PAGES_MAX):
             stream = (await self._call("describe_stream", **arguments))["StreamDescription"]
             found.update((shard.name, shard) for shard in map(_listed, stream["Shards"]))
             self._learn(shard["SequenceNumberRange"].get("StartingSequenceNumber") for shard in stream["Shards"])
@@ -160,7 +148,7 @@ class DynamoDbApi:
 
     def now(self) -> float:
         """Return the service's time."""
-        return self._service_clock.at(self._clock.time())
+        return self._calls.now()
 
     # --- records ------------------------------------------------------------------------------
 

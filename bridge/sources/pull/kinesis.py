@@ -4,25 +4,23 @@ Records pass as they came: their base64 is decoded only by a filter that asks fo
 aggregated (KPL) stays so, as on AWS. A consumer's ARN (enhanced fan-out) is taken and its stream polled.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import orjson
 
-from bridge.aws.errors import trouble
-from bridge.aws.raw import RAW, take_raw
+from bridge.aws.raw import RAW
 from bridge.core import limits
 from bridge.core.ports import Clock
 from bridge.core.stream import Chunk, Position, Shard
 from bridge.events.kinesis import DataColumn, KinesisShape, RecordFrame, arrival_ms, record_fragments
 from bridge.sources.pull.lineage import ListedShard
 from bridge.sources.pull.shard_api import (
-    CALL_MAX_S,
+    LISTING_PAGES_MAX,
+    MakeClient,
     Page,
     ReadLimits,
-    ServiceClock,
-    ShardCallFailed,
+    ShardCalls,
     Start,
     StreamFacts,
 )
@@ -34,11 +32,6 @@ AWS_LIMITS: Final = ReadLimits(
 records or 10 MB a call; an iterator lives 5 minutes. Lambda asks once a second."""
 OWN_LIMITS: Final = ReadLimits(records_max=10_000, call_s=0.0, idle_s=0.2, bytes_per_s=0.0, iterator_max_s=240.0)
 """Of other endpoints: stand-ins have no such limits, and say so when they have."""
-_PAGES_MAX: Final = 1000
-"""Of a listing: a million shards."""
-
-MakeClient = Callable[[], Awaitable[Any]]
-"""Returns aiobotocore's client, the same each time."""
 
 
 class KinesisApi:
@@ -67,11 +60,9 @@ class KinesisApi:
     ) -> None:
         self.shape = shape
         self.limits = read_limits
-        self._make_client = make_client
         self._stream = stream
         self._arn = arn
-        self._clock = clock
-        self._service_clock = ServiceClock()
+        self._calls = ShardCalls(make_client, clock=clock)
         self._named = {"StreamARN": arn.partition("/consumer/")[0]} if arn else {"StreamName": stream}
         self._frames: dict[Shard, RecordFrame] = {}
 
@@ -81,15 +72,7 @@ class KinesisApi:
         return self._arn or f"kinesis {self._stream}"
 
     async def _call(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
-        try:
-            async with asyncio.timeout(CALL_MAX_S):
-                client = await self._make_client()
-                take_raw(client, "GetRecords")
-                answer: Mapping[str, Any] = await getattr(client, operation)(**arguments)
-        except Exception as error:  # whatever a client raises is told by kind
-            raise ShardCallFailed(trouble(error), stream=self.title) from error
-        self._service_clock.answered(answer, now=self._clock.time())
-        return answer
+        return await self._calls(operation, stream=self.title, **arguments)
 
     async def describe(self) -> StreamFacts:
         """Return what stream it is."""
@@ -104,7 +87,7 @@ class KinesisApi:
         """Return all shards that the stream lists."""
         found: dict[Shard, ListedShard] = {}
         arguments: dict[str, Any] = dict(self._named)
-        for _ in range(_PAGES_MAX):
+        for _ in range(LISTING_PAGES_MAX):
             answer = await self._call("list_shards", **arguments)
             found.update((shard.name, shard) for shard in map(_listed, answer["Shards"]))
             if not answer.get("NextToken"):
@@ -132,7 +115,7 @@ class KinesisApi:
 
     def now(self) -> float:
         """Return the service's time."""
-        return self._service_clock.at(self._clock.time())
+        return self._calls.now()
 
     # --- records ------------------------------------------------------------------------------
 

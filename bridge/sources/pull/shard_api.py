@@ -1,19 +1,24 @@
 """What the reader of a sharded stream asks of its service: calls of one attempt each, and the limits they keep."""
 
+import asyncio
 import datetime as dt
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 
-from bridge.aws.errors import AwsTrouble, AwsTroubleKind
+from bridge.aws.errors import AwsTrouble, AwsTroubleKind, trouble
+from bridge.aws.raw import take_raw
 from bridge.core.errors import SourceError
+from bridge.core.ports import Clock
 from bridge.core.sources import EventShape
 from bridge.core.stream import Chunk, Position, Shard
 from bridge.sources.pull.lineage import ListedShard
 
 CALL_MAX_S: Final = 30.0
 """A call that takes longer is given up; reading is repeated."""
+LISTING_PAGES_MAX: Final = 1000
+"""Of shards: a million."""
 _CLOCKS_APART_S: Final = 2.0
 """Our clock is believed unless the service's differs by more: that one has whole seconds only."""
 
@@ -178,3 +183,37 @@ class ServiceClock:
     def at(self, now: float) -> float:
         """Return the service's time at our time `now`."""
         return now + self._ahead_s
+
+
+MakeClient = Callable[[], Awaitable[Any]]
+"""Returns aiobotocore's client, the same each time."""
+
+
+class ShardCalls:
+    """Calls one service through aiobotocore's client, and hears its time.
+
+    Args:
+        make_client: returns the client.
+        clock: our time.
+    """
+
+    def __init__(self, make_client: MakeClient, *, clock: Clock) -> None:
+        self._make_client = make_client
+        self._clock = clock
+        self._service_clock = ServiceClock()
+
+    async def __call__(self, operation: str, *, stream: str, **arguments: Any) -> Mapping[str, Any]:
+        """Return the answer of one attempt; that of `get_records` unparsed. Raises ShardCallFailed, naming `stream`."""
+        try:
+            async with asyncio.timeout(CALL_MAX_S):
+                client = await self._make_client()
+                take_raw(client, "GetRecords")
+                answer: Mapping[str, Any] = await getattr(client, operation)(**arguments)
+        except Exception as error:  # whatever a client raises is told by kind
+            raise ShardCallFailed(trouble(error), stream=stream) from error
+        self._service_clock.answered(answer, now=self._clock.time())
+        return answer
+
+    def now(self) -> float:
+        """Return the service's time as far as it is known, epoch seconds."""
+        return self._service_clock.at(self._clock.time())
