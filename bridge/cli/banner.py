@@ -34,6 +34,12 @@ def show(ready: "Ready") -> None:
         lines.append(f"  {methods:8}  {escape(route.path)} -> {target} ({route.invocation_type.value})")
     if len(ready.routes) > _ROUTES_MAX:
         lines.append(f"  … and {len(ready.routes) - _ROUTES_MAX} more routes")
+    lines += [
+        f"  {receiver.kind:8}  {escape(receiver.place)} -> {receiver.function or 'its mappings'}"
+        for receiver in ready.receivers[:_ROUTES_MAX]
+    ]
+    if len(ready.receivers) > _ROUTES_MAX:
+        lines.append(f"  … and {len(ready.receivers) - _ROUTES_MAX} more sources")
     for mapping in ready.mappings[:_ROUTES_MAX]:
         state = "" if mapping.enabled else " (disabled)"
         lines.append(f"  mapping   {escape(mapping.source)} -> {mapping.function}{state}")

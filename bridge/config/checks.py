@@ -15,9 +15,9 @@ from bridge.config.expand import Expanded
 from bridge.config.files import Unreadable, beside, read_small, reason
 from bridge.config.mistakes import Loc, near, plain
 from bridge.config.settings import API_DEFAULT, PUBLIC_DEFAULT
-from bridge.config.sources import METHODS, default_methods
 from bridge.config.tree import table, tables
 from bridge.config.values import SECRET_HINT, Address, parse_address
+from bridge.config.webhooks import METHODS, default_methods
 from bridge.core import limits
 from bridge.core.function import split_target
 from bridge.registry.packages import handler_files, handler_mistake, has_handler

@@ -15,7 +15,7 @@ from bridge.config.mappings import unknown_key
 from bridge.config.mistakes import Loc, listing, near
 from bridge.config.section import Section
 from bridge.config.settings import Settings
-from bridge.config.sources import SCHEMES
+from bridge.config.verify import SCHEMES
 
 _MISSING: Final = {
     "verify": 'missing; name a scheme, such as { scheme = "github", secrets = [{ env = "NAME" }] }, '

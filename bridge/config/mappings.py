@@ -8,9 +8,8 @@ from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
 from bridge.config.connections import ARN_PATTERN, KafkaConnectionSettings, checked_server
 from bridge.config.section import Section, listed
-from bridge.config.sources import checked_target
 from bridge.config.targets import OF_MAPPINGS, TARGET_MAX_CHARS, read_target
-from bridge.config.values import refuse
+from bridge.config.values import checked_target, refuse
 from bridge.core import limits
 from bridge.core.function import NAME_PATTERN
 from bridge.core.mapping import (

@@ -9,8 +9,9 @@ from bridge.config.connections import ConnectionSettings
 from bridge.config.functions import AnyFunctionSettings
 from bridge.config.mappings import MappingSettings
 from bridge.config.section import Name, Section, listed, subsection
-from bridge.config.sources import WebhookSettings
+from bridge.config.sources import SourceSettings
 from bridge.config.values import Address, AddressValue, HostName, Network, PathValue
+from bridge.config.webhooks import WebhookSettings
 from bridge.core import limits
 from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
 
@@ -191,5 +192,10 @@ class Settings(Section):
     runtime: RuntimeSettings = subsection("The local workers.")
     connections: dict[Name, ConnectionSettings] = Field(default={}, description="Clusters and AWS, by name.")
     functions: dict[Name, AnyFunctionSettings] = Field(default={}, description="What runs, by name.")
-    sources: dict[Name, WebhookSettings] = Field(default={}, description="Push sources, by name.")
+    sources: dict[Name, SourceSettings] = Field(default={}, description="Push sources, by name.")
     mappings: dict[Name, MappingSettings] = Field(default={}, description="Event source mappings, by name.")
+
+    @property
+    def webhooks(self) -> dict[str, WebhookSettings]:
+        """The push sources that are routes of the public listener, by name."""
+        return dict(self.sources)

@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from bridge.config.expand import Expanded
 from bridge.config.files import Unreadable, beside, read_small
+from bridge.core.function import LATEST, NAME_PATTERN, split_target
 
 SECRET_MAX_BYTES: Final = 64 * 1024
 MASK: Final = "********"
@@ -261,3 +262,13 @@ AddressValue: TypeAlias = Annotated[
 Network: TypeAlias = Annotated[str, PlainValidator(_network), WithJsonSchema({"type": "string"})]
 HostName: TypeAlias = Annotated[str, PlainValidator(_host), WithJsonSchema({"type": "string"})]
 PathValue: TypeAlias = Annotated[Path, PlainValidator(_path), PlainSerializer(str), WithJsonSchema({"type": "string"})]
+
+
+def checked_target(target: str) -> str:
+    """Return a function's `name[:qualifier]` as it is, or refuse it."""
+    name, qualifier = split_target(target)
+    if not NAME_PATTERN.match(name):
+        refuse("must be name or name:qualifier; a name is 1..64 of a-z A-Z 0-9 _ -")
+    if (":" in target and not qualifier) or qualifier not in ("", LATEST):
+        refuse(f"the only qualifier there is: {LATEST}")
+    return target

@@ -11,7 +11,6 @@ from bridge.config.connections import connection_values
 from bridge.config.functions import FunctionSettings, function_specs
 from bridge.config.mappings import mapping_values
 from bridge.config.settings import Settings
-from bridge.config.sources import WebhookSettings
 from bridge.core import limits
 from bridge.core.ports import Clock
 from bridge.daemon.aws import AwsReach
@@ -37,8 +36,6 @@ from bridge.runtime.logs import FunctionLogs
 from bridge.runtime.pool import WorkerPool
 from bridge.sources.pull.backlogs import JournalStreams
 from bridge.sources.pull.local import JournalLocalStreams
-from bridge.sources.push.signatures import make_verifier
-from bridge.sources.push.webhook import Route
 from bridge.store.ballast import Ballast
 from bridge.store.folder import StateFolder
 from bridge.store.state import open_state
@@ -304,29 +301,9 @@ def read_catalog(settings: Settings) -> FunctionCatalog:
     return FunctionCatalog.from_specs(function_specs(settings), region=settings.region, account=settings.account)
 
 
-def read_routes(settings: Settings, clock: Clock) -> list[Route]:
-    """Return the webhook routes of a file. Raises ConfigError."""
-    return [_route(name, source, settings, clock) for name, source in settings.sources.items()]
-
-
-def _route(name: str, source: WebhookSettings, settings: Settings, clock: Clock) -> Route:
-    scheme = source.scheme
-    return Route(
-        name=name,
-        path=source.path,
-        function=source.function or "",
-        verifier=make_verifier(scheme.scheme, secrets=scheme.reveal(), clock=clock, **scheme.options()),
-        methods=tuple(source.methods or ()),
-        invocation_type=source.invocation_type,
-        body_max_bytes=source.body_max_bytes,
-        deduplicate_s=float(source.deduplicate_s),
-        async_payload_max_bytes=settings.invocation.async_payload_max_bytes,
-    )
-
-
 def deduplication_window(settings: Settings) -> float:
     """Return how long deliveries are remembered, in seconds: as the routes ask, and records of destinations."""
-    routes = (source.deduplicate_s for source in settings.sources.values())
+    routes = (source.deduplicate_s for source in settings.webhooks.values())
     return float(max([limits.DEDUPLICATION_WINDOW_DEFAULT_S, *routes]))
 
 
@@ -338,7 +315,7 @@ def register_secrets(settings: Settings) -> None:
             if not isinstance(secret.written, str):
                 log_setup.register_secret(secret.reveal())
     for source in settings.sources.values():
-        for value in source.scheme.reveal():
+        for value in source.secrets():
             log_setup.register_secret(value)
     for connection in settings.connections.values():
         for value in connection.secrets():

@@ -26,10 +26,10 @@ from bridge.core.errors import BridgeError, ConfigError
 from bridge.core.function import FunctionVersion
 from bridge.core.invocation import InvocationType
 from bridge.core.mapping import EventSourceMapping, MappingState
-from bridge.daemon.composition import Parts, read_catalog, read_routes, register_secrets
+from bridge.daemon.composition import Parts, read_catalog, register_secrets
 from bridge.daemon.health import TROUBLE_TOLD_S, Health
+from bridge.daemon.push import PushSources
 from bridge.registry.catalog import FunctionCatalog
-from bridge.sources.push.webhook import Route, WebhookSource
 from bridge.util import telemetry
 from bridge.util.aio import Supervisor
 from bridge.util.clocks import SystemClock
@@ -61,6 +61,7 @@ class Ready:
     state: Path
     functions: tuple[str, ...]
     routes: tuple["ReadyRoute", ...]
+    receivers: tuple["ReadyReceiver", ...]
     mappings: tuple[EventSourceMapping, ...]
     watched: bool
     took_s: float
@@ -75,6 +76,15 @@ class ReadyRoute:
     function: str
     invocation_type: InvocationType
     scheme: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadyReceiver:
+    """A push source that runs by itself, for the banner."""
+
+    kind: str
+    place: str
+    function: str
 
 
 class Daemon:
@@ -167,7 +177,11 @@ class Daemon:
                     invocation_type=source.invocation_type,
                     scheme=source.scheme.scheme,
                 )
-                for source in self._settings.sources.values()
+                for source in self._settings.webhooks.values()
+            ),
+            receivers=tuple(
+                ReadyReceiver(kind=source.kind, place=source.place, function=source.function)
+                for source in self._sources.running()
             ),
             mappings=tuple(mapping_values(self._settings)),
             watched=self._watches,
@@ -177,15 +191,12 @@ class Daemon:
     async def _open_listeners(self) -> None:
         settings = self._settings
         listen = settings.listen
-        self._routes = read_routes(settings, self._clock)
-        self._webhooks = WebhookSource(
-            self._routes,
+        self._sources = PushSources(
+            settings,
             intake=self._parts.intake,
             invoker=self._parts.service,
             clock=self._clock,
-            trusted_proxies=tuple(str(network) for network in listen.trusted_proxies),
-            account_id=settings.account,
-            region=settings.region,
+            tasks=self._supervisor,
         )
         self._api_app = ApiApp(self._services(), token=self._parts.folder.token, hosts=tuple(map(str, listen.hosts)))
         tls = (str(listen.tls.cert), str(listen.tls.key)) if isinstance(listen.tls, TlsFiles) else None
@@ -199,7 +210,7 @@ class Daemon:
             tls=tls,
         )
         self._public = Listener(
-            self._webhooks,
+            self._sources.webhooks,
             name="public",
             host=listen.public.host,
             port=listen.public.port,
@@ -237,6 +248,7 @@ class Daemon:
             self._start_watch()
         self._parts.dispatcher.kick()
         self._parts.mappings.start()
+        self._sources.start()
 
     def _announce(self) -> None:
         """Write where the daemon listens, for the command line."""
@@ -284,6 +296,7 @@ class Daemon:
         while True:
             self._parts.intake.sweep()
             self._health.observe()
+            self._sources.observe()
             self._parts.journal.stats()
             step_s = self._clock.step_s()
             telemetry.CLOCK_STEP_SECONDS.set(step_s)
@@ -344,13 +357,14 @@ class Daemon:
                     await asyncio.to_thread(load, self._config_path, local=self.local, remote=self.allow_remote)
                 ).settings
                 catalog = await asyncio.to_thread(read_catalog, settings)
-                routes = read_routes(settings, self._clock)
-                self._webhooks.set_routes(routes)
+                prepared = self._sources.prepare(settings)
+                self._sources.serve(prepared)
             except ConfigErrors as error:
                 return self._refused(str(error).split("\n"))
             except (BridgeError, OSError) as error:
                 return self._refused([str(error)])
-            result = self._take(settings, catalog, routes)
+            result = self._take(settings, catalog)
+            await self._sources.replace(prepared)
             await self._parts.mappings.configure(mapping_values(settings))
             return result
 
@@ -359,7 +373,7 @@ class Daemon:
         log.warning("reload_refused", mistakes=list(mistakes))
         return ReloadResult(ok=False, errors=tuple(mistakes))
 
-    def _take(self, settings: Settings, catalog: FunctionCatalog, routes: list[Route]) -> ReloadResult:
+    def _take(self, settings: Settings, catalog: FunctionCatalog) -> ReloadResult:
         before, self._settings = self._settings, settings
         register_secrets(settings)
         changed = self._parts.catalog.replace_all(catalog)
@@ -371,8 +385,6 @@ class Daemon:
         changes += [f"source {name}" for name in names if before.sources.get(name) != settings.sources.get(name)]
         names = sorted(before.mappings.keys() | settings.mappings.keys())
         changes += [f"mapping {name}" for name in names if before.mappings.get(name) != settings.mappings.get(name)]
-        self._routes = routes
-        self._webhooks.set_trusted_proxies(tuple(str(network) for network in settings.listen.trusted_proxies))
         self._parts.configure(settings)
         fixed = ("state", "listen", "runtime", "log", "region", "account")
         changes += [
@@ -404,6 +416,7 @@ class Daemon:
         return [
             *self._parts.remote.troubles(self._versions(), told_s=TROUBLE_TOLD_S),
             *self._health.troubles(),
+            *self._sources.troubles(),
             *self._parts.outbox.troubles(after_s=TROUBLE_TOLD_S),
         ]
 
@@ -422,6 +435,7 @@ class Daemon:
             ("clock", abs(step_s) < 1, f"stepped by {step_s:+.1f} s since the start"),
             *self._parts.remote.facts(self._versions()),
             *self._health.facts(),
+            *self._sources.facts(),
             *((f"target {name}", ok, detail) for name, ok, detail in self._parts.outbox.facts()),
         ]
 
@@ -436,7 +450,7 @@ class Daemon:
                 listener.name: {"port": listener.port, "connections": listener.connections}
                 for listener in (self._public, self._api)
             },
-            "sources": [{"name": route.name, "path": route.path} for route in self._routes],
+            "sources": self._sources.status(),
             "journal": {
                 "segments": stats.segments,
                 "size_bytes": stats.size_bytes,
@@ -463,15 +477,16 @@ class Daemon:
         def left(reserve_s: float = 0.0) -> float:
             return max(0.0, grace_s - reserve_s - (self._clock.monotonic() - began))
 
-        self._webhooks.drain()
+        self._sources.refuse()
         if self._watching is not None:
             self._watching.cancel()
         self._api_app.close()
-        _, _, cut, _ = await asyncio.gather(
+        _, _, cut, _, _ = await asyncio.gather(
             self._parts.replays.close(deadline_s=min(_JOBS_CLOSE_S, left(2.0))),
             self._parts.redrives.close(deadline_s=min(_JOBS_CLOSE_S, left(2.0))),
             self._parts.dispatcher.drain(deadline_s=left(2.0)),
             self._parts.mappings.drain(deadline_s=left(2.0)),
+            self._sources.drain(deadline_s=left(2.0)),
         )
         await self._parts.outbox.drain(deadline_s=min(_OUTBOX_CLOSE_S, left(1.8)))
         await self._public.close(left(1.5))

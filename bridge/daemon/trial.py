@@ -20,7 +20,8 @@ from bridge.core.mapping import EventSourceMapping, MappingState, parse_source
 from bridge.core.queues import QueueStatus
 from bridge.core.sources import MappingStatus
 from bridge.core.stream import PutRecord
-from bridge.daemon.composition import read_catalog, read_routes
+from bridge.daemon.composition import read_catalog
+from bridge.daemon.push import read_routes
 from bridge.daemon.streams import Streams
 from bridge.daemon.trial_values import Data, Headers, HttpAnswer, Invoked, Unhandled, as_bytes, as_headers, readable
 from bridge.destinations.spill import Spill

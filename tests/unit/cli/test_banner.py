@@ -6,7 +6,7 @@ from bridge.daemon import Ready
 
 def shown(capsys, state) -> str:
     banner.show(
-        Ready(public="http://p", api="http://a", state=state, functions=("f",), routes=(), mappings=(), watched=False,
+        Ready(public="http://p", api="http://a", state=state, functions=("f",), routes=(), receivers=(), mappings=(), watched=False,
               took_s=0.1)
     )  # fmt: skip
     return capsys.readouterr().out

@@ -19,7 +19,7 @@ from bridge.config.positions import key_lines
 from bridge.config.section import Section
 from bridge.config.settings import Settings, TlsFiles
 from bridge.config.show import schema
-from bridge.config.sources import SCHEMES, Anyone
+from bridge.config.verify import SCHEMES, Anyone
 
 CONFIG = Path(__file__).parents[3] / "config"
 TEXT = (CONFIG / "full.toml").read_text()
