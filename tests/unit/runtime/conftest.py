@@ -68,6 +68,11 @@ class Runner:
         return psutil.Process(self.pool._starter._zygote.pid).children(recursive=True)
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
+async def module_loop() -> None:
+    """Have the module's loop stand before the first test, which is not the one that leaves it open."""
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runner]:
     folder = tmp_path_factory.mktemp("runtime")
