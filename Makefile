@@ -25,7 +25,7 @@ MINORS := 11 13
 # Some environments forbid byte code, which makes every start of the daemon and of a worker slower.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check kafka aws integration asyncio pythons crash-quick crash bench lock image clean
+.PHONY: help run test check kafka aws mqtt integration asyncio pythons crash-quick crash bench lock image clean
 
 help:
 	@sed -n 's/^# One command each: /&/p' Makefile
@@ -83,7 +83,7 @@ check: $(VENV)/.stamp-test
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest -n 2 -m 'not kafka and not aws' tests/unit tests/contract tests/test_layout.py
+	$(BIN)/pytest -n 2 -m 'not kafka and not aws and not mqtt' tests/unit tests/contract tests/test_layout.py
 
 # Apache Kafka; without it noida-db stands in, except in CI.
 kafka: $(VENV)/.stamp-test
@@ -95,14 +95,18 @@ kafka: $(VENV)/.stamp-test
 aws: $(VENV)/.stamp-test
 	@requirements/services.sh $(VENV)/share || [ "$${CI:-}" != true ]
 
-integration: kafka aws
+# Mosquitto and its clients, from Debian.
+mqtt: $(VENV)/.stamp-test
+	@requirements/apt.sh mosquitto:mosquitto mosquitto-clients:mosquitto_pub || [ "$${CI:-}" != true ]
+
+integration: kafka aws mqtt
 	@requirements/apt.sh bubblewrap:bwrap tini:tini faketime:faketime
-	$(BIN)/pytest -n 2 -rs -m 'kafka or aws' tests/contract
+	$(BIN)/pytest -n 2 -rs -m 'kafka or aws or mqtt' tests/contract
 	$(BIN)/pytest -n 2 -rs tests --ignore tests/unit --ignore tests/contract --ignore tests/crash --ignore tests/test_layout.py
 
-asyncio: kafka aws
-	BRIDGE_LOOP=asyncio $(BIN)/pytest -n 2 -m 'not kafka and not aws' tests/unit tests/contract
-	BRIDGE_LOOP=asyncio $(BIN)/pytest -n 2 -rs -m 'kafka or aws' tests/contract
+asyncio: kafka aws mqtt
+	BRIDGE_LOOP=asyncio $(BIN)/pytest -n 2 -m 'not kafka and not aws and not mqtt' tests/unit tests/contract
+	BRIDGE_LOOP=asyncio $(BIN)/pytest -n 2 -rs -m 'kafka or aws or mqtt' tests/contract
 
 pythons: $(VENV)/.stamp-test
 	@own=$$($(BIN)/python -c 'import sys; print(sys.version_info[1])'); \
@@ -111,19 +115,19 @@ pythons: $(VENV)/.stamp-test
 	  if ! PYTHON= requirements/venv.sh --find $$minor >/dev/null; then echo "Python 3.$$minor is not here"; continue; fi; \
 	  PYTHON= $(MAKE) $(VENV)-3.$$minor/.stamp-test; \
 	  echo "Python 3.$$minor"; \
-	  $(VENV)-3.$$minor/bin/pytest -n 2 -m 'not kafka and not aws' tests/unit tests/contract; \
+	  $(VENV)-3.$$minor/bin/pytest -n 2 -m 'not kafka and not aws and not mqtt' tests/unit tests/contract; \
 	done
 
-# Those of Kafka and AWS wait more than they work: two at once.
-crash-quick: kafka aws
-	BRIDGE_CRASH_KILLS=$(KILLS) $(BIN)/pytest -m 'crash and not slow and not kafka and not aws' tests/crash
-	BRIDGE_CRASH_KILLS=$(KILLS) $(BIN)/pytest -n 2 -rs -m 'crash and not slow and (kafka or aws)' tests/crash
+# Those of Kafka, AWS and MQTT wait more than they work: two at once.
+crash-quick: kafka aws mqtt
+	BRIDGE_CRASH_KILLS=$(KILLS) $(BIN)/pytest -m 'crash and not slow and not kafka and not aws and not mqtt' tests/crash
+	BRIDGE_CRASH_KILLS=$(KILLS) $(BIN)/pytest -n 2 -rs -m 'crash and not slow and (kafka or aws or mqtt)' tests/crash
 
-crash: kafka aws
+crash: kafka aws mqtt
 	BRIDGE_CRASH_KILLS=100 BRIDGE_CRASH_STOPS=50 $(BIN)/pytest -rA tests/crash
 	BRIDGE_LIVES=$(LIVES) $(BIN)/pytest -n 2 --timeout 7200 tests/unit/pipeline/streams/test_simulation.py
 
-bench: $(VENV)/.stamp-test aws
+bench: $(VENV)/.stamp-test aws mqtt
 	@requirements/apt.sh wrk:wrk
 	$(BIN)/python -m tests.bench $(BENCH)
 

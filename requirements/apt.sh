@@ -3,6 +3,7 @@
 set -eu
 
 missing=""
+PATH="$PATH:/usr/sbin" # where Debian puts daemons
 for pair in "$@"; do
     command -v "${pair#*:}" >/dev/null || missing="$missing ${pair%%:*}"
 done

@@ -19,7 +19,7 @@ from blockbuster import BlockBuster
 from tests import harness
 from tests.harness import DaemonProcess, wait_for
 
-pytest_plugins = ("tests.brokers.fixtures", "tests.brokers.aws_fixtures")
+pytest_plugins = ("tests.brokers.fixtures", "tests.brokers.aws_fixtures", "tests.brokers.mqtt_fixtures")
 
 # How long an example takes, or takes to be made, is the machine's affair.
 hypothesis.settings.register_profile(

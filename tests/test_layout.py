@@ -126,10 +126,10 @@ def test_nothing_names_a_machine_or_an_unfinished_thought() -> None:
 
 
 def test_every_test_runs() -> None:
-    """The one reason to be left out is to need root, which CI is; or Kafka or an emulator of AWS, which CI must have."""
+    """The one reason to be left out is to need root, which CI is; or Kafka , mosquitto or an emulator of AWS, which CI must have."""
     skip, reasons = "sk" + "ip", "(needs root|a table)"
     pattern = re.compile(rf"pytest\.mark\.({skip}|xf" + rf"ail)|pytest\.{skip}\((?!\"[^\"]*{reasons})|importor{skip}")
-    tests = set(tracked("tests")) - {"tests/brokers/fixtures.py", "tests/brokers/aws_fixtures.py"}
+    tests = set(tracked("tests")) - {f"tests/brokers/{kind}fixtures.py" for kind in ("", "aws_", "mqtt_")}
     assert [path for path in sorted(tests) if pattern.search((ROOT / path).read_text(errors="replace"))] == []
 
 
