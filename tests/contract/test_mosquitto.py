@@ -1,6 +1,7 @@
 """The broker that the tests of MQTT run on does what they take for granted."""
 
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.brokers.mosquitto import PASSWORD, USER, MosquittoBroker
 from tests.harness import wait_for
@@ -8,7 +9,7 @@ from tests.harness import wait_for
 
 def listener(broker: MosquittoBroker, name: str, *, port: int | None = None) -> tuple[paho.Client, list[bytes]]:
     got: list[bytes] = []
-    client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=name, clean_session=False)
+    client = paho.Client(CallbackAPIVersion.VERSION2, client_id=name, clean_session=False)
     client.on_message = lambda _client, _data, message: got.append(bytes(message.payload))
     client.connect("127.0.0.1", port or broker.port)
     client.subscribe("t", 1)
@@ -16,7 +17,7 @@ def listener(broker: MosquittoBroker, name: str, *, port: int | None = None) -> 
     return client, got
 
 
-def test_keeps_sessions_and_messages_over_a_restart(mosquitto):
+def test_keeps_sessions_and_messages_over_a_restart(mosquitto: MosquittoBroker) -> None:
     client, got = listener(mosquitto, "keeper")
     mosquitto.publish("t", "one")
     wait_for(lambda: got == [b"one"])
@@ -33,7 +34,7 @@ def test_keeps_sessions_and_messages_over_a_restart(mosquitto):
     client.loop_stop()
 
 
-def test_asks_for_passwords_and_certificates(mosquitto):
+def test_asks_for_passwords_and_certificates(mosquitto: MosquittoBroker) -> None:
     secret, tls, mutual = (str(port) for port in mosquitto.ports[1:])
     files = mosquitto.certificates
     ca = ["--cafile", str(files.ca)]
