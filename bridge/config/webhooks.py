@@ -1,9 +1,10 @@
 """`[sources.X] type = "webhook"`: routes, whom they believe, and how their events are invoked."""
 
 import re
-from typing import Annotated, ClassVar, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from bridge.config.section import Section, listed
 from bridge.config.values import checked_target, refuse
@@ -14,6 +15,10 @@ from bridge.core.invocation import InvocationType
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 DEDUPLICATE_MAX_S: Final = 7 * 86_400
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*\Z")
+
+
+_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {}
+"""Settings that a format alone has, by the format's name; they are of no use beside another."""
 
 
 def _checked_path(path: str) -> str:
@@ -49,6 +54,7 @@ class WebhookSettings(Section):
         default=InvocationType.EVENT,
         description="Event: stored, 202, then invoked; RequestResponse: waits for the answer; DryRun: checks only.",
     )
+    format: Literal["apigateway-v2"] = Field(default="apigateway-v2", description="What a request becomes.")
     verify: Verify = Field(description='Whose requests are taken; "none": anyone\'s.')
     deduplicate_s: int = Field(
         default=limits.DEDUPLICATION_WINDOW_DEFAULT_S,
@@ -63,6 +69,14 @@ class WebhookSettings(Section):
         description="Bytes of a request's body; 413 above.",
     )
 
+    @model_validator(mode="after")
+    def _options_fit_the_format(self) -> Self:
+        for owner, names in _OPTIONS.items():
+            for name in names:
+                if name in self.model_fields_set and owner != self.format:
+                    refuse(f'{name} is for format = "{owner}"')
+        return self
+
     @property
     def allowed_methods(self) -> frozenset[str]:
         """The methods in force."""
@@ -71,6 +85,11 @@ class WebhookSettings(Section):
     def secrets(self) -> tuple[str, ...]:
         """Return what must not be seen in a log, revealed."""
         return self.scheme.reveal()
+
+    @property
+    def format_options(self) -> dict[str, Any]:
+        """What the format is made with, by keyword."""
+        return {name: getattr(self, name) for name in _OPTIONS.get(self.format, ())}
 
     @property
     def scheme(self) -> Scheme:

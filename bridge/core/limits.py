@@ -64,6 +64,8 @@ HEADER_MAX_BYTES: Final = 8190
 HEADERS_MAX: Final = 128
 PATH_MAX_BYTES: Final = 4096
 QUERY_PAIRS_MAX: Final = 256
+REQUEST_EVENTS_MAX: Final = 1000
+"""Events of one webhook request (a batch of CloudEvents): ours, each is a task while it is stored."""
 REQUEST_MAX_S: Final = 10.0
 HEADER_MAX_S: Final = 5.0
 KEEPALIVE_S: Final = 5.0

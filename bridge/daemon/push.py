@@ -9,8 +9,9 @@ import structlog
 
 from bridge.core.push import PushSource
 from bridge.daemon.health import TROUBLE_TOLD_S, Fact
+from bridge.sources.push.routes import Route
 from bridge.sources.push.signatures import make_verifier
-from bridge.sources.push.webhook import Route, WebhookSource
+from bridge.sources.push.webhook import WebhookSource
 
 if TYPE_CHECKING:
     from bridge.config.settings import Settings
@@ -231,6 +232,8 @@ def _route(name: str, source: "WebhookSettings", settings: "Settings", clock: "C
         verifier=make_verifier(scheme.scheme, secrets=scheme.reveal(), clock=clock, **scheme.options()),
         methods=tuple(source.methods or ()),
         invocation_type=source.invocation_type,
+        format=source.format,
+        format_options=source.format_options,
         body_max_bytes=source.body_max_bytes,
         deduplicate_s=float(source.deduplicate_s),
         async_payload_max_bytes=settings.invocation.async_payload_max_bytes,

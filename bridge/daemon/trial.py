@@ -36,8 +36,9 @@ from bridge.pipeline.mappings import MappingSupervisor
 from bridge.runtime.in_process import InProcessRuntime
 from bridge.sources.pull.backlogs import JournalStreams
 from bridge.sources.pull.local import JournalLocalStreams
+from bridge.sources.push.routes import Route
 from bridge.sources.push.signatures import Verdict, Verifier
-from bridge.sources.push.webhook import Route, WebhookSource
+from bridge.sources.push.webhook import WebhookSource
 from bridge.testing.journal import MemoryJournal, MemoryOutcomes
 from bridge.testing.store import MemoryDeadLetters, MemoryMarks, MemoryParked
 from bridge.testing.streams import MemoryMappingStates, MemoryStreamMarks

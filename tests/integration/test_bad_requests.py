@@ -14,8 +14,9 @@ import pytest
 import pytest_asyncio
 
 from bridge.core.invocation import InvocationType
+from bridge.sources.push.routes import Route
 from bridge.sources.push.signatures import make_verifier
-from bridge.sources.push.webhook import Route, WebhookSource
+from bridge.sources.push.webhook import WebhookSource
 from bridge.testing.clock import ManualClock
 from bridge.testing.push import MemoryIntake, ScriptedInvoker
 from bridge.util.listener import Listener, ListenerLimits

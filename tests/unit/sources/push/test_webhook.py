@@ -18,8 +18,13 @@ from bridge.core.errors import (
     Throttled,
 )
 from bridge.core.invocation import THROTTLE_RESERVED, InvocationResult, InvocationType, ResultKind
+from bridge.events.responses import HttpResponse
+from bridge.sources.push import formats
+from bridge.sources.push.formats import Format, Taken
+from bridge.sources.push.refusals import malformed
+from bridge.sources.push.routes import Route
 from bridge.sources.push.signatures import make_verifier
-from bridge.sources.push.webhook import Route, WebhookSource
+from bridge.sources.push.webhook import WebhookSource
 from bridge.testing.clock import ManualClock
 from bridge.testing.push import MemoryIntake, ScriptedInvoker
 from bridge.util import telemetry
@@ -457,3 +462,112 @@ async def test_dry_run_runs_nothing():
     assert (status, body) == (204, b"")
     assert setup.invoker.invoked == []
     assert setup.intake.stored == setup.intake.archived == []
+
+
+# --- formats ----------------------------------------------------------------------------------------------------------
+
+
+class Lines(Format):
+    """A batch: one event a line of the body; a line `!…` is the whole request's answer."""
+
+    async def read(self, request, *, request_id, received_at):
+        if request.body.startswith(b"!"):
+            return HttpResponse(status=200, body=request.body[1:])
+        if not request.body.startswith(b"{"):
+            raise malformed("the body is no line of JSON")
+        return [Taken(line, json.loads(line).get("id", "")) for line in request.body.splitlines()]
+
+
+@pytest.fixture
+def lines(monkeypatch):
+    monkeypatch.setattr(formats, "make_format", lambda name, context: Lines())
+
+
+@pytest.mark.usefixtures("lines")
+async def test_each_event_of_a_batch_has_an_id_of_its_own():
+    setup = Setup()
+    answer = line(await setup.ask(body=b'{"id":"a"}\n{"id":"b"}\n{}'), 202)
+
+    assert answer == {"ids": [record.id for record in setup.intake.stored]}
+    assert len(set(answer["ids"])) == 3
+    assert [(record.payload, record.delivery_id) for record in setup.intake.stored] == [
+        (b'{"id":"a"}', "a"),
+        (b'{"id":"b"}', "b"),
+        (b"{}", ""),
+    ]
+
+
+@pytest.mark.usefixtures("lines")
+async def test_a_sender_s_id_of_a_whole_batch_makes_no_two_of_its_events_the_same():
+    setup = Setup(route(scheme_options={"delivery_header": "X-Id"}))
+    first = line(await setup.ask(body=b"{}\n{}", headers=[(b"x-id", b"d1")]), 202)
+
+    assert [record.delivery_id for record in setup.intake.stored] == ["d1#0", "d1#1"]
+    again = line(await setup.ask(body=b"{}\n{}", headers=[(b"x-id", b"d1")]), 202)
+    assert again == {**first, "duplicates": 2}
+
+
+@pytest.mark.usefixtures("lines")
+async def test_what_was_stored_of_a_refused_batch_is_not_stored_again_when_it_is_sent_again():
+    setup = Setup()
+    submit = setup.intake.submit
+
+    async def full(record, *, deduplicate_s=0.0):
+        if record.delivery_id == "b":
+            raise StoreFull("full")
+        return await submit(record, deduplicate_s=deduplicate_s)
+
+    setup.intake.submit = full
+    answer = await setup.ask(body=b'{"id":"a"}\n{"id":"b"}\n{"id":"c"}')
+    assert line(answer, 503) == {"error": "no space on disk; try again later"}
+    assert answer[1][b"retry-after"] == b"1"
+
+    setup.intake.submit = submit
+    answer = line(await setup.ask(body=b'{"id":"a"}\n{"id":"b"}\n{"id":"c"}'), 202)
+    assert answer["duplicates"] == 2
+    assert sorted(record.delivery_id for record in setup.intake.stored) == ["a", "b", "c"]
+    assert set(answer["ids"]) == {record.id for record in setup.intake.stored}
+
+
+@pytest.mark.usefixtures("lines")
+async def test_a_batch_of_which_one_event_is_open_gets_no_answer():
+    setup = Setup()
+
+    async def fail(record, *, deduplicate_s=0.0):
+        raise StoreFull("full") if record.delivery_id == "a" else StoreError("fsync")
+
+    setup.intake.submit = fail
+    with pytest.raises(ConnectionAbandoned):
+        await setup.ask(body=b'{"id":"a"}\n{"id":"b"}')
+
+
+@pytest.mark.usefixtures("lines")
+async def test_a_batch_is_bounded_and_one_event_that_is_too_large_refuses_it_before_any_is_stored():
+    setup = Setup(route(async_payload_max_bytes=20))
+    refused = line(await setup.ask(body=b'{}\n{"id":"123456789012"}'), 413)
+    assert refused == {"error": "the event has 21 bytes; Event takes 20"}
+    assert "1001 events in one request; 1000 at most" in line(await setup.ask(body=b"{}\n" * 1001), 413)["error"]
+    assert setup.intake.stored == []
+    assert len(line(await setup.ask(body=b"{}\n" * 1000), 202)["ids"]) == 1000
+
+
+@pytest.mark.usefixtures("lines")
+async def test_a_batch_cannot_be_answered_by_one_function():
+    setup = Setup(route(invocation_type=SYNC))
+    assert line(await setup.ask(body=b"{}"), 400) == {
+        "error": "a batch of events; RequestResponse takes one event a request"
+    }
+    assert setup.intake.archived == []
+
+
+@pytest.mark.usefixtures("lines")
+async def test_a_format_answers_at_once_or_refuses_and_nothing_is_stored():
+    setup = Setup()
+    assert (await setup.ask(body=b"!pong"))[::2] == (200, b"pong")
+    assert line(await setup.ask(body=b"nonsense"), 400) == {"error": "the body is no line of JSON"}
+    assert setup.intake.stored == []
+
+
+def test_an_unknown_format_is_a_mistake_of_the_file():
+    with pytest.raises(ConfigError, match="unknown format 'v3'"):
+        Setup(route(format="v3"))
