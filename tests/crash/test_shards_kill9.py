@@ -4,7 +4,7 @@ import pytest
 
 from bridge.core import limits
 from tests.crash.aws_feeds import BATCH, DynamoDbFeed, KinesisFeed
-from tests.crash.kafka_rig import IS_FULL, KILLS
+from tests.crash.kafka_rig import KILLS
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
 
@@ -42,12 +42,11 @@ def test_kinesis(kinesis, aws_rig, mapping, by, lanes, share) -> None:
 
 def test_dynamodb(ministack, aws_rig) -> None:
     run = aws_rig(feed=DynamoDbFeed(ministack))
-    kills = KILLS if IS_FULL else round(KILLS * 0.3)
     run.daemon.start()
     with run.load(rate=RATE, poison=0.002):
         with run.heals():
             pass
-        run.kill_under_load(kills)
+        run.kill_under_load(KILLS)
 
     verdict = run.judge()
 

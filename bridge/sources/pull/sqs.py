@@ -9,6 +9,7 @@ from typing import Any, Final
 import orjson
 
 from bridge.aws.errors import AwsTroubleKind, trouble
+from bridge.aws.raw import RAW, take_raw
 from bridge.core.errors import SourceError
 from bridge.core.queues import Message, QueueFacts, QueueSource, Refused
 from bridge.core.sources import EventShape
@@ -21,6 +22,12 @@ CALL_MAX_S: Final = 15.0
 """A call that does not wait for messages is given up after so long; its outcome is not known then."""
 _POLL_SPARE_S: Final = 15.0
 _ATTEMPTS_MAX: Final = 16
+_OFTEN: Final = {
+    "receive_message": "ReceiveMessage",
+    "delete_message_batch": "DeleteMessageBatch",
+    "change_message_visibility_batch": "ChangeMessageVisibilityBatch",
+}
+"""What is called for every ten messages: its answers pass botocore's parser by."""
 _FIFO: Final = ".fifo"
 
 
@@ -136,8 +143,11 @@ async def call(client: Client, operation: str, *, timeout_s: float = CALL_MAX_S,
     """Return what one attempt of a call answers; raises SourceError with one line that says what and where."""
     try:
         made = await client()
+        if operation in _OFTEN:
+            take_raw(made, _OFTEN[operation])
         async with asyncio.timeout(timeout_s):
-            return await getattr(made, operation)(**parameters)
+            answer = await getattr(made, operation)(**parameters)
+        return orjson.loads(answer[RAW]) if RAW in answer else answer
     except Exception as error:  # whatever the client's many layers raise is told by what it means
         told = trouble(error)
         where = str(parameters.get("QueueUrl") or parameters.get("QueueName") or parameters.get("SourceArn") or "")

@@ -1,13 +1,23 @@
 """Answers that are taken as they came: nothing of the body is read or changed, errors are told as ever."""
 
+import functools
+import json
+
 import pytest
 from botocore.exceptions import ClientError
 
 from bridge.aws.raw import RAW, take_raw
 from bridge.core.connection import AwsConnection
+from bridge.core.errors import SourceError
+from bridge.sources.pull.sqs import SqsQueue, call
 from tests.http_stub import Answer, failed
 
 BODY = b'{"Records":[{"Data":"eyJhIjoxfQ==","ApproximateArrivalTimestamp":1.545084650987E9,"SequenceNumber":"4959"}]}'
+RECEIVED = json.dumps({"Messages": [{
+    "MessageId": "m", "ReceiptHandle": "r", "Body": "ä\n", "MD5OfBody": "m1", "MD5OfMessageAttributes": "m2",
+    "Attributes": {"ApproximateReceiveCount": "2", "SentTimestamp": "1780000000123"},
+    "MessageAttributes": {"b": {"BinaryValue": "AAEC", "DataType": "Binary"}},
+}]}).encode()  # fmt: skip
 
 
 def connection(url: str) -> AwsConnection:
@@ -59,3 +69,28 @@ async def test_a_time_is_sent_with_its_fraction(clients, stub) -> None:
     )
 
     assert b'"Timestamp": 1545084650.987' in stub.asked[-1].body
+
+
+async def test_a_queue_s_messages_are_read_past_botocore_s_parser(clients, stub) -> None:
+    queue = SqsQueue(functools.partial(clients.client, connection(stub.url), "sqs"), name="q", region="eu-central-1")
+    stub.answer = Answer(
+        body=b'{"QueueUrl":"http://there/1/q","Attributes":{"QueueArn":"arn:aws:sqs:eu-central-1:1:q"}}'
+    )
+    consumer = queue.consumer()
+    await consumer.open()
+    stub.answer = Answer(body=RECEIVED)
+
+    (message,) = await consumer.receive(records_max=10, wait_s=20, hidden_s=60)
+
+    record = json.loads(message.fragment)
+    assert record["messageAttributes"]["b"]["binaryValue"] == "AAEC"
+    assert record["md5OfMessageAttributes"] == "m2"
+    assert (message.body, message.receive_count, message.sent_at) == ("ä\n".encode(), 2, 1780000000.123)
+
+
+async def test_a_stand_in_that_answers_a_queue_s_call_with_no_json_is_told(clients, stub) -> None:
+    make = functools.partial(clients.client, connection(stub.url), "sqs")
+    stub.answer = Answer(body=b"<ReceiveMessageResponse/>")
+
+    with pytest.raises(SourceError, match="SQS queue q"):
+        await call(make, "receive_message", QueueUrl="http://there/1/q")
