@@ -125,6 +125,12 @@ def test_nothing_names_a_machine_or_an_unfinished_thought() -> None:
     assert guilty == []
 
 
+def test_no_merge_was_left_half_done() -> None:
+    half = re.compile(r"^(?:<{7} |>{7} )", re.MULTILINE)
+
+    assert [path for path in tracked() if half.search((ROOT / path).read_text("utf-8", "replace"))] == []
+
+
 def test_every_test_runs() -> None:
     """The one reason to be left out is to need root, which CI is; or Kafka , mosquitto or an emulator of AWS, which CI must have."""
     skip, reasons = "sk" + "ip", "(needs root|a table)"
