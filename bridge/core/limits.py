@@ -78,6 +78,17 @@ DEDUPLICATION_IDS_MAX: Final = 1_000_000
 DEDUPLICATION_WINDOW_DEFAULT_S: Final = 300
 SIGNATURE_WINDOW_S: Final = 300
 
+# --- schedules ---
+SCHEDULE_LATE_S: Final = 60
+"""A tick that comes later than this was missed; EventBridge's own precision is a minute too (schedule-types.html)."""
+SCHEDULE_MISSED_MAX: Final = 1000
+"""Missed ticks that `missed = "all"` makes up for at once, the newest."""
+SCHEDULE_LOOK_S: Final = 15.0
+"""Longest sleep of a schedule: so soon it notices that the system's clock was set, or the machine slept."""
+SCHEDULE_BACKOFF_MIN_S: Final = 1.0
+SCHEDULE_BACKOFF_MAX_S: Final = 60.0
+"""Between tries of a tick that cannot be stored (disk or lane full), doubling; for ever."""
+
 # --- journal and lanes ---
 SEGMENT_DEFAULT_BYTES: Final = 64 * MIB
 LANE_EVENTS_MAX: Final = 1_000_000

@@ -102,10 +102,15 @@ class Calendar:
         """Return the last ticks of a span."""
         del began
         found: deque[int] = deque()
-        day = self.cron.first_day(dt.datetime.fromtimestamp(until, self.zone).date(), backwards=True)
+        local = dt.datetime.fromtimestamp(until, self.zone)
+        # Of the last day; in an hour that comes twice its first time may still have later ones.
+        upto = (23, 59) if local.fold else (local.hour, local.minute)
+        day = self.cron.first_day(local.date(), backwards=True)
         while day is not None and len(found) < count:
             for hour in reversed(self.cron.hours):
                 for minute in reversed(self.cron.minutes):
+                    if day == local.date() and (hour, minute) > upto:
+                        continue
                     tick = self._epoch(day, hour, minute)
                     if tick is None or tick > until:
                         continue

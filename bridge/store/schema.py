@@ -60,6 +60,12 @@ CREATE TABLE outbox (
     hold TEXT NOT NULL, hold_bytes INTEGER NOT NULL, hold_before TEXT NOT NULL DEFAULT '', record BLOB NOT NULL
 ) STRICT"""
 
+_SCHEDULES: Final = """
+CREATE TABLE schedules (
+    name TEXT PRIMARY KEY, expression TEXT NOT NULL, began INTEGER NOT NULL, passed INTEGER NOT NULL,
+    claimed INTEGER NOT NULL, position INTEGER NOT NULL
+) STRICT, WITHOUT ROWID"""
+
 MIGRATIONS: Final[tuple[Migration, ...]] = (
     (
         _PARKED,
@@ -96,6 +102,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         # Of a letter in state `waiting`: a target did not take it whole, so it stays when all have what they take.
         "ALTER TABLE dead_letters ADD COLUMN is_kept INTEGER NOT NULL DEFAULT 0",
     ),
+    (_SCHEDULES,),
 )
 """Only ever appended to: `user_version` counts how many were applied."""
 

@@ -13,6 +13,7 @@ from bridge.store.hold import Hold
 from bridge.store.jobs import SqliteJobs, SqliteMarks
 from bridge.store.outbox import SqliteOutbox
 from bridge.store.parked import SqliteParked
+from bridge.store.schedules import SqliteScheduleStates
 from bridge.store.schema import MIGRATIONS, held_names
 from bridge.store.sqlite import Database
 from bridge.store.stream_marks import SqliteMappingStates, SqliteStreamMarks
@@ -33,6 +34,7 @@ class State:
     marks: SqliteMarks
     stream_marks: SqliteStreamMarks
     mapping_states: SqliteMappingStates
+    schedules: SqliteScheduleStates
 
     async def close(self) -> None:
         """Finish what was asked for, then close; twice is fine."""
@@ -78,4 +80,5 @@ async def open_state(
         marks=SqliteMarks(database),
         stream_marks=SqliteStreamMarks(database),
         mapping_states=SqliteMappingStates(database),
+        schedules=SqliteScheduleStates(database),
     )

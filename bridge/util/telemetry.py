@@ -38,6 +38,7 @@ __all__ = [
     "RETRIES",
     "RUNNING",
     "SANDBOX_LEVEL",
+    "SCHEDULE_MISSED",
     "STORE_FULL",
     "TARGET_SENT",
     "TARGET_WAITING",
@@ -74,6 +75,11 @@ EVENTS_ACCEPTED = _counter(
 EVENTS_REFUSED = _counter("bridge_events_refused_total", "Events turned away before the journal.", "source", "reason")
 DUPLICATES = _counter(
     "bridge_events_duplicates_total", "Deliveries recognised as ones the journal already holds.", "source"
+)
+SCHEDULE_MISSED = _counter(
+    "bridge_schedule_ticks_missed_total",
+    "Ticks of schedules that no event was stored for, as their policy says.",
+    "source",
 )
 
 # --- invocations ----------------------------------------------------------------------------------------------------
