@@ -36,6 +36,7 @@ def mistakes(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
     yield from _functions(data, folder)
     yield from _targets(data)
     yield from _routes(data)
+    yield from _inputs(data)
     yield from _concurrency(data)
     yield from _listeners(data)
     yield from _tls_files(data, folder)
@@ -102,6 +103,15 @@ def _routes(data: Mapping[str, Any]) -> Iterator[Finding]:
             if owner != name:
                 yield ("sources", name, "path"), f"{method} on this path is already the route of sources.{plain(owner)}"
                 break
+
+
+def _inputs(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield events of schedules that are larger than an asynchronous one may be."""
+    most = table(data, "invocation").get("async_payload_max_bytes", limits.ASYNC_PAYLOAD_MAX_BYTES)
+    for name, source in tables(data, "sources"):
+        given = source.get("input")
+        if isinstance(given, str) and isinstance(most, int) and (size := len(given.strip().encode())) > most:
+            yield ("sources", name, "input"), f"has {size} bytes; invocation.async_payload_max_bytes is {most}"
 
 
 def _concurrency(data: Mapping[str, Any]) -> Iterator[Finding]:

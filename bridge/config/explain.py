@@ -15,12 +15,13 @@ from bridge.config.mappings import unknown_key
 from bridge.config.mistakes import Loc, listing, near
 from bridge.config.section import Section
 from bridge.config.settings import Settings
+from bridge.config.sources import SOURCE_TYPES, TYPE_TEXT
 from bridge.config.verify import SCHEMES
 
 _MISSING: Final = {
     "verify": 'missing; name a scheme, such as { scheme = "github", secrets = [{ env = "NAME" }] }, '
     'or write verify = "none" to let anyone post',
-    "sources.type": 'missing; write type = "webhook"',
+    "sources.type": f"missing; write type = {TYPE_TEXT}",
     "connections.type": 'missing; write type = "kafka" or "aws"',
 }
 _KINDS: Final = (
@@ -62,8 +63,9 @@ def explain(error: ErrorDetails, data: Mapping[str, Any]) -> tuple[Loc, str]:
     if kind == "scheme":
         given = error["input"].get("scheme") if isinstance(error["input"], dict) else None
         return loc, error["msg"] + near(given, SCHEMES)
-    if kind == "connection":
-        return (*loc, "type"), error["msg"] + near(error["input"].get("type"), CONNECTION_TYPES)
+    if kind in ("connection", "source"):
+        words = CONNECTION_TYPES if kind == "connection" else SOURCE_TYPES
+        return (*loc, "type"), error["msg"] + near(error["input"].get("type"), words)
     return loc, _about_value(error, key=_last_key(loc))
 
 

@@ -8,6 +8,7 @@ from pydantic import Discriminator, Field, Tag
 from bridge.config.connections import ConnectionSettings
 from bridge.config.functions import AnyFunctionSettings
 from bridge.config.mappings import MappingSettings
+from bridge.config.schedules import ScheduleSettings
 from bridge.config.section import Name, Section, listed, subsection
 from bridge.config.sources import SourceSettings
 from bridge.config.values import Address, AddressValue, HostName, Network, PathValue
@@ -198,4 +199,9 @@ class Settings(Section):
     @property
     def webhooks(self) -> dict[str, WebhookSettings]:
         """The push sources that are routes of the public listener, by name."""
-        return dict(self.sources)
+        return {name: source for name, source in self.sources.items() if isinstance(source, WebhookSettings)}
+
+    @property
+    def schedules(self) -> dict[str, ScheduleSettings]:
+        """The push sources that tick, by name."""
+        return {name: source for name, source in self.sources.items() if isinstance(source, ScheduleSettings)}

@@ -3,7 +3,12 @@
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
+
+UTC_NAME: Final = "UTC"
+"""The time zone of a schedule that names none."""
+SCHEDULE_MAX_CHARS: Final = 256
+"""Of an expression; EventBridge's own limit (API_CreateSchedule)."""
 
 
 class Missed(StrEnum):

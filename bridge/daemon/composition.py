@@ -7,11 +7,14 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
 
+import structlog
+
 from bridge.config.connections import connection_values
 from bridge.config.functions import FunctionSettings, function_specs
 from bridge.config.mappings import mapping_values
 from bridge.config.settings import Settings
 from bridge.core import limits
+from bridge.core.errors import StoreError
 from bridge.core.ports import Clock
 from bridge.daemon.aws import AwsReach
 from bridge.daemon.streams import Streams
@@ -40,6 +43,8 @@ from bridge.store.ballast import Ballast
 from bridge.store.folder import StateFolder
 from bridge.store.state import open_state
 from bridge.util import logs as log_setup
+
+log = structlog.get_logger("bridge.daemon")
 
 _PACKAGES: Final = Path(sys.prefix) / "share" / "bridge" / "packages"
 
@@ -109,12 +114,21 @@ class Parts:
         )
         self.intake.set_window(deduplication_window(settings))
         self.aws.configure(settings)
-        self.streams.configure(connection_values(settings))
+        self.streams.configure(
+            connection_values(settings), kinds={name: source.type for name, source in settings.sources.items()}
+        )
         self.targets.configure(settings)
         self.retention.configure(
             retention_s=settings.journal.retention_days * 86_400,
             retention_bytes=int(settings.journal.retention_gb * limits.GIB),
         )
+
+    async def tidy(self, settings: Settings) -> None:
+        """Forget what was kept of sources that have left the file; a disk that takes nothing leaves it for later."""
+        try:
+            await self.state.schedules.keep(settings.schedules.keys())
+        except StoreError as error:
+            log.warning("schedules_not_tidied", error=str(error))
 
     async def _open_folder(self) -> None:
         self.folder = StateFolder(self._settings.state)
@@ -245,6 +259,7 @@ class Parts:
             release_ballast=self.ballast.release,  # pruning makes room, and needs some first
         )
         self.configure(settings)
+        await self.tidy(settings)
         await self.outbox.open()
         await self.dispatcher.open([function.name for function in self.catalog.functions()])
         await self.intake.open(window_s=deduplication_window(settings))

@@ -28,7 +28,8 @@ from bridge.core.invocation import InvocationType
 from bridge.core.mapping import EventSourceMapping, MappingState
 from bridge.daemon.composition import Parts, read_catalog, register_secrets
 from bridge.daemon.health import TROUBLE_TOLD_S, Health
-from bridge.daemon.push import PushSources
+from bridge.daemon.push import MAKERS, PushSources
+from bridge.daemon.schedules import ScheduleMaker
 from bridge.registry.catalog import FunctionCatalog
 from bridge.util import telemetry
 from bridge.util.aio import Supervisor
@@ -197,6 +198,7 @@ class Daemon:
             invoker=self._parts.service,
             clock=self._clock,
             tasks=self._supervisor,
+            makers={**MAKERS, "schedule": ScheduleMaker(self._parts.journal, self._parts.state.schedules)},
         )
         self._api_app = ApiApp(self._services(), token=self._parts.folder.token, hosts=tuple(map(str, listen.hosts)))
         tls = (str(listen.tls.cert), str(listen.tls.key)) if isinstance(listen.tls, TlsFiles) else None
@@ -365,6 +367,7 @@ class Daemon:
                 return self._refused([str(error)])
             result = self._take(settings, catalog)
             await self._sources.replace(prepared)
+            await self._parts.tidy(settings)
             await self._parts.mappings.configure(mapping_values(settings))
             return result
 

@@ -163,7 +163,7 @@ class PushSources:
     def facts(self) -> list[Fact]:
         """Return what is known of each running source; nothing is tried."""
         return [
-            (f"source {source.name}", not source.trouble, source.trouble or f"receives from {source.place}")
+            (f"source {source.name}", not source.trouble, source.trouble or f"{source.kind}: {source.place}")
             for source in self.running()
         ]
 

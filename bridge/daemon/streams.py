@@ -55,10 +55,12 @@ class Streams:
         self._outbox = outbox
         self._aws = aws
         self._connections: Mapping[str, KafkaConnection] = {}
+        self._kinds: Mapping[str, str] = {}
 
-    def configure(self, connections: Mapping[str, KafkaConnection]) -> None:
-        """Take the connections of a new file; what is open stays as it is."""
+    def configure(self, connections: Mapping[str, KafkaConnection], *, kinds: Mapping[str, str]) -> None:
+        """Take the connections of a new file, and the types of its push sources; what is open stays as it is."""
         self._connections = dict(connections)
+        self._kinds = dict(kinds)
 
     @property
     def connections(self) -> Mapping[str, KafkaConnection]:
@@ -94,7 +96,12 @@ class Streams:
         from bridge.sources.pull.push import push_event_source
 
         return push_event_source(
-            mapping, streams=self._journal, clock=self._clock, region=self._region, account_id=self._account
+            mapping,
+            streams=self._journal,
+            clock=self._clock,
+            kind=self._kinds.get(mapping.source, "webhook"),
+            region=self._region,
+            account_id=self._account,
         )
 
     def _embedded(self, mapping: EventSourceMapping) -> "JournalEventSource":

@@ -14,6 +14,7 @@ _FORMATS: Final[Mapping[str, RecordFormat]] = {
     "aws:dynamodb": RecordFormat.DYNAMODB,
     "aws:sqs": RecordFormat.SQS,
     "bridge:webhook": RecordFormat.BRIDGE,
+    "bridge:schedule": RecordFormat.BRIDGE,
 }
 
 

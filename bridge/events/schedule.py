@@ -14,12 +14,12 @@ from itertools import islice, takewhile
 from typing import Final, Protocol
 from zoneinfo import ZoneInfo
 
+from bridge.core.schedules import UTC_NAME
 from bridge.events.cron import BadSchedule, Cron, parse_cron
 from bridge.events.notifications import BusEvent, eventbridge_event
 
-UTC_NAME: Final = "UTC"
-SCHEDULE_MAX_CHARS: Final = 256
-"""Of an expression; EventBridge's own limit (API_CreateSchedule)."""
+__all__ = ["BadSchedule", "Schedule", "UnknownZone", "next_tick", "parse_schedule", "scheduled_event", "time_zone"]
+
 _UNITS_S: Final = {"minute": 60, "hour": 3600, "day": 86_400}
 _KINDS: Final = re.compile(r"(?P<kind>rate|cron|at)\((?P<inside>.*)\)\Z", re.DOTALL)
 _RATE: Final = re.compile(r"\s*(?P<value>\S+)\s+(?P<unit>\S+)\s*\Z")

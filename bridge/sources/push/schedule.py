@@ -15,9 +15,9 @@ from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
 from bridge.core.invocation import InvocationType
 from bridge.core.ports import Clock, Intake
 from bridge.core.record import Record
-from bridge.core.schedules import Missed, ScheduleState, ScheduleStates
+from bridge.core.schedules import UTC_NAME, Missed, ScheduleState, ScheduleStates
 from bridge.events.batches import iso_seconds
-from bridge.events.schedule import UTC_NAME, next_tick, parse_schedule, scheduled_event
+from bridge.events.schedule import next_tick, parse_schedule, scheduled_event
 from bridge.util import telemetry
 from bridge.util.crash import crash_point
 
@@ -70,6 +70,8 @@ class ScheduleSource:
         BadSchedule, UnknownZone: the expression or the zone cannot be read.
     """
 
+    kind: Final = "schedule"
+
     def __init__(
         self,
         spec: ScheduleSpec,
@@ -81,6 +83,8 @@ class ScheduleSource:
         clock: Clock,
     ) -> None:
         self.name = spec.name
+        self.function = spec.function
+        self.place = spec.expression if spec.zone == UTC_NAME else f"{spec.expression} {spec.zone}"
         self.trouble = ""
         self._spec = spec
         self._schedule = parse_schedule(spec.expression, zone=spec.zone)

@@ -140,7 +140,7 @@ async def test_trouble_is_shown_at_once_and_told_after_a_minute(world):
     assert world.sources.troubles() == ["source a is in trouble for 61 s: no broker answers"]
     assert world.sources.facts() == [
         ("source a", False, "no broker answers"),
-        ("source b", True, "receives from there"),
+        ("source b", True, "ticker: there"),
     ]
     assert world.sources.status()[0] == {
         "name": "a", "type": "ticker", "place": "here", "trouble": "no broker answers"
