@@ -14,6 +14,7 @@ from bridge.core import limits
 from bridge.core.errors import FunctionNotFound, InvokeError, LaneFull, PayloadTooLarge, StoreFull, Throttled
 from bridge.core.invocation import InvocationResult, InvocationType, ResultKind
 from bridge.core.record import Record
+from bridge.events.bodies import is_too_deep
 from bridge.invokers.service import checked_payload
 
 SOURCE: Final = "invoke"
@@ -143,20 +144,11 @@ def _client_context(header: str) -> bytes:
 
 def _check_depth(payload: bytes) -> None:
     """Refuse nesting that could be read but not written again (reliability 0.10)."""
-    deepest = limits.JSON_DEPTH_MAX
-    if payload.count(b"[") + payload.count(b"{") <= deepest:
+    if not is_too_deep(payload):
         return
-    level = [orjson.loads(payload)]
-    for _ in range(deepest + 1):
-        outer = [
-            value.values() if isinstance(value, dict) else value for value in level if isinstance(value, dict | list)
-        ]
-        if not outer:
-            return
-        level = [inner for values in outer for inner in values]
     raise _Invalid(
         "InvalidRequestContentException",
-        f"Could not parse request body into json: nested deeper than {deepest} levels",
+        f"Could not parse request body into json: nested deeper than {limits.JSON_DEPTH_MAX} levels",
     )
 
 

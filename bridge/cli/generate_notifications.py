@@ -1,6 +1,7 @@
-"""`bridge generate-event sns|s3|eventbridge`: events of services that push."""
+"""`bridge generate-event sns|s3|eventbridge|cloudwatch-logs|cloudevents`: events of services that push."""
 
 import uuid
+from collections.abc import Callable
 from typing import Any, Final
 
 import click
@@ -8,6 +9,7 @@ import orjson
 
 from bridge.cli.generate_aws import (
     ATTRIBUTE_OPTION,
+    Command,
     arn_of,
     attributes_of,
     count_option,
@@ -15,15 +17,27 @@ from bridge.cli.generate_aws import (
     place_options,
     text_of,
 )
-from bridge.cli.generate_values import Data, Milliseconds, check_are_texts
-from bridge.core.function import REGION_DEFAULT
-from bridge.events.notifications import BusEvent, S3Change, SnsMessage, eventbridge_event, s3_event, sns_event
+from bridge.cli.generate_values import Data, Milliseconds, Pair, check_are_texts
+from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
+from bridge.events.batches import iso_milliseconds
+from bridge.events.bodies import Unreadable
+from bridge.events.cloudevents import SPEC_VERSION, cloudevent
+from bridge.events.cloudwatch_logs import LogBatch, logs_event, logs_json
+from bridge.events.eventbridge import BusEvent, eventbridge_event, put_events_entry
+from bridge.events.s3 import S3Change, minio_body, s3_event
+from bridge.events.sns import NOTIFICATION, SnsMessage, SnsPost, sns_event
 
 _S3_EVENTS: Final = (
     "ObjectCreated:Put", "ObjectCreated:Post", "ObjectCreated:Copy", "ObjectCreated:CompleteMultipartUpload",
     "ObjectRemoved:Delete", "ObjectRemoved:DeleteMarkerCreated", "ObjectRestore:Post", "ObjectRestore:Completed",
     "ObjectTagging:Put", "ObjectTagging:Delete", "LifecycleExpiration:Delete", "ReducedRedundancyLostObject",
 )  # fmt: skip
+_AS_SENT: Final = "Not the event, but the body that %s posts."
+
+
+def _as_sent(sender: str) -> Callable[[Command], Command]:
+    """Return the option --as-sent."""
+    return click.option("--as-sent", is_flag=True, help=_AS_SENT % sender)
 
 
 @click.command("sns")
@@ -37,6 +51,7 @@ _S3_EVENTS: Final = (
 @click.option("--arn", default="", metavar="ARN", help="The topic's; else of --region, --account and --topic.")
 @place_options
 @count_option("So many records; AWS sends one.")
+@_as_sent("the topic, each on a line; its signature is made up,")
 def _sns(**options: Any) -> None:
     """Print the event of notifications of an SNS topic."""
     check_are_texts(options)
@@ -49,7 +64,7 @@ def _sns(**options: Any) -> None:
             subscription_arn=subscription,
             message=text_of(options["message"], "--message"),
             message_id=(options["message_id"] if not number else "") or str(uuid.uuid4()),
-            time_ms=now_ms(options),
+            timestamp=iso_milliseconds(now_ms(options)),
             subject=options["subject"],
             attributes=attributes_of(options),
             signature="EXAMPLE",
@@ -58,7 +73,11 @@ def _sns(**options: Any) -> None:
         )
         for number in range(options["count"])
     ]
-    click.echo(sns_event(messages))
+    if not options["as_sent"]:
+        click.echo(sns_event(messages))
+        return
+    for message in messages:
+        click.echo(orjson.dumps(SnsPost(kind=NOTIFICATION, message=message).members()))
 
 
 @click.command("s3")
@@ -76,6 +95,7 @@ def _sns(**options: Any) -> None:
 @click.option("--timestamp", type=Milliseconds(), metavar="TIME|MS", help="Else now.")
 @click.option("--region", default=REGION_DEFAULT, show_default=True, metavar="REGION")
 @count_option("So many records; AWS sends one.")
+@_as_sent("MinIO")
 def _s3(**options: Any) -> None:
     """Print the event of changes in an S3 bucket."""
     check_are_texts(options)
@@ -94,7 +114,11 @@ def _s3(**options: Any) -> None:
         request_id="C3D13FE58DE4C810",
         host_id="FMyUVURIY8/IgAtTv8xRjskZQpcIZ9KG4V5Wp6S7S/JRWeUWerMUE5JgHvANOjpD",
     )
-    click.echo(s3_event([change] * options["count"]))
+    if not options["as_sent"]:
+        click.echo(s3_event([change] * options["count"]))
+        return
+    for _ in range(options["count"]):
+        click.echo(minio_body(change))
 
 
 @click.command("eventbridge")
@@ -106,6 +130,7 @@ def _s3(**options: Any) -> None:
 @click.option("--timestamp", type=Milliseconds(), metavar="TIME|MS", help="Else now.")
 @click.option("--replay-name", default="", metavar="NAME", help="Of a replay of an archive.")
 @place_options
+@_as_sent("an application puts: an entry of PutEvents, instead of the envelope that an API destination")
 def _eventbridge(**options: Any) -> None:
     """Print an event of an EventBridge bus."""
     check_are_texts(options)
@@ -115,21 +140,71 @@ def _eventbridge(**options: Any) -> None:
         raise click.BadParameter(f"is not JSON: {error}", param_hint="--detail") from error
     if not isinstance(detail, dict):
         raise click.BadParameter("is no JSON object", param_hint="--detail")
-    click.echo(
-        eventbridge_event(
-            BusEvent(
-                event_id=options["event_id"] or str(uuid.uuid4()),
-                source=options["source"],
-                detail_type=options["detail_type"],
-                detail=detail,
-                time=now_ms(options) / 1000,
-                region=options["region"],
-                account=options["account"],
-                resources=options["resources"],
-                replay_name=options["replay_name"],
-            )
-        )
+    event = BusEvent(
+        event_id=options["event_id"] or str(uuid.uuid4()),
+        source=options["source"],
+        detail_type=options["detail_type"],
+        detail=detail,
+        time=now_ms(options) / 1000,
+        region=options["region"],
+        account=options["account"],
+        resources=options["resources"],
+        replay_name=options["replay_name"],
     )
+    click.echo(put_events_entry(event) if options["as_sent"] else eventbridge_event(event))
 
 
-NOTIFICATION_COMMANDS: Final = (_sns, _s3, _eventbridge)
+@click.command("cloudwatch-logs")
+@click.option("--log-group", default="/aws/lambda/orders", show_default=True, metavar="NAME")
+@click.option("--log-stream", default="2020/01/01/[$LATEST]0123456789abcdef", show_default=True, metavar="NAME")
+@click.option("--message", "messages", multiple=True, metavar="TEXT", help="A line of the log. May be repeated.")
+@click.option("--filter-name", default="bridge", show_default=True, metavar="NAME", help="The subscription filter's.")
+@click.option("--timestamp", type=Milliseconds(), metavar="TIME|MS", help="Of the log events; else now.")
+@click.option("--account", default=ACCOUNT_DEFAULT, show_default=True, metavar="ID")
+@count_option("So often the messages.")
+@_as_sent("a log shipper (the same JSON, neither zipped nor in base64)")
+def _cloudwatch_logs(**options: Any) -> None:
+    """Print the event of a CloudWatch Logs subscription."""
+    check_are_texts(options)
+    at = now_ms(options)
+    messages = (options["messages"] or ("[ERROR] order 1 was refused",)) * options["count"]
+    batch = LogBatch(
+        owner=options["account"],
+        group=options["log_group"],
+        stream=options["log_stream"],
+        subscriptions=[options["filter_name"]],
+        events=[(f"{at:013}{number:043}", at, text) for number, text in enumerate(messages)],
+    )
+    click.echo(logs_json(batch) if options["as_sent"] else logs_event(batch))
+
+
+@click.command("cloudevents")
+@click.option("--source", default="/orders", show_default=True, metavar="URI")
+@click.option("--type", "kind", default="com.example.order.placed", show_default=True, metavar="NAME")
+@click.option("--data", type=Data(), default='{"id": 1}', show_default=True, metavar="TEXT|@FILE|-")
+@click.option("--content-type", default="application/json", show_default=True, metavar="TYPE", help="Of the data.")
+@click.option("--subject", default="", metavar="TEXT", help="Else none.")
+@click.option("--extension", "extensions", type=Pair(), multiple=True, metavar="NAME=VALUE", help="May be repeated.")
+@click.option("--id", "event_id", default="", metavar="ID", help="Else a new one.")
+@click.option("--timestamp", type=Milliseconds(), metavar="TIME|MS", help="Else now.")
+@_as_sent("a sender (the same, to be sent as application/cloudevents+json),")
+def _cloudevents(**options: Any) -> None:
+    """Print a CloudEvent in the JSON format, which is what a function gets of every mode."""
+    check_are_texts(options)
+    attributes = {
+        "specversion": SPEC_VERSION,
+        "id": options["event_id"] or str(uuid.uuid4()),
+        "source": options["source"],
+        "type": options["kind"],
+        "time": iso_milliseconds(now_ms(options)),
+    }
+    if options["subject"]:
+        attributes["subject"] = options["subject"]
+    attributes |= dict(options["extensions"])
+    try:
+        click.echo(cloudevent(attributes, data=options["data"], content_type=options["content_type"]))
+    except Unreadable as error:
+        raise click.BadParameter(str(error), param_hint="--data") from error
+
+
+NOTIFICATION_COMMANDS: Final = (_sns, _s3, _eventbridge, _cloudwatch_logs, _cloudevents)

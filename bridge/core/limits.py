@@ -66,6 +66,8 @@ PATH_MAX_BYTES: Final = 4096
 QUERY_PAIRS_MAX: Final = 256
 REQUEST_EVENTS_MAX: Final = 1000
 """Events of one webhook request (a batch of CloudEvents): ours, each is a task while it is stored."""
+LOGS_UNPACKED_MAX_BYTES: Final = 16 * MIB
+"""What the gzip of log events may unpack to, where somebody must look into it."""
 REQUEST_MAX_S: Final = 10.0
 HEADER_MAX_S: Final = 5.0
 KEEPALIVE_S: Final = 5.0
@@ -77,6 +79,8 @@ JSON_DEPTH_MAX: Final = 200
 DEDUPLICATION_IDS_MAX: Final = 1_000_000
 DEDUPLICATION_WINDOW_DEFAULT_S: Final = 300
 SIGNATURE_WINDOW_S: Final = 300
+SNS_WINDOW_S: Final = 3900
+"""How old a signed message of SNS may be: it is tried for an hour at most (sns-message-delivery-retries.html)."""
 
 # --- schedules ---
 SCHEDULE_LATE_S: Final = 60

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from bridge.core.schedules import UTC_NAME
 from bridge.events.cron import BadSchedule, Cron, parse_cron
-from bridge.events.notifications import BusEvent, eventbridge_event
+from bridge.events.eventbridge import BusEvent, eventbridge_event
 
 __all__ = ["BadSchedule", "Schedule", "UnknownZone", "next_tick", "parse_schedule", "scheduled_event", "time_zone"]
 

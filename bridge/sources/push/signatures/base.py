@@ -40,13 +40,27 @@ class Refused(Exception):
     """Raised within a scheme; its text is the verdict's reason."""
 
 
+class Unavailable(Exception):
+    """What a scheme needs cannot be had now: the sender should come again. The text is for it."""
+
+
 class Verifier(ABC):
-    """One scheme with its secrets. Stateless, never blocks, reads the raw body before anything parses it."""
+    """One scheme with its secrets. `verify` never blocks and reads the raw body before anything parses it."""
 
     challenge: ClassVar[bytes] = b"Signature"
     """Value of `www-authenticate` in a 401."""
     hidden_headers: ClassVar[frozenset[str]] = frozenset()
     """Headers that hold the secret itself and are therefore kept out of the event."""
+    prepares: ClassVar[bool] = False
+    """It needs something from elsewhere: `prepare` is awaited before each `verify`."""
+
+    async def prepare(self, request: HttpRequest) -> None:
+        """Have what `check` needs for this request; what is here is not asked for again.
+
+        Raises:
+            Unavailable: it cannot be had now.
+        """
+        del request
 
     def verify(self, request: HttpRequest) -> Verdict:
         """Return the verdict; takes the same time whichever of several secrets fails."""

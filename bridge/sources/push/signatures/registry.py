@@ -9,6 +9,7 @@ from bridge.core.errors import ConfigError
 from bridge.core.ports import Clock
 from bridge.sources.push.signatures.base import Verifier
 from bridge.sources.push.signatures.generic import Anyone, Basic, Bearer, Hmac
+from bridge.sources.push.signatures.sns import Sns
 from bridge.sources.push.signatures.standard import StandardWebhooks
 from bridge.sources.push.signatures.twilio import Twilio
 from bridge.sources.push.signatures.vendors import GitHub, Shopify, Slack, Stripe
@@ -23,13 +24,14 @@ SCHEMES: Final[Mapping[str, type[Verifier]]] = {
     "hmac": Hmac,
     "basic": Basic,
     "bearer": Bearer,
+    "sns": Sns,
     "none": Anyone,
 }
 
 
 def options_of(scheme: str) -> frozenset[str]:
     """Return the names of the options that a scheme takes besides its secrets."""
-    return frozenset(inspect.signature(SCHEMES[scheme]).parameters) - {"secrets", "now"}
+    return frozenset(inspect.signature(SCHEMES[scheme]).parameters) - {"secrets", "now", "fetch"}
 
 
 def make_verifier(scheme: str, *, secrets: Sequence[bytes | str] = (), clock: Clock, **options: Any) -> Verifier:

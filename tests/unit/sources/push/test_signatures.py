@@ -473,6 +473,6 @@ def test_mistakes_are_said_in_one_line_without_the_secret(scheme, secrets, optio
 
 
 def test_every_scheme_of_the_documentation_is_there():
-    names = "standard-webhooks github stripe slack shopify twilio hmac basic bearer none"
+    names = "standard-webhooks github stripe slack shopify twilio hmac basic bearer sns none"
 
     assert list(SCHEMES) == names.split()
