@@ -93,6 +93,26 @@ SCHEDULE_BACKOFF_MIN_S: Final = 1.0
 SCHEDULE_BACKOFF_MAX_S: Final = 60.0
 """Between tries of a tick that cannot be stored (disk or lane full), doubling; for ever."""
 
+# --- MQTT ---
+MQTT_BUFFER_DEFAULT_BYTES: Final = 16 * MIB
+"""Received and not stored, of one source; above it nothing is read from the socket until half of it is stored."""
+MQTT_STORES_MAX: Final = 4096
+"""Events of one source on their way into the journal at once."""
+MQTT_RECEIVE_MAX: Final = 2000
+"""Messages that a broker may have sent and we have not acknowledged (MQTT 5, Receive Maximum)."""
+MQTT_PACKET_SPARE_BYTES: Final = 128 * KIB
+"""What a packet may have beside its payload: a topic and properties."""
+MQTT_ANSWER_S: Final = 10.0
+"""What is waited for an answer of a broker."""
+MQTT_BACKOFF_MIN_S: Final = 1.0
+MQTT_BACKOFF_MAX_S: Final = 60.0
+"""Between connections, doubling, with jitter."""
+MQTT_STORE_BACKOFF_MIN_S: Final = 0.1
+MQTT_STORE_BACKOFF_MAX_S: Final = 5.0
+"""Between tries to store what the disk or a lane had no room for."""
+MQTT_TOPICS_MAX: Final = 100
+"""Topic filters of one source."""
+
 # --- journal and lanes ---
 SEGMENT_DEFAULT_BYTES: Final = 64 * MIB
 LANE_EVENTS_MAX: Final = 1_000_000

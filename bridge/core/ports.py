@@ -52,6 +52,8 @@ class SourcePage:
     times_ms: list[int]
     """received_at, epoch milliseconds."""
     ids: list[str]
+    keys: list[bytes]
+    """As stored (`Record.key`); empty where its source gave none."""
     payloads: list[bytes]
     through: int
     """Everything of the source up to this position was looked at."""

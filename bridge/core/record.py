@@ -23,6 +23,8 @@ class Record:
     client_context: bytes = b""
     delivery_id: str = ""
     """The sender's own delivery id (de-duplication), empty when it gave none."""
+    key: bytes = b""
+    """What its source groups it by where the event does not say it (an MQTT topic): 0..255 bytes."""
     position: int = -1
     """Journal position (segment number << 32 | byte offset); -1 before it is stored."""
 

@@ -99,7 +99,7 @@ class Streams:
             mapping,
             streams=self._journal,
             clock=self._clock,
-            kind=self._kinds.get(mapping.source, "webhook"),
+            form=self._kinds.get(mapping.source, "webhook"),
             region=self._region,
             account_id=self._account,
         )

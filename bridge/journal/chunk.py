@@ -92,12 +92,13 @@ def read_columns(segment: Segment, spans: list[Span], *, source: str, page: Sour
     base, begins_with = segment.base, len(encoded := source.encode())
     for (offset, length, size), (view, begin) in zip(spans, read, strict=True):
         at = offset - begin
-        received_ms, raw_id, source_at, source_n = stream_head(view, at)
+        received_ms, raw_id, source_at, source_n, key_at, key_n = stream_head(view, at)
         if source_n != begins_with or view[source_at : source_at + source_n] != encoded:
             continue  # another name of the same hash
         page.positions.append(base | offset)
         page.times_ms.append(received_ms)
         page.ids.append(id_text(raw_id))
+        page.keys.append(bytes(view[key_at : key_at + key_n]) if key_n else b"")
         page.payloads.append(bytes(view[at + length - size : at + length]))
 
 

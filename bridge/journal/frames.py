@@ -14,10 +14,11 @@ from bridge.core.record import DamagedRecord, Record
 MAGIC: Final = 0x4A524231
 _CRC: Final = struct.Struct("<II")
 """magic, crc of everything behind it; the checksum begins with the frame's place."""
-_BODY: Final = struct.Struct("<IIQIBxHHH16s")
-"""frame length, previous synced end, received ms, payload length, invocation type, lengths of source,
-function and delivery id, request id; then those, then the client context (what remains), then the payload."""
-_HEADER: Final = struct.Struct("<IIIIQIBxHHH16s")
+_BODY: Final = struct.Struct("<IIQIBBHHH16s")
+"""frame length, previous synced end, received ms, payload length, invocation type, lengths of key, source, function and
+delivery id, request id; then source, function, delivery id and key, then the client context (what remains), then the
+payload. A journal from before there were keys has a zero in the place of their length."""
+_HEADER: Final = struct.Struct("<IIIIQIBBHHH16s")
 _LEAD: Final = struct.Struct("<III")
 CHECKED_FROM: Final = _CRC.size
 HEADER_BYTES: Final = _HEADER.size
@@ -44,6 +45,7 @@ FLAG_DELIVERY: Final = 2
 _TYPES: Final = (InvocationType.EVENT, InvocationType.REQUEST_RESPONSE, InvocationType.DRY_RUN)
 _TYPE_NUMBERS: Final = {kind: number for number, kind in enumerate(_TYPES)}
 _NAME_MAX_BYTES: Final = 0xFFFF
+_KEY_MAX_BYTES: Final = 0xFF
 ID_BYTES: Final = 16
 _PLACE: Final = struct.Struct("<I8s")
 
@@ -60,6 +62,7 @@ class Head(NamedTuple):
     received_ms: int
     payload_n: int
     kind: int
+    key_n: int
     source_n: int
     function_n: int
     delivery_n: int
@@ -117,23 +120,26 @@ def encode(record: Record, seed: int, offset: int, synced_end: int, received_ms:
     `offset` is the frame's place in its segment.
 
     Raises:
-        ValueError: the id is no UUID, or a name is longer than 65,535 bytes.
+        ValueError: the id is no UUID, a name is longer than 65,535 bytes, or a key than 255.
     """
     names, source_n, function_n, function_hash, source_hash = _names(record.source, record.function)
-    payload, context = record.payload, record.client_context
+    payload, context, key = record.payload, record.client_context, record.key
     payload_n, delivery_n, kind, flags = len(payload), 0, 0, FLAG_EVENT
     if record.invocation_type is not InvocationType.EVENT:
         kind, flags = _TYPE_NUMBERS[record.invocation_type], 0
     if record.delivery_id:
         delivery = record.delivery_id.encode()
         delivery_n, flags, names = len(delivery), flags | FLAG_DELIVERY, names + delivery
+    key_n = 0
+    if key:
+        key_n, names = len(key), names + key
     if context:
         names += context
     raw_id = id_bytes(record.id)
-    if len(raw_id) != ID_BYTES or delivery_n > _NAME_MAX_BYTES:
-        raise ValueError("a record needs a UUID as its id and a delivery id of at most 65,535 bytes")
+    if len(raw_id) != ID_BYTES or delivery_n > _NAME_MAX_BYTES or key_n > _KEY_MAX_BYTES:
+        raise ValueError("a record needs a UUID as its id, a delivery id of at most 65,535 bytes, a key of at most 255")
     length = HEADER_BYTES + len(names) + payload_n
-    body = _BODY.pack(length, synced_end, received_ms, payload_n, kind, source_n, function_n, delivery_n, raw_id)
+    body = _BODY.pack(length, synced_end, received_ms, payload_n, kind, key_n, source_n, function_n, delivery_n, raw_id)
     checked = body + names
     crc = zlib.crc32(payload, zlib.crc32(checked, seed ^ offset))
     row = ROW.pack(offset, length, received_ms, function_hash, source_hash, payload_n, flags, raw_id)
@@ -184,10 +190,13 @@ def damaged_frames(view: memoryview, begin: int, spans: Sequence[Span], seed: in
 
 def unpack(data: bytes | memoryview, *, position: int) -> Record:
     """Return the record of a frame whose checksum holds."""
-    _, _, length, _, received_ms, payload_n, kind, source_n, function_n, delivery_n, raw_id = _HEADER.unpack_from(data)
+    (_, _, length, _, received_ms, payload_n, kind, key_n, source_n, function_n, delivery_n, raw_id) = (
+        _HEADER.unpack_from(data)
+    )
     function_at = HEADER_BYTES + source_n
     delivery_at = function_at + function_n
-    context_at = delivery_at + delivery_n
+    key_at = delivery_at + delivery_n
+    context_at = key_at + key_n
     payload_at = length - payload_n
     return Record(
         id=id_text(raw_id),
@@ -197,7 +206,8 @@ def unpack(data: bytes | memoryview, *, position: int) -> Record:
         received_at=received_ms / 1000,
         payload=bytes(data[payload_at:length]),
         client_context=bytes(data[context_at:payload_at]) if payload_at > context_at else b"",
-        delivery_id=str(data[delivery_at:context_at], "utf-8") if delivery_n else "",
+        delivery_id=str(data[delivery_at:key_at], "utf-8") if delivery_n else "",
+        key=bytes(data[key_at:context_at]) if key_n else b"",
         position=position,
     )
 
@@ -226,10 +236,14 @@ def salvage(data: bytes, row: Row, *, position: int, damage: str) -> DamagedReco
     )
 
 
-def stream_head(data: bytes | memoryview, at: int) -> tuple[int, bytes, int, int]:
-    """Return received ms, raw id, and place and length of the source's name of a checked frame that begins at `at`."""
-    fields = _HEADER.unpack_from(data, at)
-    return fields[4], fields[10], at + HEADER_BYTES, fields[7]
+def stream_head(data: bytes | memoryview, at: int) -> tuple[int, bytes, int, int, int, int]:
+    """Return what a stream needs of a checked frame that begins at `at`.
+
+    Received ms, raw id, place and length of the source's name, place and length of the key.
+    """
+    _, _, _, _, received_ms, _, _, key_n, source_n, function_n, delivery_n, raw_id = _HEADER.unpack_from(data, at)
+    source_at = at + HEADER_BYTES
+    return received_ms, raw_id, source_at, source_n, source_at + source_n + function_n + delivery_n, key_n
 
 
 def names_of(data: bytes | memoryview) -> tuple[str, str]:

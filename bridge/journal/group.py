@@ -143,10 +143,19 @@ class Tail:
 
 
 _new = object.__new__
-_FIELDS: Final = ("id", "source", "function", "invocation_type", "payload", "client_context", "delivery_id")
-_set_id, _set_source, _set_function, _set_type, _set_payload, _set_context, _set_delivery, _set_at, _set_position = (
-    Record.__dict__[name].__set__ for name in (*_FIELDS, "received_at", "position")
-)
+_FIELDS: Final = ("id", "source", "function", "invocation_type", "payload", "client_context", "delivery_id", "key")
+(
+    _set_id,
+    _set_source,
+    _set_function,
+    _set_type,
+    _set_payload,
+    _set_context,
+    _set_delivery,
+    _set_key,
+    _set_at,
+    _set_position,
+) = (Record.__dict__[name].__set__ for name in (*_FIELDS, "received_at", "position"))
 
 
 def _placed(record: Record, received_at: float, position: int) -> Record:
@@ -159,6 +168,7 @@ def _placed(record: Record, received_at: float, position: int) -> Record:
     _set_payload(placed, record.payload)
     _set_context(placed, record.client_context)
     _set_delivery(placed, record.delivery_id)
+    _set_key(placed, record.key)
     _set_at(placed, received_at)
     _set_position(placed, position)
     return placed

@@ -133,7 +133,7 @@ class Reader:
         return page
 
     def _held_page(self, source: str, *, after: int, below: int, limit: int, bytes_max: int) -> SourcePage:
-        page, size = SourcePage(positions=[], times_ms=[], ids=[], payloads=[], through=after), 0
+        page, size = SourcePage(positions=[], times_ms=[], ids=[], keys=[], payloads=[], through=after), 0
         for position, payload_bytes in self._holds.source_positions(source, after=after, below=below, limit=limit):
             if size and size + payload_bytes > bytes_max:
                 break
@@ -145,6 +145,7 @@ class Reader:
                 page.positions.append(position)
                 page.times_ms.append(round(record.received_at * 1000))
                 page.ids.append(record.id)
+                page.keys.append(record.key)
                 page.payloads.append(record.payload)
                 size += payload_bytes
             page.through = position

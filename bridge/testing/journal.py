@@ -121,7 +121,7 @@ class MemoryJournal:
         self, source: str, *, after: int, limit: int, bytes_max: int, is_archive: bool = False
     ) -> SourcePage:
         """Return a source's next events as columns."""
-        page, size = SourcePage(positions=[], times_ms=[], ids=[], payloads=[], through=after), 0
+        page, size = SourcePage(positions=[], times_ms=[], ids=[], keys=[], payloads=[], through=after), 0
         for record in self._of(source, after=after, is_archive=is_archive):
             if page.ids and (len(page.ids) >= limit or size + len(record.payload) > bytes_max):
                 page.through = page.positions[-1]
@@ -129,6 +129,7 @@ class MemoryJournal:
             page.positions.append(record.position)
             page.times_ms.append(round(record.received_at * 1000))
             page.ids.append(record.id)
+            page.keys.append(record.key)
             page.payloads.append(record.payload)
             size += len(record.payload)
         page.through = max(after, self.end - 1)

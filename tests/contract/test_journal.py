@@ -353,8 +353,8 @@ async def streamed(
         assert len(page.positions) <= limit
         assert all(after < position <= page.through for position in page.positions)
         records = [journal.read(position) for position in page.positions]
-        columns = zip(page.positions, page.times_ms, page.ids, page.payloads, strict=True)
-        assert [(r.position, r.received_at * 1000, r.id, r.payload) for r in records if r] == list(columns)
+        columns = zip(page.positions, page.times_ms, page.ids, page.keys, page.payloads, strict=True)
+        assert [(r.position, r.received_at * 1000, r.id, r.key, r.payload) for r in records if r] == list(columns)
         found += [each for each in records if each is not None]
         if not records and page.through <= after:
             return found
@@ -364,7 +364,13 @@ async def streamed(
 async def test_a_source_is_read_in_order_whatever_function_its_events_are_for(journal: Journal) -> None:
     stored = [
         await journal.append(
-            record(n, source=("a", "b", "local:c")[n % 3], function=("", "f", "g:live")[n % 5 % 3], payload=b"x" * 400)
+            record(
+                n,
+                source=("a", "b", "local:c")[n % 3],
+                function=("", "f", "g:live")[n % 5 % 3],
+                payload=b"x" * 400,
+                key=b"k" * (n % 4),
+            )
         )
         for n in range(90)
     ]

@@ -62,8 +62,9 @@ def _body(record: dict[str, Any]) -> bytes:
     return str(record["body"]).encode()
 
 
-def _key(record_id: str, payload: bytes) -> bytes:
+def _key(record_id: str, payload: bytes, stored: bytes) -> bytes:
     """Return the message's group, or its id where it has none."""
+    del stored
     fragment = _fragment(payload)
     if b'"MessageGroupId"' in fragment:
         group = orjson.loads(fragment).get("attributes", {}).get("MessageGroupId")

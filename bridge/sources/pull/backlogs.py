@@ -80,8 +80,10 @@ class Backlog:
         after = min(marks.values())
         while after < highest:
             page = self._journal.source_page(self.source, after=after, limit=_PAGE_RECORDS, bytes_max=_PAGE_MAX_BYTES)
-            for position, record_id, payload in zip(page.positions, page.ids, page.payloads, strict=True):
-                if marks[self._shard_of(record_id, payload)] < position <= highest:
+            for position, record_id, key, payload in zip(
+                page.positions, page.ids, page.keys, page.payloads, strict=True
+            ):
+                if marks[self._shard_of(record_id, payload, key)] < position <= highest:
                     count += 1
                     size += len(payload)
             for record in page.damaged:
@@ -109,13 +111,13 @@ class Backlog:
         number, is_sure = self.sharding.place_damaged(record.id, record.payload)
         return record.position > (marks[self.shards[number]] if is_sure else min(marks.values()))
 
-    def _shard_of(self, record_id: str, payload: bytes) -> Shard:
-        return self.shards[self.sharding.place(record_id, payload)[0]]
+    def _shard_of(self, record_id: str, payload: bytes, key: bytes) -> Shard:
+        return self.shards[self.sharding.place(record_id, payload, key)[0]]
 
     def stored(self, record: Record) -> None:
         """The journal has a new record of the source."""
         if self.is_open and record.position > self.counted_from:
-            self._ahead[self._shard_of(record.id, record.payload)] += 1
+            self._ahead[self._shard_of(record.id, record.payload, record.key)] += 1
             self.waiting += 1
             self.waiting_bytes += len(record.payload)
 
@@ -149,8 +151,12 @@ class Backlog:
     def reader(self, record: Record) -> RecordReader:
         """Return whether the mapping is done with a record of its source."""
         is_damaged = isinstance(record, DamagedRecord)
-        place = self.sharding.place_damaged if is_damaged else self.sharding.place
-        shard = self.shards[place(record.id, record.payload)[0]]
+        number, _ = (
+            self.sharding.place_damaged(record.id, record.payload)
+            if is_damaged
+            else self.sharding.place(record.id, record.payload, record.key)
+        )
+        shard = self.shards[number]
         return RecordReader(
             mapping=self.mapping, shard=shard, is_finished=self.is_open and record.position <= self.marks[shard]
         )
@@ -194,7 +200,7 @@ class Backlog:
                         if self._is_open(record, marks):
                             found.append(position)
                         continue
-                    place = self.sharding.place(record.id, record.payload)[0]
+                    place = self.sharding.place(record.id, record.payload, record.key)[0]
                 if position <= marks[self.shards[place]]:
                     continue
                 places[position] = place

@@ -141,10 +141,10 @@ class _Reader:
         )
         place, names, ends, through = stream.sharding.place, stream.shards, self._ends, page.through
         columns: dict[Shard, Columns] = {}
-        for position, time_ms, record_id, payload in zip(
-            page.positions, page.times_ms, page.ids, page.payloads, strict=True
+        for position, time_ms, record_id, stored_key, payload in zip(
+            page.positions, page.times_ms, page.ids, page.keys, page.payloads, strict=True
         ):
-            number, key = place(record_id, payload)
+            number, key = place(record_id, payload, stored_key)
             shard = names[number]
             if position > cursors.get(shard, position) and position <= ends.get(shard, position):
                 column = columns.get(shard)

@@ -133,8 +133,9 @@ def _decoded(text: str | None) -> bytes | None:
     return None if text is None else a2b_base64(text)
 
 
-def _put_key(record_id: str, payload: bytes) -> bytes:
+def _put_key(record_id: str, payload: bytes, stored: bytes = b"") -> bytes:
     """Return the record's key, or its id: those without one are spread. Read where `packed` puts it, unparsed."""
+    del stored
     at = payload.index(_KEY_MEMBER) + len(_KEY_MEMBER)
     if payload[at : at + 1] != b'"':
         return record_id.encode()
@@ -213,8 +214,9 @@ class _KinesisCodec:
 
 
 # --- as DynamoDB ----------------------------------------------------------------------------------------------------
-def _item_key(record_id: str, payload: bytes) -> bytes:
+def _item_key(record_id: str, payload: bytes, stored: bytes = b"") -> bytes:
     """Return the item's key, or the record's id where it has none."""
+    del stored
     put = orjson.loads(payload)
     with suppress(AttributeError, TypeError, ValueError):  # a stream record that was put may say anything
         if key := record_key(change(_decoded(put["value"]), key=_decoded(put["key"]))):

@@ -1,6 +1,8 @@
 """Which shard a stored record belongs to: a stable hash of its key, which a mapping names (pure)."""
 
 import base64
+import hashlib
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -9,11 +11,14 @@ from zlib import crc32
 
 import orjson
 
-KeyOf = Callable[[str, bytes], bytes]
-"""Returns a record's key, from its id and its payload."""
+KeyOf = Callable[[str, bytes, bytes], bytes]
+"""Returns a record's key, from its id, its payload and the key that its source stored."""
 
 _HEADER: Final = "header:"
 _BODY: Final = "body:"
+_TOPIC: Final = "topic"
+_LEVEL: Final = re.compile(r"topic:([1-9][0-9]{0,4})\Z")
+STORED_KEY_MAX_BYTES: Final = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +30,7 @@ class Sharding:
 
     shards: int
     key: str = ""
-    """`header:NAME`, `body:FIELD[.FIELD…]`, or empty: each record its own (by its id)."""
+    """`header:NAME`, `body:FIELD[.FIELD…]`, `topic`, `topic:N`, or empty: each record its own (by its id)."""
     key_of: KeyOf = field(compare=False)
 
     @property
@@ -33,9 +38,9 @@ class Sharding:
         """What a mark's meaning hangs on: with another layout the same position is another prefix."""
         return f"{self.shards} {self.key}"
 
-    def place(self, record_id: str, payload: bytes) -> tuple[int, bytes]:
+    def place(self, record_id: str, payload: bytes, stored_key: bytes = b"") -> tuple[int, bytes]:
         """Return the number of the record's shard and its key."""
-        key = self.key_of(record_id, payload)
+        key = self.key_of(record_id, payload, stored_key)
         return crc32(key) % self.shards, key
 
     def place_damaged(self, record_id: str, payload: bytes) -> tuple[int, bool]:
@@ -46,31 +51,68 @@ class Sharding:
         return crc32(record_id.encode()) % self.shards, not self.key
 
 
-def push_sharding(*, shards: int, key: str = "") -> Sharding:
+def push_sharding(*, shards: int, key: str = "", body: "BodyOf | None" = None) -> Sharding:
     """Return the sharding of a push source.
 
-    A record without that header or field is kept apart by its id.
+    A record without that header, field or topic is kept apart by its id.
+
+    Args:
+        shards: how many there are.
+        key: see `Sharding.key`.
+        body: returns an event's body; left out: that of an HTTP event.
 
     Raises:
         ValueError: `key` has none of the known forms.
     """
     if not key:
         return Sharding(shards=shards, key_of=_id)
+    if key == _TOPIC:
+        return Sharding(shards=shards, key=key, key_of=_topic)
+    if found := _LEVEL.match(key):
+        return Sharding(shards=shards, key=key, key_of=_level_key(int(found[1])))
     if key.startswith(_HEADER) and len(key) > len(_HEADER):
         return Sharding(shards=shards, key=key, key_of=_header_key(key.removeprefix(_HEADER).lower()))
     path = tuple(key.removeprefix(_BODY).split("."))
     if not key.startswith(_BODY) or not all(path):
-        raise ValueError("key must be header:NAME or body:FIELD[.FIELD…]")
-    return Sharding(shards=shards, key=key, key_of=_body_key(path))
+        raise ValueError("key must be header:NAME or body:FIELD[.FIELD…], topic or topic:LEVEL")
+    return Sharding(shards=shards, key=key, key_of=_body_key(path, body or body_of))
 
 
-def _id(record_id: str, payload: bytes) -> bytes:
-    del payload
+BodyOf = Callable[[bytes], bytes | None]
+"""Returns an event's body as its sender sent it; None when it has none."""
+
+
+def stored_key(topic: bytes) -> bytes:
+    """Return a topic as a record keeps it: one that is too long by its hash, behind a NUL, which no topic has."""
+    if len(topic) <= STORED_KEY_MAX_BYTES:
+        return topic
+    return b"\0" + hashlib.blake2b(topic, digest_size=16).digest()
+
+
+def _id(record_id: str, payload: bytes, stored: bytes) -> bytes:
+    del payload, stored
     return record_id.encode()
 
 
+def _topic(record_id: str, payload: bytes, stored: bytes) -> bytes:
+    del payload
+    return stored or record_id.encode()
+
+
+def _level_key(level: int) -> KeyOf:
+    def key_of(record_id: str, payload: bytes, stored: bytes) -> bytes:
+        del payload
+        if stored[:1] == b"\0":
+            return stored
+        levels = stored.split(b"/", level)
+        return levels[level - 1] if stored and level <= len(levels) else record_id.encode()
+
+    return key_of
+
+
 def _header_key(name: str) -> KeyOf:
-    def key_of(record_id: str, payload: bytes) -> bytes:
+    def key_of(record_id: str, payload: bytes, stored: bytes) -> bytes:
+        del stored
         headers = _member(_parsed(payload), "headers")
         value = _member(headers, name)
         return record_id.encode() if value is None else _bytes(value)
@@ -78,11 +120,10 @@ def _header_key(name: str) -> KeyOf:
     return key_of
 
 
-def _body_key(path: tuple[str, ...]) -> KeyOf:
-    def key_of(record_id: str, payload: bytes) -> bytes:
-        value = _member(event := _parsed(payload), "body")
-        if isinstance(value, str):
-            value = _parsed(_raw(value, is_base64=_member(event, "isBase64Encoded") is True))
+def _body_key(path: tuple[str, ...], body: BodyOf) -> KeyOf:
+    def key_of(record_id: str, payload: bytes, stored: bytes) -> bytes:
+        del stored
+        value = _parsed(body(payload) or b"")
         for name in path:
             value = _member(value, name)
         return record_id.encode() if value is None else _bytes(value)

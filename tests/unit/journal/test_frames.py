@@ -1,5 +1,6 @@
 """A frame holds a whole record, belongs to one place, and shows every changed bit."""
 
+import struct
 import uuid
 from dataclasses import replace
 
@@ -30,12 +31,13 @@ SALT = b"saltsalt"
     source=st.text(max_size=40),
     function=st.text(max_size=40),
     delivery=st.text(max_size=60),
+    key=st.binary(max_size=255),
     kind=st.sampled_from(InvocationType),
     offset=st.integers(64, 2**32 - 1),
     segment=st.integers(1, 2**31),
 )
 def test_frames_round_trip_and_belong_to_their_place(
-    payload, context, source, function, delivery, kind, offset, segment
+    payload, context, source, function, delivery, key, kind, offset, segment
 ):
     original = record(
         3,
@@ -44,6 +46,7 @@ def test_frames_round_trip_and_belong_to_their_place(
         source=source,
         function=function,
         delivery_id=delivery,
+        key=key,
         invocation_type=kind,
     )
     seed = place_seed(segment, SALT)
@@ -86,8 +89,26 @@ def test_ids_round_trip(value: uuid.UUID):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"id": "no uuid"}, {"id": "12"}, {"id": ""}, {"source": "s" * 65_536}, {"delivery_id": "d" * 65_536}]
+    "fields",
+    [
+        {"id": "no uuid"},
+        {"id": "12"},
+        {"id": ""},
+        {"source": "s" * 65_536},
+        {"delivery_id": "d" * 65_536},
+        {"key": b"k" * 256},
+    ],
 )
 def test_what_cannot_be_written_is_refused(fields):
     with pytest.raises(ValueError, match=r"hexadecimal|UUID|longer"):
         encode(record(1, **fields), 5, 64, 0, 1)
+
+
+def test_a_frame_from_before_there_were_keys_is_read():
+    """What was padding then is the length of a key now: a zero."""
+    seed = place_seed(1, SALT)
+    head, _, _ = encode(record(1, payload=b"p", delivery_id="d", client_context=b"c"), seed, 64, 7, 1_003_000)
+    old = struct.Struct("<IIIIQIBxHHH16s")
+
+    assert old.pack(*old.unpack_from(head)) == head[: old.size]
+    assert unpack(head + b"p", position=1).key == b""

@@ -301,7 +301,7 @@ def ids(*records):
 
 async def test_what_a_mapping_has_not_finished_is_put_aside_too_and_read_as_part_of_the_stream(folder, clock):
     async with opened(folder, segment_bytes=1000) as journal:
-        stored = await append_all(journal, 100, source="sensors", function="")
+        stored = await append_all(journal, 100, source="sensors", function="", key=b"plant/7")
         backlogs = Backlogs(stored[3].position, stored[40].position)
         keeper = retention(journal, clock, unfinished={stored[5].position}, streams=backlogs)
         while await keeper.step():

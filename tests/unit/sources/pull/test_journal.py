@@ -11,6 +11,7 @@ from bridge.core.errors import LaneFull, SourceError, StoreError, StreamNotFound
 from bridge.core.mapping import StartingPosition
 from bridge.core.stream import Mark, PutRecord, StreamRange
 from bridge.events.kafka import parse_event
+from bridge.events.mqtt import Message, records_event
 from bridge.journal.retention import Retention
 from bridge.sources.pull.backlogs import JournalStreams
 from bridge.sources.pull.local import JournalLocalStreams, local_event_source
@@ -47,8 +48,8 @@ class World:
     def restart(self, **limits):
         self.streams = JournalStreams(self.journal, self.marks, **limits)
 
-    def source(self, **changes):
-        return push_event_source(mapping(**changes), streams=self.streams, clock=SystemClock())
+    def source(self, form="webhook", **changes):
+        return push_event_source(mapping(**changes), streams=self.streams, clock=SystemClock(), form=form)
 
     async def put(self, count, *, shard=None, of=1, **changes):
         """Store through intake's path; returns the records."""
@@ -602,3 +603,29 @@ async def test_a_put_whose_caller_leaves_at_any_step_keeps_no_room():
         journal.fail_with = None
         await local.put("clicks", [PutRecord(value=b"x")] * (3 - backlog.waiting))
         assert backlog.waiting == 3
+
+
+@pytest.mark.parametrize("form", ["mqtt", "mqtt-records"])
+async def test_messages_are_records_grouped_by_their_topic(world, form):
+    """What a filter sees as the body is the payload; `eventSource` is there once."""
+    payload = b'{"temperature":21.50}'
+    for topic in ("plant/1/t", "plant/2/t", "plant/1/t"):
+        message = Message(topic, payload, qos=1, mid=7, received_ms=5)
+        stored = records_event(message)[0] if form == "mqtt-records" else payload
+        await world.put(1, payload=stored, key=topic.encode())
+    source = world.source(form=form, key="topic:2", shards=16, starting_position=StartingPosition.TRIM_HORIZON)
+    reader = source.reader(StreamRange())
+    await reader.open(Listener())
+
+    chunks = (await reader.read(records_max=100, bytes_max=1 << 20, wait_s=2.0, paused=frozenset())).chunks
+
+    assert sorted(key for chunk in chunks for key in chunk.keys) == [b"1", b"1", b"2"]
+    assert {value for chunk in chunks for value in chunk.values} == {payload}
+    for chunk in chunks:
+        for fragment in chunk.fragments:
+            record = orjson.loads(fragment)
+            assert record["eventSource"] == "bridge:mqtt"
+            assert fragment.count(b'"eventSource"') == 1
+            assert record["eventSourceARN"].startswith("arn:bridge:mqtt:")
+            assert b'"temperature":21.50' in fragment or record["topic"].startswith("plant/")
+    await reader.close()

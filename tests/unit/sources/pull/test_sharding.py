@@ -6,7 +6,7 @@ from zlib import crc32
 
 import pytest
 
-from bridge.sources.pull.sharding import body_of, push_sharding
+from bridge.sources.pull.sharding import body_of, push_sharding, stored_key
 
 ID = "00000000-0000-4000-8000-000000000001"
 
@@ -48,7 +48,9 @@ def test_a_record_without_it_is_kept_apart_by_its_id(event):
     assert key_of("body:user.id", event) == ID.encode()
 
 
-@pytest.mark.parametrize("key", ["x-device", "header:", "body:", "body:a..b", "body:.", "query:a"])
+@pytest.mark.parametrize(
+    "key", ["x-device", "header:", "body:", "body:a..b", "body:.", "query:a", "topic:0", "topic:", "topic:x"]
+)
 def test_other_keys_are_refused(key):
     with pytest.raises(ValueError, match="header:NAME or body:FIELD"):
         push_sharding(shards=4, key=key)
@@ -75,3 +77,42 @@ def test_a_key_stays_in_its_shard_in_every_release():
 )
 def test_the_body_is_what_the_sender_sent(event, body):
     assert body_of(json.dumps(event).encode()) == body
+
+
+@pytest.mark.parametrize(
+    ("key", "topic", "expected"),
+    [
+        ("topic", b"plant/7/t", b"plant/7/t"),
+        ("topic:1", b"plant/7/t", b"plant"),
+        ("topic:2", b"plant/7/t", b"7"),
+        ("topic:3", b"plant/7/t", b"t"),
+        ("topic:2", b"a//b", b""),
+        ("topic:4", b"plant/7/t", ID.encode()),
+        ("topic", b"", ID.encode()),
+        ("topic:1", b"", ID.encode()),
+        ("", b"plant/7/t", ID.encode()),
+    ],
+)
+def test_a_topic_or_a_level_of_it(key, topic, expected):
+    number, found = push_sharding(shards=7, key=key).place(ID, b"{}", stored_key(topic))
+
+    assert (number, found) == (crc32(expected) % 7, expected)
+
+
+def test_a_topic_too_long_for_a_record_is_kept_by_its_hash():
+    one, other = (b"t/" + letter * 300 for letter in (b"a", b"b"))
+    keys = {
+        push_sharding(shards=7, key=key).place(ID, b"{}", stored_key(topic))[1]
+        for key in ("topic", "topic:1")
+        for topic in (one, other)
+    }
+
+    assert stored_key(b"t" * 255) == b"t" * 255
+    assert len(keys) == 2
+    assert all(len(key) <= 255 and key.startswith(b"\0") for key in keys)
+
+
+def test_the_body_of_another_source_is_looked_into_too():
+    sharding = push_sharding(shards=7, key="body:device", body=lambda payload: payload)
+
+    assert sharding.place(ID, b'{"device":"d7","body":"{}"}')[1] == b"d7"

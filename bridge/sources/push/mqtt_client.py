@@ -1,0 +1,506 @@
+"""One connection to an MQTT broker, over aiomqtt: messages as they come, acknowledgements when we say so.
+
+From paho (below 3, as locked) it uses beside what is public: `_sock`, `_sock_recv`, `_sock_close`, `_create_socket_connection`,
+`_in_packet`, `_packet_handle`, `_packet_queue`, `_loop_rc_handle`, `_last_bytes_received`, `_ping_t`; of aiomqtt `_client`,
+`_connected`, `_disconnected`, `_misc_loop`, `_client_connect` and the callbacks. A contract test fails when one goes.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import aiomqtt
+import structlog
+from paho.mqtt.client import ConnectFlags, MQTTMessage
+from paho.mqtt.client import Client as Paho
+from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from bridge.core import limits
+from bridge.events.mqtt import Message
+from bridge.sources.push.mqtt_packets import (
+    PUBACK,
+    PUBLISH,
+    MalformedMqtt,
+    decode_publish,
+    head_of_publish,
+    pubacks,
+    read_length,
+)
+
+log = structlog.get_logger("bridge.mqtt")
+
+_READ_BYTES: Final = 64 * limits.KIB
+_READS_MAX: Final = 4
+"""Before others have their turn."""
+_REFUSED: Final = 0x80
+"""Reason codes from here on are failures (MQTT 5, 2.4)."""
+_LINGER_S: Final = 1.0
+_MISC_S: Final = 1.0
+_MESSAGE_HEAD: Final = b"\0"
+
+
+class MqttTrouble(Exception):
+    """The broker cannot be reached, does not let us in, or went; says so in one line."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttWill:
+    """What the broker publishes for us when we are gone without a word."""
+
+    topic: str
+    payload: bytes = b""
+    qos: int = 0
+    retain: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttAddress:
+    """Where a broker is, and who we are to it."""
+
+    host: str
+    port: int
+    is_five: bool = True
+    """MQTT 5; else 3.1.1."""
+    tls: bool = False
+    ca: str = ""
+    """Path of a PEM file; empty: the system's authorities."""
+    cert: str = ""
+    key: str = ""
+    username: str = ""
+    password: str = field(default="", repr=False)
+    keepalive_s: int = 60
+    session_expiry_s: int = 0
+    """How long the broker keeps the session without us; 0: it ends with the connection."""
+    will: MqttWill | None = None
+
+    @property
+    def broker(self) -> str:
+        """Name the broker and what is spoken with it."""
+        return f"{self.host}:{self.port} MQTT {'5' if self.is_five else '3.1.1'}"
+
+
+@dataclass(frozen=True, slots=True)
+class Oversized:
+    """A message that was not taken into memory."""
+
+    topic: str
+    mid: int
+    qos: int
+    size: int
+    """Bytes of its packet."""
+
+
+class MqttConnection(aiomqtt.Client):
+    """Made, opened, used and closed once.
+
+    Args:
+        address: of the broker.
+        client_id: names the session.
+        take: gets every message, in order of receipt, on the loop; it may `pause`.
+        skip: gets those whose packet is larger than `packet_max_bytes`.
+        packet_max_bytes: the broker is told so where it speaks MQTT 5.
+        wall_ms: the time of messages.
+    """
+
+    def __init__(
+        self,
+        address: MqttAddress,
+        *,
+        client_id: str,
+        take: Callable[[Message], None],
+        skip: Callable[[Oversized], None],
+        packet_max_bytes: int,
+        wall_ms: Callable[[], int],
+    ) -> None:
+        will = address.will
+        super().__init__(
+            address.host,
+            address.port,
+            username=address.username or None,
+            password=address.password or None,
+            identifier=client_id,
+            protocol=aiomqtt.ProtocolVersion.V5 if address.is_five else aiomqtt.ProtocolVersion.V311,
+            clean_session=None if address.is_five else not address.session_expiry_s,
+            clean_start=not address.session_expiry_s,
+            properties=_connect_properties(address, packet_max_bytes) if address.is_five else None,
+            keepalive=address.keepalive_s,
+            timeout=limits.MQTT_ANSWER_S,
+            will=None if will is None else aiomqtt.Will(will.topic, will.payload, will.qos, will.retain),
+            tls_params=aiomqtt.TLSParameters(
+                ca_certs=address.ca or None, certfile=address.cert or None, keyfile=address.key or None
+            )
+            if address.tls
+            else None,
+        )
+        self._paho: Any = self._client
+        """Untyped: half of what is used of it is not public."""
+        self._paho.disable_logger()
+        self._paho.manual_ack_set(True)
+        self._paho.connect_timeout = limits.MQTT_ANSWER_S
+        self._address = address
+        self._take = take
+        self._skip = skip
+        self._packet_max_bytes = packet_max_bytes
+        self._wall_ms = wall_ms
+        self._twin: socket.socket | None = None
+        """The connection under a second descriptor: paho closes its own before the broker has read what it sent."""
+        self._descriptor = -1
+        self._buffer = bytearray()
+        self._skipping = 0
+        """Bytes of an oversized packet that are still to come."""
+        self._paused = False
+        self.session_present = False
+        self.has_identifiers = False
+        """The broker says by which subscription a message came."""
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect, and take messages from then on: those of a session come at once.
+
+        Raises:
+            MqttTrouble: not let in.
+        """
+        connecting: asyncio.Future[None] | None = None
+        try:
+            async with asyncio.timeout(limits.MQTT_ANSWER_S):
+                dialled = await _dial(self._address.host, self._address.port)
+            self._twin = dialled.dup()
+            self._paho._create_socket_connection = lambda: dialled  # noqa: SLF001 - see above
+            # In a thread: it reads certificates and shakes hands, blocking.
+            connecting = self._loop.run_in_executor(None, self._client_connect)
+            await asyncio.shield(connecting)
+            async with asyncio.timeout(limits.MQTT_ANSWER_S):
+                await self._connected
+        except BaseException as error:
+            await self._abandon(connecting)
+            if isinstance(error, OSError | aiomqtt.MqttError | ValueError):
+                raise MqttTrouble(_reason(error)) from error
+            raise
+        if self._disconnected.done():
+            await self._abandon(None)
+            raise MqttTrouble("the broker closed the connection at once")
+
+    async def _abandon(self, connecting: "asyncio.Future[None] | None") -> None:
+        """Leave nothing open of an attempt: a thread in a handshake ends with its socket."""
+        if self._twin is not None:
+            with contextlib.suppress(OSError):
+                self._twin.shutdown(socket.SHUT_RDWR)
+        if connecting is not None:
+            await asyncio.wait({connecting})
+            connecting.cancelled() or connecting.exception()  # seen
+        self.abort()
+
+    async def ended(self) -> None:
+        """Wait until the connection is gone, and raise why.
+
+        Raises:
+            MqttTrouble: it is gone; never returns.
+        """
+        try:
+            await asyncio.shield(self._disconnected)
+        except aiomqtt.MqttError as error:
+            raise MqttTrouble(_reason(error)) from error
+        except (OSError, MalformedMqtt) as error:
+            raise MqttTrouble(_reason(error)) from error
+        raise MqttTrouble("the connection was closed")
+
+    async def close(self) -> None:
+        """Say goodbye behind what was acknowledged, and let the broker read it all. Then nothing is open."""
+        self.pause()
+        try:
+            if self._paho.disconnect() == MQTTErrorCode.MQTT_ERR_SUCCESS:
+                async with asyncio.timeout(_LINGER_S):
+                    await asyncio.wait({self._disconnected})
+                    # Bytes that nobody read would make the kernel reset the connection, and the broker lose our last words.
+                    while self._twin is not None and await self._loop.sock_recv(self._twin, _READ_BYTES):
+                        pass
+        except (TimeoutError, OSError):
+            pass  # it does not listen any more
+        finally:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close the sockets at once; twice is fine."""
+        self.pause()
+        self._paho._sock_close()  # noqa: SLF001
+        if self._misc_task is not None:
+            self._misc_task.cancel()
+        if self._twin is not None:
+            self._twin.close()
+            self._twin = None
+        self._buffer.clear()
+        for future in (self._connected, self._disconnected):
+            if not future.done():
+                future.cancel()
+            elif not future.cancelled():
+                future.exception()  # seen
+
+    # --- subscribing and acknowledging ----------------------------------------------------------------
+
+    async def subscribe_to(self, filters: Sequence[tuple[str, int]], *, qos: int, retained: bool) -> None:
+        """Subscribe to filters, each with an identifier (0: none); retained messages come for new ones alone.
+
+        Raises:
+            MqttTrouble: the broker refused one, or is gone.
+        """
+        for text, identifier in filters:
+            options: SubscribeOptions | None = None
+            properties: Properties | None = None
+            if self._address.is_five:
+                options = SubscribeOptions(qos=qos, retainHandling=1 if retained else 2)
+                if identifier:
+                    properties = Properties(PacketTypes.SUBSCRIBE)
+                    properties.SubscriptionIdentifier = identifier
+            try:
+                codes = await self.subscribe(text, qos, options, properties)
+            except (aiomqtt.MqttError, ValueError) as error:
+                raise MqttTrouble(f"{text} cannot be subscribed to: {_reason(error)}") from error
+            granted = int(getattr(codes[0], "value", codes[0]))
+            if granted >= _REFUSED:
+                raise MqttTrouble(f"the broker refuses the subscription to {text} ({codes[0]})")
+            if granted < qos:
+                log.warning("mqtt_quality_lowered", filter=text, asked=qos, granted=granted)
+
+    async def unsubscribe_from(self, filters: Sequence[str]) -> None:
+        """Unsubscribe. Raises MqttTrouble when the broker is gone."""
+        try:
+            await self.unsubscribe(list(filters))
+        except (aiomqtt.MqttError, ValueError) as error:
+            raise MqttTrouble(f"cannot unsubscribe: {_reason(error)}") from error
+
+    def acknowledge(self, messages: Sequence[tuple[int, int]]) -> None:
+        """Acknowledge (packet identifier, QoS), in this order, in one write."""
+        if self._paho._sock is None:  # noqa: SLF001
+            return
+        if all(qos == 1 for _, qos in messages):
+            packets = pubacks(mid for mid, _ in messages)
+            self._paho._packet_queue(PUBACK, packets, 0, 1)  # noqa: SLF001
+            return
+        for mid, qos in messages:  # a subscription at QoS 2 that another client of this name left in the session
+            self._paho.ack(mid, qos)
+
+    # --- reading ------------------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Read nothing more from the socket; TCP holds the broker back."""
+        self._paused = True
+        if self._descriptor >= 0:
+            self._loop.remove_reader(self._descriptor)
+
+    def resume(self) -> None:
+        """Go on reading."""
+        if self._paused:
+            self._paused = False
+            self._loop.call_soon(self._continue)
+
+    def _continue(self) -> None:
+        if not self._paused and self._descriptor >= 0:
+            self._loop.add_reader(self._descriptor, self._readable)
+            self._readable()  # what is in our buffer, or in that of TLS, wakes nobody
+
+    def _readable(self) -> None:
+        try:
+            self._parse()
+            for _ in range(_READS_MAX):
+                if self._paused or not self._receive():
+                    return
+                self._parse()
+            if self._address.tls and self._paho._sock is not None and self._paho._sock.pending():  # noqa: SLF001
+                self._loop.call_soon(self._continue)
+        except Exception as error:  # the loop's boundary: what is wrong with the connection ends it, and is told
+            if not self._disconnected.done():
+                self._disconnected.set_exception(error)
+            self.pause()
+
+    def _receive(self) -> bool:
+        """Read once; False when there is nothing more now."""
+        if self._paho._sock is None:  # noqa: SLF001
+            return False
+        try:
+            data = self._paho._sock_recv(_READ_BYTES)  # noqa: SLF001
+        except BlockingIOError:
+            return False
+        if not data:
+            self._paho._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)  # noqa: SLF001
+            return False
+        self._paho._last_bytes_received = time.monotonic()  # noqa: SLF001
+        if self._skipping:
+            gone = min(self._skipping, len(data))
+            self._skipping -= gone
+            data = data[gone:]
+        self._buffer += data
+        return True
+
+    def _parse(self) -> None:
+        """Hand on every packet that is whole."""
+        data, at, now_ms, is_five = self._buffer, 0, self._wall_ms(), self._address.is_five
+        take = self._take
+        while not self._paused and len(data) - at >= 2:
+            length, begin = read_length(data, at + 1)
+            if length < 0:
+                break
+            first, end = data[at], begin + length
+            is_message = first & 0xF0 == PUBLISH and first & 0x06 != 0x04
+            if is_message and end - at > self._packet_max_bytes:
+                behind = self._oversized(first, at, begin, end)
+                if behind < 0:
+                    break
+                at = behind
+                continue
+            if end > len(data):
+                break
+            if is_message:
+                message = decode_publish(first, data, begin, end, is_five=is_five, now_ms=now_ms)
+                at = end
+                take(message)
+            else:
+                packet = bytearray(data[begin:end])
+                at = end
+                self._other(first, packet)
+        del data[:at]
+
+    def _oversized(self, first: int, at: int, begin: int, end: int) -> int:
+        """Pass over a message that is too large; returns the place behind it, -1 where its head is not all there."""
+        data = self._buffer
+        head = head_of_publish(first, data, begin, end)
+        if head is None:
+            return -1
+        topic, mid, _ = head
+        self._skip(Oversized(topic.decode("utf-8", "backslashreplace"), mid, first >> 1 & 3, end - at))
+        self._skipping = max(0, end - len(data))
+        return min(end, len(data))
+
+    def _other(self, first: int, packet: bytearray) -> None:
+        """Let paho handle what is no message."""
+        paho = self._paho
+        paho._in_packet = {  # noqa: SLF001
+            "command": first,
+            "have_remaining": 1,
+            "remaining_count": [],
+            "remaining_mult": 1,
+            "remaining_length": len(packet),
+            "packet": packet,
+            "to_process": 0,
+            "pos": 0,
+        }
+        code = paho._packet_handle()  # noqa: SLF001
+        if code > 0:
+            paho._loop_rc_handle(code)  # noqa: SLF001
+
+    # --- aiomqtt's callbacks ------------------------------------------------------------------------------
+
+    def _on_message(self, client: Paho, userdata: Any, message: MQTTMessage) -> None:
+        """Take a message of QoS 2, which paho has seen through; all others are read above."""
+        del client, userdata
+        self._take(
+            Message(message.topic, bytes(message.payload), qos=2, mid=message.mid, received_ms=self._wall_ms())
+        )
+
+    def _on_connect(
+        self,
+        client: Paho,
+        userdata: Any,
+        flags: ConnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        self.session_present = bool(flags.session_present)
+        self.has_identifiers = (
+            self._address.is_five and getattr(properties, "SubscriptionIdentifierAvailable", 1) == 1
+        )
+        super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_socket_open(self, client: Paho, userdata: Any, sock: Any) -> None:
+        """Called in the thread that connects."""
+        del client, userdata
+        self._loop.call_soon_threadsafe(self._opened, sock.fileno())
+
+    def _opened(self, descriptor: int) -> None:
+        if self._paho._sock is None:  # noqa: SLF001 - closed meanwhile
+            return
+        self._descriptor = descriptor
+        self._misc_task = self._loop.create_task(self._misc_loop(), name="mqtt-keepalive")
+        self._continue()
+
+    def _on_socket_close(self, client: Paho, userdata: Any, sock: Any) -> None:
+        del client, userdata, sock
+        if self._descriptor >= 0:
+            self._loop.remove_reader(self._descriptor)
+            self._descriptor = -1
+        if self._misc_task is not None and not self._misc_task.done():
+            self._loop.call_soon_threadsafe(self._misc_task.cancel)
+
+    async def _misc_loop(self) -> None:
+        """Keep the connection alive; a PINGRESP is not waited for while nobody reads."""
+        while True:
+            if self._paused:
+                self._paho._ping_t = 0  # noqa: SLF001
+                self._paho._last_bytes_received = time.monotonic()  # noqa: SLF001
+            if self._paho.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return
+            await asyncio.sleep(_MISC_S)
+
+
+async def _dial(host: str, port: int) -> socket.socket:
+    """Return a connected socket. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    trouble: OSError = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        dialled = socket.socket(family, kind, protocol)
+        try:
+            dialled.setblocking(False)
+            dialled.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await loop.sock_connect(dialled, address)
+        except OSError as error:
+            dialled.close()
+            trouble = error
+        except BaseException:
+            dialled.close()
+            raise
+        else:
+            return dialled
+    raise trouble
+
+
+def _connect_properties(address: MqttAddress, packet_max_bytes: int) -> Properties:
+    properties = Properties(PacketTypes.CONNECT)
+    properties.SessionExpiryInterval = address.session_expiry_s
+    properties.ReceiveMaximum = limits.MQTT_RECEIVE_MAX
+    properties.MaximumPacketSize = packet_max_bytes
+    return properties
+
+
+def _reason(error: BaseException) -> str:
+    """Say in one line why."""
+    if isinstance(error, TimeoutError):
+        return f"no answer within {limits.MQTT_ANSWER_S:g} s"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not believed: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason or error}"
+    if isinstance(error, ConnectionRefusedError):
+        return "nobody listens there (connection refused)"
+    if isinstance(error, aiomqtt.MqttCodeError):
+        return _TOLD.get(str(error.rc), f"{error.rc}")
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error) or type(error).__name__
+
+
+_TOLD: Final = {
+    "Session taken over": "another client with our client_id connected: every daemon needs one of its own",
+    "Unsupported protocol version": 'the broker does not speak this version of MQTT; write version = "3.1.1"',
+    "Not authorized": "not authorized: user, password, certificate or the client_id is refused",
+    "Bad user name or password": "user or password is refused",
+    "Unspecified error": "the connection was lost",
+}
