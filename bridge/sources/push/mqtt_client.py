@@ -1,23 +1,22 @@
 """One connection to an MQTT broker, over aiomqtt: messages as they come, acknowledgements when we say so.
 
-From paho (below 3, as locked) it uses beside what is public: `_sock`, `_sock_recv`, `_sock_close`, `_create_socket_connection`,
-`_in_packet`, `_packet_handle`, `_packet_queue`, `_loop_rc_handle`, `_last_bytes_received`, `_ping_t`; of aiomqtt `_client`,
-`_connected`, `_disconnected`, `_misc_loop`, `_client_connect` and the callbacks. A contract test fails when one goes.
+From paho (below 3, as locked) it uses beside what is public: `_sock`, `_sock_recv`, `_sock_close`, `_in_packet`,
+`_create_socket_connection`, `_packet_handle`, `_packet_queue`, `_loop_rc_handle`, `_last_bytes_received`, `_ping_t`; of
+aiomqtt `_client`, `_connected`, `_disconnected`, `_misc_loop`, `_client_connect` and its callbacks. A contract test
+fails when one goes.
 """
 
 import asyncio
 import contextlib
 import socket
-import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiomqtt
 import structlog
-from paho.mqtt.client import ConnectFlags, MQTTMessage
 from paho.mqtt.client import Client as Paho
+from paho.mqtt.client import ConnectFlags, MQTTMessage
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -26,6 +25,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from bridge.core import limits
 from bridge.events.mqtt import Message
+from bridge.sources.push.mqtt_address import MqttAddress, MqttTrouble, Oversized, reason
 from bridge.sources.push.mqtt_packets import (
     PUBACK,
     PUBLISH,
@@ -45,58 +45,6 @@ _REFUSED: Final = 0x80
 """Reason codes from here on are failures (MQTT 5, 2.4)."""
 _LINGER_S: Final = 1.0
 _MISC_S: Final = 1.0
-_MESSAGE_HEAD: Final = b"\0"
-
-
-class MqttTrouble(Exception):
-    """The broker cannot be reached, does not let us in, or went; says so in one line."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MqttWill:
-    """What the broker publishes for us when we are gone without a word."""
-
-    topic: str
-    payload: bytes = b""
-    qos: int = 0
-    retain: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MqttAddress:
-    """Where a broker is, and who we are to it."""
-
-    host: str
-    port: int
-    is_five: bool = True
-    """MQTT 5; else 3.1.1."""
-    tls: bool = False
-    ca: str = ""
-    """Path of a PEM file; empty: the system's authorities."""
-    cert: str = ""
-    key: str = ""
-    username: str = ""
-    password: str = field(default="", repr=False)
-    keepalive_s: int = 60
-    session_expiry_s: int = 0
-    """How long the broker keeps the session without us; 0: it ends with the connection."""
-    will: MqttWill | None = None
-
-    @property
-    def broker(self) -> str:
-        """Name the broker and what is spoken with it."""
-        return f"{self.host}:{self.port} MQTT {'5' if self.is_five else '3.1.1'}"
-
-
-@dataclass(frozen=True, slots=True)
-class Oversized:
-    """A message that was not taken into memory."""
-
-    topic: str
-    mid: int
-    qos: int
-    size: int
-    """Bytes of its packet."""
 
 
 class MqttConnection(aiomqtt.Client):
@@ -175,7 +123,7 @@ class MqttConnection(aiomqtt.Client):
             async with asyncio.timeout(limits.MQTT_ANSWER_S):
                 dialled = await _dial(self._address.host, self._address.port)
             self._twin = dialled.dup()
-            self._paho._create_socket_connection = lambda: dialled  # noqa: SLF001 - see above
+            self._paho._create_socket_connection = lambda: dialled
             # In a thread: it reads certificates and shakes hands, blocking.
             connecting = self._loop.run_in_executor(None, self._client_connect)
             await asyncio.shield(connecting)
@@ -184,7 +132,7 @@ class MqttConnection(aiomqtt.Client):
         except BaseException as error:
             await self._abandon(connecting)
             if isinstance(error, OSError | aiomqtt.MqttError | ValueError):
-                raise MqttTrouble(_reason(error)) from error
+                raise MqttTrouble(reason(error)) from error
             raise
         if self._disconnected.done():
             await self._abandon(None)
@@ -208,10 +156,8 @@ class MqttConnection(aiomqtt.Client):
         """
         try:
             await asyncio.shield(self._disconnected)
-        except aiomqtt.MqttError as error:
-            raise MqttTrouble(_reason(error)) from error
-        except (OSError, MalformedMqtt) as error:
-            raise MqttTrouble(_reason(error)) from error
+        except Exception as error:  # whatever ended it, `_fail` has told what was not foreseen
+            raise MqttTrouble(reason(error)) from error
         raise MqttTrouble("the connection was closed")
 
     async def close(self) -> None:
@@ -221,7 +167,7 @@ class MqttConnection(aiomqtt.Client):
             if self._paho.disconnect() == MQTTErrorCode.MQTT_ERR_SUCCESS:
                 async with asyncio.timeout(_LINGER_S):
                     await asyncio.wait({self._disconnected})
-                    # Bytes that nobody read would make the kernel reset the connection, and the broker lose our last words.
+                    # What nobody read would make the kernel reset the connection, and the broker lose our last words.
                     while self._twin is not None and await self._loop.sock_recv(self._twin, _READ_BYTES):
                         pass
         except (TimeoutError, OSError):
@@ -232,7 +178,7 @@ class MqttConnection(aiomqtt.Client):
     def abort(self) -> None:
         """Close the sockets at once; twice is fine."""
         self.pause()
-        self._paho._sock_close()  # noqa: SLF001
+        self._paho._sock_close()
         if self._misc_task is not None:
             self._misc_task.cancel()
         if self._twin is not None:
@@ -259,13 +205,13 @@ class MqttConnection(aiomqtt.Client):
             if self._address.is_five:
                 options = SubscribeOptions(qos=qos, retainHandling=1 if retained else 2)
                 if identifier:
-                    properties = Properties(PacketTypes.SUBSCRIBE)
+                    properties = Properties(PacketTypes.SUBSCRIBE)  # type: ignore[no-untyped-call]
                     properties.SubscriptionIdentifier = identifier
             try:
                 codes = await self.subscribe(text, qos, options, properties)
             except (aiomqtt.MqttError, ValueError) as error:
-                raise MqttTrouble(f"{text} cannot be subscribed to: {_reason(error)}") from error
-            granted = int(getattr(codes[0], "value", codes[0]))
+                raise MqttTrouble(f"{text} cannot be subscribed to: {reason(error)}") from error
+            granted = codes[0].value if isinstance(codes[0], ReasonCode) else codes[0]
             if granted >= _REFUSED:
                 raise MqttTrouble(f"the broker refuses the subscription to {text} ({codes[0]})")
             if granted < qos:
@@ -276,15 +222,15 @@ class MqttConnection(aiomqtt.Client):
         try:
             await self.unsubscribe(list(filters))
         except (aiomqtt.MqttError, ValueError) as error:
-            raise MqttTrouble(f"cannot unsubscribe: {_reason(error)}") from error
+            raise MqttTrouble(f"cannot unsubscribe: {reason(error)}") from error
 
     def acknowledge(self, messages: Sequence[tuple[int, int]]) -> None:
         """Acknowledge (packet identifier, QoS), in this order, in one write."""
-        if self._paho._sock is None:  # noqa: SLF001
+        if self._paho._sock is None:
             return
         if all(qos == 1 for _, qos in messages):
             packets = pubacks(mid for mid, _ in messages)
-            self._paho._packet_queue(PUBACK, packets, 0, 1)  # noqa: SLF001
+            self._paho._packet_queue(PUBACK, packets, 0, 1)
             return
         for mid, qos in messages:  # a subscription at QoS 2 that another client of this name left in the session
             self._paho.ack(mid, qos)
@@ -315,25 +261,31 @@ class MqttConnection(aiomqtt.Client):
                 if self._paused or not self._receive():
                     return
                 self._parse()
-            if self._address.tls and self._paho._sock is not None and self._paho._sock.pending():  # noqa: SLF001
+            if self._address.tls and self._paho._sock is not None and self._paho._sock.pending():
                 self._loop.call_soon(self._continue)
-        except Exception as error:  # the loop's boundary: what is wrong with the connection ends it, and is told
-            if not self._disconnected.done():
-                self._disconnected.set_exception(error)
-            self.pause()
+        except (MalformedMqtt, OSError) as error:
+            self._fail(error)
+        except Exception as error:  # the loop's boundary: it ends the connection, and is told
+            log.exception("mqtt_read_failed")
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self.pause()
+        if not self._disconnected.done():
+            self._disconnected.set_exception(error)
 
     def _receive(self) -> bool:
         """Read once; False when there is nothing more now."""
-        if self._paho._sock is None:  # noqa: SLF001
+        if self._paho._sock is None:
             return False
         try:
-            data = self._paho._sock_recv(_READ_BYTES)  # noqa: SLF001
+            data = self._paho._sock_recv(_READ_BYTES)
         except BlockingIOError:
             return False
         if not data:
-            self._paho._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)  # noqa: SLF001
+            self._paho._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
             return False
-        self._paho._last_bytes_received = time.monotonic()  # noqa: SLF001
+        self._paho._last_bytes_received = time.monotonic()
         if self._skipping:
             gone = min(self._skipping, len(data))
             self._skipping -= gone
@@ -383,7 +335,7 @@ class MqttConnection(aiomqtt.Client):
     def _other(self, first: int, packet: bytearray) -> None:
         """Let paho handle what is no message."""
         paho = self._paho
-        paho._in_packet = {  # noqa: SLF001
+        paho._in_packet = {
             "command": first,
             "have_remaining": 1,
             "remaining_count": [],
@@ -393,18 +345,16 @@ class MqttConnection(aiomqtt.Client):
             "to_process": 0,
             "pos": 0,
         }
-        code = paho._packet_handle()  # noqa: SLF001
+        code = paho._packet_handle()
         if code > 0:
-            paho._loop_rc_handle(code)  # noqa: SLF001
+            paho._loop_rc_handle(code)
 
     # --- aiomqtt's callbacks ------------------------------------------------------------------------------
 
     def _on_message(self, client: Paho, userdata: Any, message: MQTTMessage) -> None:
         """Take a message of QoS 2, which paho has seen through; all others are read above."""
         del client, userdata
-        self._take(
-            Message(message.topic, bytes(message.payload), qos=2, mid=message.mid, received_ms=self._wall_ms())
-        )
+        self._take(Message(message.topic, bytes(message.payload), qos=2, mid=message.mid, received_ms=self._wall_ms()))
 
     def _on_connect(
         self,
@@ -415,9 +365,7 @@ class MqttConnection(aiomqtt.Client):
         properties: Properties | None = None,
     ) -> None:
         self.session_present = bool(flags.session_present)
-        self.has_identifiers = (
-            self._address.is_five and getattr(properties, "SubscriptionIdentifierAvailable", 1) == 1
-        )
+        self.has_identifiers = self._address.is_five and getattr(properties, "SubscriptionIdentifierAvailable", 1) == 1
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
     def _on_socket_open(self, client: Paho, userdata: Any, sock: Any) -> None:
@@ -426,7 +374,7 @@ class MqttConnection(aiomqtt.Client):
         self._loop.call_soon_threadsafe(self._opened, sock.fileno())
 
     def _opened(self, descriptor: int) -> None:
-        if self._paho._sock is None:  # noqa: SLF001 - closed meanwhile
+        if self._paho._sock is None:  # closed meanwhile
             return
         self._descriptor = descriptor
         self._misc_task = self._loop.create_task(self._misc_loop(), name="mqtt-keepalive")
@@ -444,8 +392,8 @@ class MqttConnection(aiomqtt.Client):
         """Keep the connection alive; a PINGRESP is not waited for while nobody reads."""
         while True:
             if self._paused:
-                self._paho._ping_t = 0  # noqa: SLF001
-                self._paho._last_bytes_received = time.monotonic()  # noqa: SLF001
+                self._paho._ping_t = 0
+                self._paho._last_bytes_received = time.monotonic()
             if self._paho.loop_misc() != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 return
             await asyncio.sleep(_MISC_S)
@@ -473,34 +421,8 @@ async def _dial(host: str, port: int) -> socket.socket:
 
 
 def _connect_properties(address: MqttAddress, packet_max_bytes: int) -> Properties:
-    properties = Properties(PacketTypes.CONNECT)
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     properties.SessionExpiryInterval = address.session_expiry_s
     properties.ReceiveMaximum = limits.MQTT_RECEIVE_MAX
     properties.MaximumPacketSize = packet_max_bytes
     return properties
-
-
-def _reason(error: BaseException) -> str:
-    """Say in one line why."""
-    if isinstance(error, TimeoutError):
-        return f"no answer within {limits.MQTT_ANSWER_S:g} s"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not believed: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {error.reason or error}"
-    if isinstance(error, ConnectionRefusedError):
-        return "nobody listens there (connection refused)"
-    if isinstance(error, aiomqtt.MqttCodeError):
-        return _TOLD.get(str(error.rc), f"{error.rc}")
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return str(error) or type(error).__name__
-
-
-_TOLD: Final = {
-    "Session taken over": "another client with our client_id connected: every daemon needs one of its own",
-    "Unsupported protocol version": 'the broker does not speak this version of MQTT; write version = "3.1.1"',
-    "Not authorized": "not authorized: user, password, certificate or the client_id is refused",
-    "Bad user name or password": "user or password is refused",
-    "Unspecified error": "the connection was lost",
-}

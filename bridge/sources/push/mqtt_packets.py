@@ -1,4 +1,4 @@
-"""MQTT's packets as far as we read and write them ourselves: PUBLISH in, PUBACK out (MQTT 3.1.1 and 5, 2 and 3; pure)."""
+"""MQTT's packets as far as we read and write them ourselves: PUBLISH in, PUBACK out (MQTT 3.1.1 and 5; pure)."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -54,9 +54,9 @@ def head_of_publish(first: int, data: bytes | bytearray, at: int, end: int) -> t
 
 
 def decode_publish(first: int, data: bytes | bytearray, at: int, end: int, *, is_five: bool, now_ms: int) -> Message:
-    """Return the message of a whole PUBLISH whose fixed header ends at `at`.
+    r"""Return the message of a whole PUBLISH whose fixed header ends at `at`.
 
-    A topic that is no UTF-8, which brokers should not let pass, has its odd bytes as `\\xNN`.
+    A topic that is no UTF-8, which brokers should not let pass, has its odd bytes as `\xNN`.
 
     Raises:
         MalformedMqtt: it is none.
@@ -66,7 +66,7 @@ def decode_publish(first: int, data: bytes | bytearray, at: int, end: int, *, is
     if head is None or qos == 3:
         raise MalformedMqtt("a PUBLISH that cannot be")
     topic, mid, at = head
-    properties, identifiers = NO_PROPERTIES, ()
+    properties, identifiers = NO_PROPERTIES, tuple[int, ...]()
     if is_five:
         length, at = read_length(data, at)
         if length < 0 or at + length > end:
