@@ -83,7 +83,9 @@ class InvokeEndpoint:
 def _result(result: InvocationResult, headers: dict[str, str], *, with_log: bool) -> Answer:
     if result.kind is ResultKind.UNKNOWN:
         text = result.error_message or "the function may or may not have run to its end"
-        return _error(502, "ServiceException", text, headers["x-amzn-requestid"], kind="Service")
+        return _error(
+            504 if result.is_late else 502, "ServiceException", text, headers["x-amzn-requestid"], kind="Service"
+        )
     headers["x-amz-executed-version"] = result.version
     if result.kind is ResultKind.FUNCTION_ERROR:
         headers["x-amz-function-error"] = "Unhandled"

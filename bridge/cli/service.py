@@ -16,6 +16,7 @@ from bridge.util.text import escape
 
 if TYPE_CHECKING:
     from bridge.config.load import Loaded
+    from bridge.config.settings import Settings
 
 _NAMED: Final = ("connections", "functions", "sources", "mappings")
 _file = click.argument("file", required=False, metavar="[FILE]")
@@ -117,16 +118,38 @@ def check_command(context: click.Context, file: str | None, as_json: bool) -> No
     settings = loaded.settings
     if as_json:
         names = {section: list(getattr(settings, section)) for section in _NAMED}
-        output.document({"file": str(loaded.path), "ok": True, "warnings": list(loaded.warnings)} | names)
+        found = {"file": str(loaded.path), "ok": True, "warnings": list(loaded.warnings)} | names
+        output.document(found | {"remote_functions": _remote(settings)})
         return
     shown = Path(file) if file else loaded.path
     click.echo(f"{click.style('OK', fg='green')}  {escape(str(shown))}")
     output.fields([
         *((section, ", ".join(getattr(settings, section)) or "none") for section in _NAMED),
+        *(("remote", f"{name}: {at['arn']} {_by(at['connection'])}") for name, at in _remote(settings).items()),
         ("public", settings.listen.public),
         ("api", settings.listen.api),
         ("state", settings.state),
     ])  # fmt: skip
+
+
+def _remote(settings: "Settings") -> dict[str, dict[str, str]]:
+    """Return where each remote function is: its ARN, and the connection by which it is reached (empty: none)."""
+    from bridge.config.connections import aws_connection
+    from bridge.config.functions import RemoteFunctionSettings
+    from bridge.core.arn import parse_arn
+
+    return {
+        name: {
+            "arn": function.arn,
+            "connection": aws_connection(settings, arn=parse_arn(function.arn), name=function.connection).name,
+        }
+        for name, function in settings.functions.items()
+        if isinstance(function, RemoteFunctionSettings)
+    }
+
+
+def _by(connection: str) -> str:
+    return f"by connection {connection}" if connection else "by boto's own chain of credentials"
 
 
 @click.group("config")

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from bridge.config.section import Section, listed
-from bridge.config.values import PathValue, SecretReference, parse_address, refuse
+from bridge.config.values import EnvironmentValue, PathValue, Secret, SecretReference, parse_address, refuse
 from bridge.core import limits
 from bridge.core.arn import Arn
 from bridge.core.connection import AwsConnection, KafkaConnection, KafkaSasl, KafkaTls, SaslMechanism
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ARN_PATTERN: Final = r"^(arn:aws[a-z-]*:kafka:[a-z0-9-]+:[0-9]{12}:cluster/[A-Za-z0-9_-]{1,64}/[A-Za-z0-9-]{1,64})?$"
 
 REGION_PATTERN: Final = r"^[a-z]{2,8}(-[a-z]{2,16}){1,3}-[0-9]{1,2}$"
+_KEY_ID: Final = re.compile(r"(\w{1,128})?\Z")
 _SERVICE: Final = re.compile(r"[a-z0-9-]{1,40}\Z")
 
 
@@ -125,8 +126,15 @@ def _checked_service(service: str) -> str:
     return service
 
 
+def _checked_key_id(written: Secret) -> Secret:
+    if not _KEY_ID.match(written.reveal()):
+        refuse("must be 1..128 letters, digits and _")
+    return written
+
+
 Endpoint: TypeAlias = Annotated[str, AfterValidator(_checked_endpoint)]
 Service: TypeAlias = Annotated[str, AfterValidator(_checked_service)]
+AccessKeyId: TypeAlias = Annotated[EnvironmentValue, AfterValidator(_checked_key_id)]
 
 
 class AwsConnectionSettings(Section):
@@ -150,8 +158,8 @@ class AwsConnectionSettings(Section):
         default="", max_length=1224, pattern=r"^[\w+=,.@:/-]*$", description="External id that the role asks for."
     )
     profile: str = Field(default="", max_length=1000, description="Profile of boto's files; left out: boto's chain.")
-    access_key_id: str = Field(
-        default="", pattern=r"^(\w{1,128})?$", description="Explicit credentials; left out: boto's chain."
+    access_key_id: AccessKeyId | None = Field(
+        default=None, description="Explicit credentials; left out: boto's chain. Text, or a reference as of a secret."
     )
     secret_access_key: SecretReference | None = Field(default=None, description="Together with access_key_id.")
     session_token: SecretReference | None = Field(default=None, description="Of temporary credentials.")
@@ -211,7 +219,7 @@ def _aws_connection(name: str, settings: AwsConnectionSettings) -> AwsConnection
         role_arn=settings.role_arn,
         external_id=settings.external_id,
         profile=settings.profile,
-        access_key_id=settings.access_key_id,
+        access_key_id=settings.access_key_id.reveal() if settings.access_key_id else "",
         secret_access_key=settings.secret_access_key.reveal() if settings.secret_access_key else "",
         session_token=settings.session_token.reveal() if settings.session_token else "",
     )

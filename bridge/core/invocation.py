@@ -42,6 +42,8 @@ class Condition(StrEnum):
     """Ours: the disk gave other bytes back than were stored; the function never saw them."""
 
 
+NO_ANSWER: Final = "Remote.NoAnswer"
+"""Error type of an invocation elsewhere that was given up: no answer came in time."""
 THROTTLE_RESERVED: Final = "ReservedFunctionConcurrentInvocationLimitExceeded"
 THROTTLE_ACCOUNT: Final = "ConcurrentInvocationLimitExceeded"
 
@@ -94,6 +96,11 @@ class InvocationResult:
     def is_ok(self) -> bool:
         """True when the handler returned."""
         return self.kind is ResultKind.OK
+
+    @property
+    def is_late(self) -> bool:
+        """True when no answer came in time: it may run to its end yet."""
+        return self.kind is ResultKind.UNKNOWN and self.error_type == NO_ANSWER
 
 
 class AttemptStatus(StrEnum):

@@ -196,6 +196,9 @@ TARGET_BACKOFF_MAX_S: Final = 300.0
 """Between tries of a target that takes nothing, doubling; for ever."""
 TARGET_SENDS_MAX: Final = 32
 """Records of one target that are sent at once."""
+RECURSION_MAX: Final = 16
+"""Records of one function that may lie within each other: functions that tell each other stop there. AWS stops such
+loops after about as many (docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html)."""
 
 # --- life of the daemon ---
 DRAIN_GRACE_DEFAULT_S: Final = 25.0

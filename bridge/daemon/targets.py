@@ -139,9 +139,9 @@ class Targets:
     def _local_function(self, place: TargetPlace, function: str) -> Transport:
         from bridge.destinations.functions import FunctionTarget
 
-        del place
         return FunctionTarget(
             function,
+            name=_split_function(_arn(place.target))[0].rpartition(":")[2],
             intake=self._intake(),
             clock=self._clock,
             daemon=self._daemon,

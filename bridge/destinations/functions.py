@@ -9,7 +9,7 @@ from bridge.core.invocation import DeadLetter, InvocationType
 from bridge.core.outcome import OutboxEntry, RecordRefused, TargetTrouble
 from bridge.core.ports import Clock, Intake
 from bridge.core.record import Record
-from bridge.events.outcomes import record_of
+from bridge.events.outcomes import record_of, told_by
 
 SOURCE: Final = "destination"
 """Source of the events that records of other functions are."""
@@ -22,14 +22,16 @@ class FunctionTarget:
 
     Args:
         function: `name[:qualifier]`.
+        name: as its ARN has it; it is told no more once it is RECURSION_MAX times among those who led to a record.
         intake: takes events.
         clock: the daemon's.
         daemon: named in pointers.
         bytes_max: of an asynchronous event.
     """
 
-    def __init__(self, function: str, *, intake: Intake, clock: Clock, daemon: str, bytes_max: int) -> None:
+    def __init__(self, function: str, *, name: str, intake: Intake, clock: Clock, daemon: str, bytes_max: int) -> None:
         self._function = function
+        self._name = name
         self._intake = intake
         self._clock = clock
         self._daemon = daemon
@@ -41,6 +43,10 @@ class FunctionTarget:
         record = record_of(entry, letter, with_payload=False, daemon=self._daemon)
         if len(record) > self._bytes_max:
             raise RecordRefused(f"{len(record)} bytes; an asynchronous event has {self._bytes_max} at most")
+        if (times := told_by(record)[self._name]) >= limits.RECURSION_MAX:
+            raise RecordRefused(
+                f"function {self._name} comes {times} times in what led to this record: its destinations form a loop"
+            )
         event = Record(
             id=str(uuid.uuid4()),
             source=SOURCE,

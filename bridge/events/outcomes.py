@@ -6,6 +6,7 @@ AWS: docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html, 
 
 import datetime as dt
 import uuid
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -147,11 +148,39 @@ def pointer_record(entry: OutboxEntry, letter: DeadLetter | None, *, daemon: str
         record.pop(name, None)
     whole = entry.record if letter is None else letter.payload
     place: dict[str, Any] = {"event": entry.id} if letter is None else {"deadLetter": entry.id, "queue": entry.queue}
+    within = told_by(whole)
+    if letter is None:
+        within -= Counter([_told_by(record)])  # the record itself says who
+    if within:
+        place["toldBy"] = dict(within)
     return _legal(
         orjson.dumps(
             record | {"bridge": {**place, "daemon": daemon, "bytes": len(whole), "reason": entry.last_error[:500]}}
         )
     )
+
+
+def told_by(event: bytes) -> Counter[str]:
+    """Return which functions' records lie within each other in an event, and how often each: how it came about."""
+    found: Counter[str] = Counter()
+    try:
+        record = orjson.loads(event)
+    except orjson.JSONDecodeError:
+        return found
+    while isinstance(record, dict) and (name := _told_by(record)):
+        found[name] += 1
+        pointer = record.get("bridge")
+        if isinstance(pointer, dict) and isinstance(within := pointer.get("toldBy"), dict):
+            found.update({str(name): count for name, count in within.items() if isinstance(count, int)})
+        record = record.get("requestPayload")
+    return found
+
+
+def _told_by(record: Mapping[str, Any]) -> str:
+    """Return the function whose record it is; empty: it is none."""
+    context = record.get("requestContext")
+    arn = context.get("functionArn") if isinstance(context, dict) and "condition" in context else None
+    return split_target(arn.partition(":function:")[2])[0] if isinstance(arn, str) else ""
 
 
 # --- dead-letter targets (semantics 2.4) ----------------------------------------------------------------------------

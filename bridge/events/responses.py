@@ -40,6 +40,8 @@ class HttpResponse:
 
 BAD_GATEWAY: Final = HttpResponse(status=502, body=b'{"message":"Internal Server Error"}\n')
 """A function error, an unknown outcome, or an answer that cannot be sent: what AWS says then."""
+GATEWAY_TIMEOUT: Final = HttpResponse(status=504, body=b'{"message":"Gateway Timeout"}\n')
+"""No answer in time, of a function elsewhere."""
 
 
 class _Malformed(Exception):
@@ -47,8 +49,10 @@ class _Malformed(Exception):
 
 
 def result_response(result: InvocationResult) -> HttpResponse:
-    """Return the answer for a finished invocation: 502 unless the handler returned."""
-    return http_response(result.payload) if result.is_ok else BAD_GATEWAY
+    """Return the answer for a finished invocation: 502 unless the handler returned, 504 where nobody knows yet."""
+    if result.is_ok:
+        return http_response(result.payload)
+    return GATEWAY_TIMEOUT if result.is_late else BAD_GATEWAY
 
 
 def http_response(payload: bytes) -> HttpResponse:

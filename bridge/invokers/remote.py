@@ -25,7 +25,7 @@ from bridge.core.errors import (
     Throttled,
 )
 from bridge.core.function import FunctionVersion, RemoteFunction
-from bridge.core.invocation import THROTTLE_ACCOUNT, Invocation, InvocationResult, ResultKind
+from bridge.core.invocation import NO_ANSWER, THROTTLE_ACCOUNT, Invocation, InvocationResult, ResultKind
 from bridge.core.ports import Clock
 from bridge.invokers.circuit import Ask, Circuit
 
@@ -314,7 +314,7 @@ def _told(error: Exception, timeout_s: float) -> AwsTrouble:
     told = trouble(error)
     if isinstance(error, TimeoutError):
         text = f"no answer {limits.REMOTE_MARGIN_S:.0f} s after the {timeout_s:.0f} s that the function may take"
-        return replace(told, code="Remote.NoAnswer", message=text)
+        return replace(told, code=NO_ANSWER, message=text)
     return told
 
 

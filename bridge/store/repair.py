@@ -17,7 +17,8 @@ from bridge.store.state import DATABASE, HOLD
 
 _SIDE_FILES: Final = ("", "-wal", "-shm")
 _UNREADABLE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-_TABLES: Final = ("parked", "dead_letters", "outbox", "jobs", "marks")
+_TABLES: Final = ("parked", "dead_letters", "outbox", "jobs", "marks", "stream_marks", "paused_mappings")
+"""Of stream marks a part is of use too: a shard without one is read again from where it begins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from bridge.core.errors import LaneFull, RuntimeUnavailable, StoreFull
-from bridge.core.invocation import InvocationResult, InvocationType, ResultKind
+from bridge.core.invocation import NO_ANSWER, InvocationResult, InvocationType, ResultKind
 
 
 async def invoke(world, body: bytes = b"", *, target: str = "hello", **headers: str):
@@ -102,6 +102,16 @@ async def test_a_function_error_is_200_with_a_header_and_the_log_on_demand(world
     tail = base64.b64decode(answer.headers["x-amz-log-result"])
     assert len(tail) == 4096
     assert tail.endswith(b"xEND\n")
+
+
+async def test_an_answer_that_did_not_come_in_time_is_504(world):
+    world.runtime.handlers["hello"] = lambda _: InvocationResult(
+        kind=ResultKind.UNKNOWN, payload=b"", version="", error_type=NO_ANSWER, error_message="no answer 10 s after"
+    )
+
+    value = error(await invoke(world), 504, "ServiceException")
+
+    assert value["Message"] == "no answer 10 s after"
 
 
 async def test_an_unknown_outcome_is_502_and_says_so(world):

@@ -68,6 +68,19 @@ def test_check_says_what_there_is(alone, config):
     assert (report["connections"], report["mappings"]) == (["main"], ["clicks"])
 
 
+def test_check_says_where_remote_functions_are(alone, config):
+    arn = "arn:aws:lambda:eu-central-1:123456789012:function:billing:live"
+    aws = '[connections.aws]\ntype = "aws"\nregion = "eu-central-1"\n'
+    config.write_text(f'{GOOD}\n[functions.billing]\narn = "{arn}"\n')
+
+    assert f"remote       billing: {arn} by boto's own chain of credentials" in alone("check").out
+    config.write_text(f'{GOOD}\n{aws}[functions.billing]\narn = "{arn}"\n')
+    assert f"remote       billing: {arn} by connection aws" in alone("check").out
+    assert {"billing": {"arn": arn, "connection": "aws"}} == json.loads(alone("check", "--json").out)[
+        "remote_functions"
+    ]
+
+
 def test_check_says_every_mistake_and_is_2(alone, config):
     config.write_text(GOOD.replace("handler =", "handlr =").replace('verify = "none"', ""))
 

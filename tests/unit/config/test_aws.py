@@ -37,6 +37,15 @@ class TestConnection:
         assert "very-secret" not in show(settings)
         assert 'secret_access_key = {env = "S"}' in show(settings)
 
+    @pytest.mark.parametrize("written", ['{ env = "ID" }', '"${ID}"'])
+    def test_the_key_s_id_may_be_written_as_its_secret_is(self, load_text, written):
+        text = AWS + f'access_key_id = {written}\nsecret_access_key = {{ env = "S" }}\n'
+
+        settings = load_text(text + GOOD, {"S": "s", "ID": "AKID"}).settings
+
+        assert aws_connection(settings, name="a").access_key_id == "AKID"
+        assert "AKID" not in show(settings)
+
     @pytest.mark.parametrize(
         ("added", "wrong"),
         [
@@ -50,6 +59,7 @@ class TestConnection:
             ("role_arn = 'arn:aws:iam::1:role/r'", "4: connections.a.role_arn: not a valid value: Role that is assumed through STS; left out: none"),
             ("external_id = 'x'", "4: connections.a.external_id: only with role_arn"),
             ("access_key_id = 'A'", "1: connections.a.secret_access_key: missing: access_key_id is there"),
+            ("access_key_id = 'A B'", "4: connections.a.access_key_id: must be 1..128 letters, digits and _"),
             ("secret_access_key = 'abc'", '4: connections.a.secret_access_key: a secret is not written into the file; write { env = "NAME" } or { file = "path" }'),
             ("profile = 'p'\naccess_key_id = 'A'\nsecret_access_key = { env = 'S' }", "4: connections.a.profile: not together with access_key_id: who is it?"),
             ("session_token = { env = 'S' }", "4: connections.a.session_token: only together with access_key_id and secret_access_key"),

@@ -2,10 +2,12 @@
 
 import pytest
 
+from bridge.core import limits
 from bridge.core.errors import FunctionNotFound, LaneFull
 from bridge.core.outcome import RecordRefused, TargetTrouble
 from bridge.core.ports import Receipt
 from bridge.destinations.functions import FunctionTarget
+from bridge.events.outcomes import success_record, told_by
 from bridge.testing.clock import ManualClock
 from tests.unit.destinations.test_aws import RECORD, entry
 
@@ -25,7 +27,9 @@ class Intake:
 
 
 def target(intake: Intake, *, bytes_max: int = 100_000) -> FunctionTarget:
-    return FunctionTarget("other:live", intake=intake, clock=ManualClock(), daemon="d", bytes_max=bytes_max)
+    return FunctionTarget(
+        "other:live", name="other", intake=intake, clock=ManualClock(), daemon="d", bytes_max=bytes_max
+    )
 
 
 async def test_the_record_is_an_event_and_once_however_often_it_is_sent():
@@ -47,6 +51,38 @@ async def test_a_function_without_room_is_trouble_that_may_end(error):
 
     with pytest.raises(TargetTrouble, match="function other:live"):
         await target(intake).send(entry(), None)
+
+
+def loop(times: int) -> bytes:
+    """Return what `other` returned for what `first` returned for what `other` returned…, so often."""
+    record = b'{"body":"hello"}'
+    for _ in range(times):
+        for name in ("first", "other"):
+            record = success_record(
+                request_id="r", function_arn=f"arn:aws:lambda:us-east-1:123456789012:function:{name}:$LATEST", attempts=1,
+                payload=record, version="$LATEST", response=b"1", time=1.0,
+            )  # fmt: skip
+    return record
+
+
+@pytest.mark.parametrize("is_pointer", [False, True])
+async def test_functions_that_tell_each_other_stop_after_as_many_times_as_on_aws(is_pointer):
+    intake = Intake()
+    await target(intake).send(entry(record=loop(limits.RECURSION_MAX - 1)), None)
+
+    with pytest.raises(RecordRefused, match="function other comes 16 times in what led to this record"):
+        await target(intake).send(entry(record=loop(limits.RECURSION_MAX), is_pointer=is_pointer), None)
+
+    assert len(intake.submitted) == 1
+
+
+async def test_what_leads_to_a_pointer_is_counted_through_it():
+    intake = Intake()
+    await target(intake).send(entry(record=loop(10), is_pointer=True), None)
+    pointer = intake.submitted[0][0].payload
+
+    assert told_by(pointer) == {"first": 10, "other": 10}
+    assert told_by(b'{"requestContext":{"functionArn":"arn"}}') == told_by(b"[1]") == told_by(b"no json") == {}
 
 
 async def test_a_record_above_the_limit_of_events_is_refused():

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.invocation import InvocationResult, ResultKind
-from bridge.events.responses import BAD_GATEWAY, http_response, result_response
+from bridge.core.invocation import NO_ANSWER, InvocationResult, ResultKind
+from bridge.events.responses import BAD_GATEWAY, GATEWAY_TIMEOUT, http_response, result_response
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -139,6 +139,12 @@ def test_a_function_error_says_nothing_of_the_error(kind):
 
     assert result_response(result) == BAD_GATEWAY
     assert json.loads(BAD_GATEWAY.body) == {"message": "Internal Server Error"}
+
+
+def test_an_answer_that_did_not_come_in_time_is_504():
+    result = InvocationResult(kind=ResultKind.UNKNOWN, payload=b"", version="", error_type=NO_ANSWER)
+
+    assert result_response(result) == GATEWAY_TIMEOUT
 
 
 json_values = st.recursive(

@@ -18,13 +18,16 @@ from bridge.core import limits
 from bridge.core.errors import StoreCorrupt, StoreError, StoreFull
 from bridge.core.outcome import OutboxEntry, OutcomeKind, TargetPlace
 from bridge.core.ports import DeadLetterSelection
+from bridge.core.stream import BEFORE_ALL, Mark
 from bridge.store import hold as hold_module
 from bridge.store.ballast import Ballast, free_bytes
-from bridge.store.repair import check_state, repair_state
+from bridge.store.repair import check_state, paused_mappings, repair_state
 from bridge.store.state import State, open_state
 from tests.contract.stores import LARGE, NOW, letter, parked, record, uuid_of
 from tests.contract.test_jobs import job
 
+BEGINNING = Mark(position=BEFORE_ALL, epoch=1)
+STREAM_MARK = Mark(position=10**40, epoch=1, note=b"note", state=b"state", has_ended=True)
 EVERYTHING = DeadLetterSelection(queue=None)
 KIB, MIB = limits.KIB, limits.MIB
 
@@ -334,7 +337,10 @@ async def filled(folder: Path, rows: int = 100) -> None:
         state.outbox.put([waiting]),
         state.jobs.create(job()),
         state.marks.commit({"billing": 7}),
+        state.stream_marks.replace("orders", dict.fromkeys(("shard-1", "shard-2"), BEGINNING), layout="layout"),
+        state.mapping_states.pause("orders"),
     )
+    await state.stream_marks.commit("orders", {"shard-1": STREAM_MARK})
     await state.close()
 
 
@@ -361,13 +367,18 @@ async def test_what_can_be_read_of_a_damaged_database_is_kept(tmp_path: Path) ->
     repair = repair_state(tmp_path)
 
     assert repair is not None
-    assert {"parked": 100, "dead_letters": 3, "outbox": 1, "jobs": 1, "marks": 1} == repair.rows
+    assert {
+        "parked": 100, "dead_letters": 3, "outbox": 1, "jobs": 1, "marks": 1, "stream_marks": 2, "paused_mappings": 1,
+    } == repair.rows  # fmt: skip
     assert repair.aside.exists()
     assert check_state(tmp_path) == ""
     state = await open_state(tmp_path)
     assert {"billing": 100} == await state.parked.counts()
     assert 3 == len(await state.dead_letters.select(EVERYTHING, limit=9))
     assert {"billing": 7} == await state.marks.load()
+    assert {"shard-1": STREAM_MARK, "shard-2": BEGINNING} == await state.stream_marks.load("orders")
+    assert "layout" == await state.stream_marks.layout("orders")
+    assert paused_mappings(tmp_path) == {"orders"}
     await state.close()
 
 
