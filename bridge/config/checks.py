@@ -17,7 +17,7 @@ from bridge.config.mistakes import Loc, near, plain
 from bridge.config.settings import API_DEFAULT, PUBLIC_DEFAULT
 from bridge.config.tree import table, tables
 from bridge.config.values import SECRET_HINT, Address, parse_address
-from bridge.config.webhooks import METHODS, default_methods
+from bridge.config.webhooks import GREETED, METHODS, default_methods
 from bridge.core import limits
 from bridge.core.function import split_target
 from bridge.registry.packages import handler_files, handler_mistake, has_handler
@@ -98,6 +98,7 @@ def _routes(data: Mapping[str, Any]) -> Iterator[Finding]:
             continue
         if not isinstance(methods, list):
             methods = default_methods(str(source.get("invocation_type")))
+        methods = [*methods, *GREETED.get(str(source.get("format")), ())]
         for method in (method for method in METHODS if method in methods):
             owner = owners.setdefault((method, path), name)
             if owner != name:

@@ -140,6 +140,19 @@ class Bearer(Delivered):
     scheme: Literal["bearer"]
 
 
+class Sns(Scheme):
+    """What SNS signs, for format sns; whose topics, the route says."""
+
+    scheme: Literal["sns"] = "sns"
+    secrets: tuple[SecretReference, ...] = listed("None.", max_length=0)
+    window_s: float = Field(
+        default=limits.SNS_WINDOW_S,
+        ge=60,
+        le=86_400,
+        description="Seconds ago that a message may have been published; SNS tries for an hour at most.",
+    )
+
+
 class Anyone(Delivered):
     """Nobody is checked: whoever can reach the route may post."""
 
@@ -149,22 +162,24 @@ class Anyone(Delivered):
 
 _SCHEMES: Final[Mapping[str, type[Scheme]]] = {
     "standard-webhooks": StandardWebhooks, "github": GitHub, "stripe": Stripe, "slack": Slack, "shopify": Shopify,
-    "twilio": Twilio, "hmac": Hmac, "basic": Basic, "bearer": Bearer, "none": Anyone,
+    "twilio": Twilio, "hmac": Hmac, "basic": Basic, "bearer": Bearer, "sns": Sns, "none": Anyone,
 }  # fmt: skip
 SCHEMES: Final = tuple(_SCHEMES)
+WORDS: Final[Mapping[str, type[Sns | Anyone]]] = {"sns": Sns, "none": Anyone}
+"""Schemes that need nothing and may be written as a word."""
 
 
 def _scheme_of(value: Any) -> str | None:
     if isinstance(value, Scheme):
         return value.scheme
-    if value == "none":
+    if isinstance(value, str) and value in WORDS:
         return "word"
     scheme = value.get("scheme") if isinstance(value, dict) else None
     return scheme if isinstance(scheme, str) and scheme in _SCHEMES else None
 
 
 Verify: TypeAlias = Annotated[
-    Annotated[Literal["none"], Tag("word")]
+    Annotated[Literal["sns", "none"], Tag("word")]
     | Annotated[StandardWebhooks, Tag("standard-webhooks")]
     | Annotated[GitHub, Tag("github")]
     | Annotated[Stripe, Tag("stripe")]
@@ -174,11 +189,12 @@ Verify: TypeAlias = Annotated[
     | Annotated[Hmac, Tag("hmac")]
     | Annotated[Basic, Tag("basic")]
     | Annotated[Bearer, Tag("bearer")]
+    | Annotated[Sns, Tag("sns")]
     | Annotated[Anyone, Tag("none")],
     Discriminator(
         _scheme_of,
         custom_error_type="scheme",
-        custom_error_message=f'must be {{ scheme = "...", secrets = [...] }} with a scheme of {listing(SCHEMES[:-1])}, '
-        'or "none" to let anyone post',
+        custom_error_message=f'must be {{ scheme = "...", secrets = [...] }} with a scheme of {listing(SCHEMES[:-2])}, '
+        'or "sns" for what SNS signs, or "none" to let anyone post',
     ),
 ]

@@ -1,5 +1,6 @@
 """`[sources.X] type = "webhook"`: routes, whom they believe, and how their events are invoked."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
@@ -8,16 +9,24 @@ from pydantic import AfterValidator, Field, model_validator
 
 from bridge.config.section import Section, listed
 from bridge.config.values import checked_target, refuse
-from bridge.config.verify import Anyone, Scheme, Verify
+from bridge.config.verify import WORDS, Scheme, Verify
 from bridge.core import limits
+from bridge.core.arn import parse_arn
 from bridge.core.invocation import InvocationType
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 DEDUPLICATE_MAX_S: Final = 7 * 86_400
+TOPICS_MAX: Final = 100
+GREETED: Final[Mapping[str, frozenset[str]]] = {"cloudevents": frozenset({"OPTIONS"})}
+"""Methods that a format takes besides, by its name: a handshake's."""
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*\Z")
 
 
-_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {}
+_OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "sns": ("topics",),
+    "eventbridge": ("bus_source", "detail_type"),
+    "cloudwatch-logs": ("log_group",),
+}
 """Settings that a format alone has, by the format's name; they are of no use beside another."""
 
 
@@ -29,6 +38,18 @@ def _checked_path(path: str) -> str:
     if "//" in path or {".", ".."} & set(path.split("/")):
         refuse("holds an empty, . or .. part")
     return path
+
+
+def _checked_topic(topic: str) -> str:
+    if topic == "*":
+        return topic
+    try:
+        arn = parse_arn(topic[:-1] + "x" if topic.endswith("*") else topic)
+    except ValueError as error:
+        refuse(f'{error}, with * as its end, or "*"')
+    if arn.service != "sns" or not arn.region or not arn.account:
+        refuse('must be the ARN of a topic: arn:aws:sns:REGION:ACCOUNT:NAME, with * as its end, or "*"')
+    return topic
 
 
 class WebhookSettings(Section):
@@ -54,13 +75,28 @@ class WebhookSettings(Section):
         default=InvocationType.EVENT,
         description="Event: stored, 202, then invoked; RequestResponse: waits for the answer; DryRun: checks only.",
     )
-    format: Literal["apigateway-v2"] = Field(default="apigateway-v2", description="What a request becomes.")
+    format: Literal["apigateway-v2", "cloudevents", "sns", "s3", "eventbridge", "cloudwatch-logs"] = Field(
+        default="apigateway-v2", description="What a request becomes."
+    )
+    topics: tuple[Annotated[str, AfterValidator(_checked_topic)], ...] = listed(
+        'For format sns: ARNs of topics, each whole or with * as its end; needed with verify = "sns", ["*"]: any.',
+        max_length=TOPICS_MAX,
+    )
+    bus_source: str = Field(
+        default="", max_length=256, description="For format eventbridge: source of JSON that is no event of a bus."
+    )
+    detail_type: str = Field(default="", max_length=128, description="For format eventbridge: likewise its detail-type.")
+    log_group: str = Field(
+        default="",
+        max_length=512,
+        description='For format cloudwatch-logs: log group of log events that name none; "": /bridge/NAME.',
+    )
     verify: Verify = Field(description='Whose requests are taken; "none": anyone\'s.')
     deduplicate_s: int = Field(
         default=limits.DEDUPLICATION_WINDOW_DEFAULT_S,
         ge=0,
         le=DEDUPLICATE_MAX_S,
-        description="Seconds a delivery id is remembered; 0: duplicates are taken.",
+        description="Seconds a delivery id is remembered; 0: duplicates are taken; left out with verify sns: its window_s.",
     )
     body_max_bytes: int = Field(
         default=limits.BODY_DEFAULT_MAX_BYTES,
@@ -69,18 +105,54 @@ class WebhookSettings(Section):
         description="Bytes of a request's body; 413 above.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _remember_what_is_good(cls, data: Any) -> Any:
+        """Remember what SNS signs for as long as it is good, if the file says nothing: else it could be sent again."""
+        if not isinstance(data, dict) or "deduplicate_s" in data:
+            return data
+        verify = data.get("verify")
+        window_s: Any = limits.SNS_WINDOW_S
+        if isinstance(verify, dict) and verify.get("scheme") == "sns":
+            window_s = verify.get("window_s", window_s)
+        elif verify != "sns":
+            return data
+        is_usable = isinstance(window_s, int | float) and 0 < window_s <= DEDUPLICATE_MAX_S
+        return data | {"deduplicate_s": math.ceil(window_s)} if is_usable else data
+
     @model_validator(mode="after")
     def _options_fit_the_format(self) -> Self:
         for owner, names in _OPTIONS.items():
             for name in names:
-                if name in self.model_fields_set and owner != self.format:
+                is_chosen = getattr(self, name) != type(self).model_fields[name].default
+                if is_chosen and owner != self.format:
                     refuse(f'{name} is for format = "{owner}"')
+        return self
+
+    @model_validator(mode="after")
+    def _sns_is_whole(self) -> Self:
+        if self.scheme.scheme != "sns":
+            return self
+        if self.format != "sns":
+            refuse('verify = "sns" is for format = "sns"')
+        if not self.topics:
+            refuse(
+                'verify = "sns" shows that SNS sent it, not for whom: name the topics = ["arn:aws:sns:..."], '
+                'or ["*"] for those of anybody'
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _names_are_both_given(self) -> Self:
+        if bool(self.bus_source) != bool(self.detail_type):
+            refuse("bus_source and detail_type belong together")
         return self
 
     @property
     def allowed_methods(self) -> frozenset[str]:
         """The methods in force."""
-        return default_methods(self.invocation_type) if self.methods is None else frozenset(self.methods)
+        named = default_methods(self.invocation_type) if self.methods is None else frozenset(self.methods)
+        return named | GREETED.get(self.format, frozenset())
 
     def secrets(self) -> tuple[str, ...]:
         """Return what must not be seen in a log, revealed."""
@@ -93,8 +165,8 @@ class WebhookSettings(Section):
 
     @property
     def scheme(self) -> Scheme:
-        """Who is checked and how, `"none"` included."""
-        return Anyone() if isinstance(self.verify, str) else self.verify
+        """Who is checked and how, words included."""
+        return WORDS[self.verify]() if isinstance(self.verify, str) else self.verify
 
 
 def default_methods(invocation_type: str) -> frozenset[str]:

@@ -55,7 +55,7 @@ def read_cloudevents(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> lis
         Unreadable: not CloudEvents of version 1.0, or an attribute is missing or of the wrong form.
     """
     content_type = single_header(headers, b"content-type")
-    media_type = content_type.partition(";")[0].strip().lower()
+    media_type = _media_type(content_type)
     if media_type == BATCH:
         return _batch(body)
     if media_type == STRUCTURED:
@@ -64,6 +64,11 @@ def read_cloudevents(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> lis
     if media_type.startswith(_FORMATTED):
         raise Unreadable(f"content type {shown(media_type)} is not read; {STRUCTURED} and {BATCH} are")
     return [_binary(headers, content_type=content_type, body=body)]
+
+
+def is_batch(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    """Say whether a request is a batch, also one of a single event."""
+    return _media_type(single_header(headers, b"content-type")) == BATCH
 
 
 def cloudevent(attributes: Mapping[str, Any], *, data: bytes | None, content_type: str = "") -> bytes:
@@ -83,7 +88,11 @@ def cloudevent(attributes: Mapping[str, Any], *, data: bytes | None, content_typ
     head = orjson.dumps(event)
     if data is None:
         return head
-    return b"%b,%b}" % (head[:-1], _data(data, content_type.partition(";")[0].strip().lower()))
+    return b"%b,%b}" % (head[:-1], _data(data, _media_type(content_type)))
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
 
 
 def _data(data: bytes, media_type: str) -> bytes:

@@ -7,9 +7,10 @@ configuration and imports it when a route first wants it.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 from bridge.core.errors import ConfigError
+from bridge.core.function import REGION_DEFAULT
 from bridge.core.invocation import InvocationResult, InvocationType
 from bridge.core.ports import Clock
 from bridge.events.http import HttpOrigin, HttpRequest, TooManyParameters, http_event
@@ -40,6 +41,8 @@ class FormatContext:
     """What the route's events share; `api_id` is the source's name."""
     clock: Clock
     invocation_type: InvocationType = InvocationType.EVENT
+    region: str = REGION_DEFAULT
+    """Of events whose sender names none."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """The format's own settings of the route, by keyword."""
 
@@ -48,6 +51,17 @@ class Format(ABC):
     """One format as one route uses it. Stateless between requests, as far as a request can see."""
 
     __slots__ = ()
+
+    greeted: ClassVar[tuple[str, ...]] = ()
+    """Methods that `greet` answers, before and instead of any verification."""
+
+    def greet(self, request: HttpRequest) -> HttpResponse:
+        """Return the answer to a request of a greeted method: nothing of it is stored.
+
+        Raises:
+            Refusal: it is no greeting.
+        """
+        raise AssertionError(f"{request.method} is not greeted")
 
     @abstractmethod
     async def read(self, request: HttpRequest, *, request_id: str, received_at: float) -> Reading:
@@ -94,5 +108,25 @@ def make_format(name: str, context: FormatContext) -> Format:
     match name:
         case "apigateway-v2":
             return ApiGatewayV2(context)
+        case "cloudevents":
+            from bridge.sources.push.notices import CloudEvents
+
+            return CloudEvents()
+        case "s3":
+            from bridge.sources.push.notices import S3
+
+            return S3(context)
+        case "eventbridge":
+            from bridge.sources.push.notices import EventBridge
+
+            return EventBridge(context, **context.options)
+        case "cloudwatch-logs":
+            from bridge.sources.push.notices import CloudWatchLogs
+
+            return CloudWatchLogs(context, **context.options)
+        case "sns":
+            from bridge.sources.push.sns import Sns
+
+            return Sns(context, **context.options)
         case _:
             raise ConfigError(f"unknown format {name!r}")

@@ -63,7 +63,11 @@ class Mounted:
         self.format = formats.make_format(
             route.format,
             formats.FormatContext(
-                origin=origin, clock=clock, invocation_type=route.invocation_type, options=route.format_options
+                origin=origin,
+                clock=clock,
+                invocation_type=route.invocation_type,
+                region=region,
+                options=route.format_options,
             ),
         )
         is_event = route.invocation_type is InvocationType.EVENT
@@ -89,7 +93,9 @@ def route_table(routes: Iterable[Route], *, account_id: str, region: str, clock:
             raise ConfigError(f"route {route.name}: path must start with /")
         mounted = Mounted(route, account_id=account_id, region=region, clock=clock)
         by_method = table.setdefault(quote(route.path, safe=_PATH_SAFE).encode("ascii"), {})
-        for method in _methods(route):
+        for method in dict.fromkeys((*_methods(route), *mounted.format.greeted)):
+            if method in mounted.format.greeted and by_method.get("*") is mounted:
+                continue
             if method in by_method or (by_method and "*" in (method, *by_method)):
                 other = next(iter(by_method.values())).route.name
                 raise ConfigError(f"route {route.name}: {route.path} is already taken by route {other}")

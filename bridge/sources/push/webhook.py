@@ -21,7 +21,7 @@ from bridge.sources.push.formats import Taken
 from bridge.sources.push.proxies import TrustedProxies
 from bridge.sources.push.refusals import RETRY_AFTER_S, Refusal, not_accepted, retry_after, too_large, unavailable
 from bridge.sources.push.routes import Mounted, Route, Table, route_table
-from bridge.sources.push.signatures import Verdict
+from bridge.sources.push.signatures import Unavailable, Verdict
 from bridge.util import telemetry
 from bridge.util.asgi import (
     CLOSE,
@@ -160,9 +160,17 @@ class WebhookSource:
             http_version=scope["http_version"],
             source_ip=self._proxies.source_ip(client[0] if client else "", headers),
         )
-        verdict = route.verifier.verify(request)
+        if request.method in mounted.format.greeted:
+            return request, Verdict(ok=True, response=mounted.format.greet(request))
+        verifier = route.verifier
+        if verifier.prepares:
+            try:
+                await verifier.prepare(request)
+            except Unavailable as error:
+                raise unavailable(str(error), reason="verifier") from error
+        verdict = verifier.verify(request)
         if not verdict.ok:
-            challenge = ((b"www-authenticate", route.verifier.challenge),)
+            challenge = ((b"www-authenticate", verifier.challenge),)
             raise Refusal(401, f"refused: {verdict.reason}", reason="signature", headers=challenge)
         return request, verdict
 

@@ -240,7 +240,7 @@ class TestKeys:
             (
                 SOURCE + "verify = { scheme = 'githb', secrets = [{ env = 'S' }] }",
                 ('8: sources.s.verify: must be { scheme = "...", secrets = [...] } with a scheme of standard-webhooks, github, '
-                'stripe, slack, shopify, twilio, hmac, basic or bearer, or "none" to let anyone post; did you mean github?'),
+                'stripe, slack, shopify, twilio, hmac, basic or bearer, or "sns" for what SNS signs, or "none" to let anyone post; did you mean github?'),
             ),
             (SOURCE + "verify = { scheme = 'github' }", "8: sources.s.verify.secrets: missing: Shared secrets; each is tried, so that a new one can be added before the old one goes"),
             (SOURCE + "verify = { scheme = 'github', secrets = [] }", "8: sources.s.verify.secrets: must have at least 1 item"),

@@ -6,7 +6,6 @@ anybody with an AWS account can subscribe any URL to a topic of theirs, so the r
 
 import asyncio
 from base64 import b64decode
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -16,6 +15,7 @@ from bridge.core.errors import ConfigError
 from bridge.events.bodies import Unreadable
 from bridge.events.http import HttpRequest
 from bridge.events.sns import SnsPost, certificate_url, is_raw_delivery, published_at, read_sns
+from bridge.sources.push.bounds import Bounds, TooMuch
 from bridge.sources.push.signatures.base import Now, Refused, Unavailable, Verdict, Verifier, delivery
 from bridge.util import https
 
@@ -26,14 +26,10 @@ CERTIFICATE_MAX_BYTES: Final = 64 * 1024
 CERTIFICATE_FETCH_S: Final = 5.0
 """SNS waits 15 s for an answer."""
 CERTIFICATES_KEPT_MAX: Final = 32
-FETCHES_MAX: Final = 4
-"""At once."""
-FETCHES_PER_MINUTE_MAX: Final = 20
 FAILURE_KEPT_S: Final = 30.0
 """A URL that gave no certificate is not asked again for so long."""
 KEY_MIN_BITS: Final = 2048
 FUTURE_MAX_S: Final = float(limits.SIGNATURE_WINDOW_S)
-_MINUTE_S: Final = 60.0
 _VERSIONS: Final = ("1", "2")
 
 Fetch = Callable[[str], Awaitable[bytes]]
@@ -131,7 +127,7 @@ class _Certificates:
         self._kept: dict[str, Certificate] = {}
         self._failed: dict[str, float] = {}
         self._running: dict[str, asyncio.Future[None]] = {}
-        self._fetched_at: deque[float] = deque(maxlen=FETCHES_PER_MINUTE_MAX)
+        self._bounds = Bounds(now)
 
     def get(self, url: str) -> Certificate | None:
         """Return what was fetched."""
@@ -154,10 +150,12 @@ class _Certificates:
             return
         if 0 <= now - self._failed.get(url, -FAILURE_KEPT_S) < FAILURE_KEPT_S:
             return
-        self._check_rate(now)
         done = self._running[url] = asyncio.get_running_loop().create_future()
         try:
-            await self._obtain(url)
+            with self._bounds.one():
+                await self._obtain(url)
+        except TooMuch as error:
+            raise Unavailable("too many certificates are asked for; try again") from error
         finally:
             del self._running[url]
             done.set_result(None)
@@ -177,12 +175,6 @@ class _Certificates:
             self._failed.pop(url, None)
             _keep(self._kept, url, certificate)
 
-    def _check_rate(self, now: float) -> None:
-        is_full = len(self._fetched_at) == FETCHES_PER_MINUTE_MAX and 0 <= now - self._fetched_at[0] < _MINUTE_S
-        if is_full or len(self._running) >= FETCHES_MAX:
-            raise Unavailable("too many certificates are asked for; try again")
-        self._fetched_at.append(now)
-
 
 def _keep(kept: dict[str, Any], url: str, value: Any) -> None:
     """Keep the newest."""
@@ -201,7 +193,7 @@ def read_certificate(pem: bytes, *, host: str) -> Certificate:
     """Return a certificate that the SNS of a region signs with; cryptography is loaded with the first one.
 
     Its chain is not followed: what is served leaves intermediates out, and that AWS serves it is what TLS to a pinned
-    host has shown (decision 12). Whose it is and how long it is good for is checked.
+    host has shown (decision 14). Whose it is and how long it is good for is checked.
 
     Raises:
         ValueError: no certificate, not of SNS, or with a weak or other key.

@@ -12,12 +12,11 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from bridge.core.errors import ConfigError
 from bridge.events.http import HttpRequest
+from bridge.sources.push.bounds import AT_ONCE_MAX, PER_MINUTE_MAX
 from bridge.sources.push.signatures import Unavailable, make_verifier
 from bridge.sources.push.signatures.sns import (
     CERTIFICATES_KEPT_MAX,
     FAILURE_KEPT_S,
-    FETCHES_MAX,
-    FETCHES_PER_MINUTE_MAX,
     Sns,
     read_certificate,
 )
@@ -348,11 +347,11 @@ async def test_a_url_without_a_certificate_is_not_asked_again_for_a_while(verifi
 
 
 async def test_strangers_can_make_us_fetch_so_much_a_minute(verifier, certificates, clock):
-    for number in range(FETCHES_PER_MINUTE_MAX):
+    for number in range(PER_MINUTE_MAX):
         await verify(verifier, signed_with(number))
     with pytest.raises(Unavailable, match="too many certificates are asked for"):
         await verify(verifier, signed_with("more"))
-    assert FETCHES_PER_MINUTE_MAX == len(certificates.asked)
+    assert PER_MINUTE_MAX == len(certificates.asked)
 
     clock.step(60)
 
@@ -361,7 +360,7 @@ async def test_strangers_can_make_us_fetch_so_much_a_minute(verifier, certificat
 
 async def test_so_many_fetches_run_at_once(verifier, certificates):
     certificates.gate.clear()
-    checks = [asyncio.create_task(verify(verifier, signed_with(number))) for number in range(FETCHES_MAX)]
+    checks = [asyncio.create_task(verify(verifier, signed_with(number))) for number in range(AT_ONCE_MAX)]
     await asyncio.sleep(0)
 
     with pytest.raises(Unavailable, match="too many"):
@@ -373,7 +372,7 @@ async def test_so_many_fetches_run_at_once(verifier, certificates):
 
 async def test_what_is_known_is_checked_whatever_strangers_ask_for(verifier, certificates):
     assert (await verify(verifier, Topic().notification(Timestamp=STAMP))).ok
-    for number in range(FETCHES_PER_MINUTE_MAX - 1):
+    for number in range(PER_MINUTE_MAX - 1):
         await verify(verifier, signed_with(number))
 
     assert (await verify(verifier, Topic().notification(Timestamp=STAMP))).ok
