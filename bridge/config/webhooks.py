@@ -85,7 +85,9 @@ class WebhookSettings(Section):
     bus_source: str = Field(
         default="", max_length=256, description="For format eventbridge: source of JSON that is no event of a bus."
     )
-    detail_type: str = Field(default="", max_length=128, description="For format eventbridge: likewise its detail-type.")
+    detail_type: str = Field(
+        default="", max_length=128, description="For format eventbridge: likewise its detail-type."
+    )
     log_group: str = Field(
         default="",
         max_length=512,
@@ -96,7 +98,7 @@ class WebhookSettings(Section):
         default=limits.DEDUPLICATION_WINDOW_DEFAULT_S,
         ge=0,
         le=DEDUPLICATE_MAX_S,
-        description="Seconds a delivery id is remembered; 0: duplicates are taken; left out with verify sns: its window_s.",
+        description="Seconds a delivery id is remembered; 0: duplicates are taken; left out with sns: its window_s.",
     )
     body_max_bytes: int = Field(
         default=limits.BODY_DEFAULT_MAX_BYTES,
