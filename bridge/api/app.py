@@ -16,6 +16,7 @@ from bridge.api.mappings import MappingEndpoints
 from bridge.api.queues import QueueEndpoints
 from bridge.api.router import Router
 from bridge.api.services import ReloadResult, Services
+from bridge.api.sources import SourceEndpoints
 from bridge.api.streams import StreamEndpoints
 from bridge.api.system import System
 from bridge.api.targets import TargetEndpoints
@@ -107,6 +108,7 @@ def _routes(services: Services) -> Router:
     router = Router()
     system, events = System(services), Events(services)
     letters, jobs = DeadLetterEndpoints(services), JobEndpoints(services)
+    sources = SourceEndpoints(services)
     mappings, targets, queues = MappingEndpoints(services), TargetEndpoints(services), QueueEndpoints(services)
     router.add("GET", "/health", system.health)
     router.add("GET", "/ready", system.ready)
@@ -123,6 +125,9 @@ def _routes(services: Services) -> Router:
         ("GET", "/events/export", events.export),
         ("GET", "/events/{id}", events.one),
         ("POST", "/streams/{name}/records", StreamEndpoints(services).put),
+        ("GET", "/sources", sources.page),
+        ("GET", "/sources/{name}", sources.one),
+        ("POST", "/sources/{name}/events", sources.feed),
         ("GET", "/dlq", letters.page),
         ("GET", "/dlq/{id}", letters.one),
         ("POST", "/dlq/purge", letters.purge),

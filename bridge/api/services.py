@@ -9,6 +9,7 @@ from bridge.core.dead_letter_queues import DeadLetterQueues
 from bridge.core.function import Function
 from bridge.core.outcome import Outbox
 from bridge.core.ports import Clock, DeadLetters, Intake, Invoker, Jobs, Journal, Lanes, Outcomes, ParkedStore
+from bridge.core.push import PushSources
 from bridge.core.record import Record
 from bridge.core.sources import LocalStreams, Mappings, RecordReader
 from bridge.pipeline.outbox import OutboxSender
@@ -64,6 +65,7 @@ class Services:
     """What somebody should look at and does not keep the daemon from taking events: mappings that cannot go on."""
     mappings: Mappings
     streams: LocalStreams
+    sources: PushSources
     readers: Callable[[Record], Sequence[RecordReader]]
     """Which mappings read a stored record, and whether they are done with it."""
     queues: DeadLetterQueues | None = None

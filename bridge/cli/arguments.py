@@ -68,6 +68,14 @@ complete_replay = _names("/replays", "replays")
 complete_source = _names("/status", "sources")
 
 
+def complete_put(context: click.Context, param: click.Parameter, typed: str) -> list[CompletionItem]:
+    """Complete what `bridge put` may name: mappings and sources."""
+    found = {
+        item.value: item for complete in (complete_mapping, complete_source) for item in complete(context, param, typed)
+    }
+    return [found[name] for name in sorted(found)]
+
+
 def complete_shard(context: click.Context, _param: click.Parameter, typed: str) -> list[CompletionItem]:
     """Complete the shards of the mapping that --mapping names."""
     from bridge.cli.client import segment  # `bridge run` needs none

@@ -148,6 +148,8 @@ BOOTSTRAP_SERVERS_MAX: Final = 100
 STREAM_SHARDS_DEFAULT: Final = 4
 STREAM_SHARDS_MAX: Final = 256
 PUT_RECORDS_MAX: Final = 10_000
+GIVEN_EVENTS_MAX: Final = 1000
+"""Events that one request may give to a push source by hand."""
 PUT_MAX_BYTES: Final = 12 * MIB
 """What one request may put into an embedded stream: a value of 6 MiB in base64, and more than can be delivered."""
 STREAM_BACKOFF_MIN_S: Final = 0.5

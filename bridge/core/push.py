@@ -1,6 +1,10 @@
-"""The seam of push sources that run by themselves: who receives, stores and acknowledges without being asked."""
+"""The seams of push sources: those that run by themselves, and how any of them is given an event by hand."""
 
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from bridge.core.errors import SourceError
 
 
 class PushSource(Protocol):
@@ -43,4 +47,91 @@ class PushSource(Protocol):
 
         Cancelled when its time is over. Twice is fine, and so is before `run`.
         """
+        ...
+
+
+@runtime_checkable
+class Ticking(Protocol):
+    """A source whose events have their times."""
+
+    @property
+    def next_at(self) -> int | None:
+        """Return when the next one comes, epoch seconds; None: none any more, or it has not begun. No I/O."""
+        ...
+
+    @property
+    def last_at(self) -> int | None:
+        """Return when the last one was due, stored or passed over; None: none yet. No I/O."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """An event given by hand, as its sender would have sent it; what a source has no use for is left out."""
+
+    data: bytes = b""
+    """The body of a request, the payload of a message."""
+    method: str = ""
+    """Of a request; empty: POST, or the first that the route takes."""
+    query: str = ""
+    """As sent, without the question mark."""
+    headers: tuple[tuple[str, str], ...] = ()
+    topic: str = ""
+    """Of a message."""
+    at: float | None = None
+    """Of a tick, epoch seconds; None: now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """What became of a given event."""
+
+    ids: tuple[str, ...]
+    """Request ids of what is stored or ran; empty where the source answers by itself and stores nothing."""
+    duplicates: int = 0
+    """How many of them were stored before, under these ids."""
+    status: int = 202
+    """What a sender would have been answered."""
+    body: bytes | None = None
+    """Likewise, where that is not just the ids: a function's answer."""
+
+
+class NotAccepted(SourceError):
+    """A given event was not taken: nothing was stored. The text says why.
+
+    Args:
+        text: one line.
+        status: as HTTP has it: 400 it is wrong, 404 no such source, 413 too large, 503 not now.
+    """
+
+    def __init__(self, text: str, *, status: int = 400) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@runtime_checkable
+class Feedable(Protocol):
+    """A push source that can be given events by hand, without its broker or sender."""
+
+    async def feed(self, given: Given) -> Accepted:
+        """Take one event as if it had come: its shape, its limits, its function; stored when it returns.
+
+        Called while it runs, also several times at once: they are stored in the order of the calls.
+
+        Raises:
+            NotAccepted: see there.
+            LaneFull, StoreFull: not now; nothing was stored.
+        """
+        ...
+
+
+class PushSources(Protocol):
+    """What the api may ask of the push sources."""
+
+    def views(self) -> Sequence[Mapping[str, object]]:
+        """Return what is known of each source, by name, as JSON values. No I/O."""
+        ...
+
+    async def feed(self, name: str, given: Given) -> Accepted:
+        """Give one of them an event. As `Feedable.feed`; NotAccepted with 404 where there is no such source."""
         ...

@@ -17,6 +17,8 @@ from bridge.core import limits
 from bridge.core.errors import StoreError
 from bridge.core.ports import Clock
 from bridge.daemon.aws import AwsReach
+from bridge.daemon.push import MAKERS
+from bridge.daemon.schedules import ScheduleMaker
 from bridge.daemon.streams import Streams
 from bridge.daemon.targets import Targets
 from bridge.destinations.spill import Spill
@@ -258,6 +260,7 @@ class Parts:
             streams=self.journal_streams,
             release_ballast=self.ballast.release,  # pruning makes room, and needs some first
         )
+        self.makers = {**MAKERS, "schedule": ScheduleMaker(self.journal, state.schedules)}
         self.configure(settings)
         await self.tidy(settings)
         await self.outbox.open()

@@ -28,8 +28,7 @@ from bridge.core.invocation import InvocationType
 from bridge.core.mapping import EventSourceMapping, MappingState
 from bridge.daemon.composition import Parts, read_catalog, register_secrets
 from bridge.daemon.health import TROUBLE_TOLD_S, Health
-from bridge.daemon.push import MAKERS, PushSources
-from bridge.daemon.schedules import ScheduleMaker
+from bridge.daemon.push import PushSources
 from bridge.registry.catalog import FunctionCatalog
 from bridge.util import telemetry
 from bridge.util.aio import Supervisor
@@ -198,7 +197,7 @@ class Daemon:
             invoker=self._parts.service,
             clock=self._clock,
             tasks=self._supervisor,
-            makers={**MAKERS, "schedule": ScheduleMaker(self._parts.journal, self._parts.state.schedules)},
+            makers=self._parts.makers,
         )
         self._api_app = ApiApp(self._services(), token=self._parts.folder.token, hosts=tuple(map(str, listen.hosts)))
         tls = (str(listen.tls.cert), str(listen.tls.key)) if isinstance(listen.tls, TlsFiles) else None
@@ -282,9 +281,10 @@ class Daemon:
             journal=parts.journal, outcomes=parts.outcomes, parked=state.parked, dead_letters=state.dead_letters,
             jobs=state.jobs, replays=parts.replays, redrives=parts.redrives, lanes=parts.dispatcher,
             mappings=parts.mappings, streams=parts.local_streams, queues=parts.dead_letter_queues,
-            readers=parts.journal_streams.readers, invoker=parts.service, intake=parts.intake, logs=parts.logs,
-            functions=parts.catalog.functions, reload=self.reload, readiness=self._problems, facts=self._facts,
-            troubles=self._troubles, outbox=state.outbox, sender=parts.outbox, version=__version__, clock=self._clock,
+            sources=self._sources, readers=parts.journal_streams.readers, invoker=parts.service, intake=parts.intake,
+            logs=parts.logs, functions=parts.catalog.functions, reload=self.reload, readiness=self._problems,
+            facts=self._facts, troubles=self._troubles, outbox=state.outbox, sender=parts.outbox, version=__version__,
+            clock=self._clock,
             async_payload_max_bytes=self._settings.invocation.async_payload_max_bytes, status=self._status,
         )  # fmt: skip
 

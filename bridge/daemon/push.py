@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
-from bridge.core.push import PushSource
+from bridge.core.invocation import InvocationType
+from bridge.core.push import Accepted, Feedable, Given, NotAccepted, PushSource, Ticking
 from bridge.daemon.health import TROUBLE_TOLD_S, Fact
 from bridge.sources.push.routes import Route
 from bridge.sources.push.signatures import make_verifier
 from bridge.sources.push.webhook import WebhookSource
+from bridge.util import telemetry
 
 if TYPE_CHECKING:
     from bridge.config.settings import Settings
@@ -168,13 +170,32 @@ class PushSources:
         ]
 
     def status(self) -> list[dict[str, str]]:
-        """Return every source as the api lists it: routes with their path, others with their place."""
+        """Return every source, short: its name and type, and where its events come from."""
         routes = [{"name": route.name, "type": "webhook", "path": route.path} for route in self._routes]
         running = [
             {"name": source.name, "type": source.kind, "place": source.place, "trouble": source.trouble}
             for source in self.running()
         ]
         return routes + running
+
+    def views(self) -> list[dict[str, object]]:
+        """Return what is known of each source, by name. See push.PushSources."""
+        accepted = _accepted()
+        found = [_route_view(route) for route in self._routes] + [_view(source) for source in self._running.values()]
+        for view in found:
+            view["accepted"] = accepted.get(str(view["name"]), 0)
+        return sorted(found, key=lambda view: str(view["name"]))
+
+    async def feed(self, name: str, given: Given) -> Accepted:
+        """Give a source an event by hand. See push.PushSources."""
+        if any(route.name == name for route in self._routes):
+            return await self.webhooks.feed(name, given)
+        source = self._running.get(name)
+        if source is None:
+            raise NotAccepted(f"no source {name[:100]}", status=404)
+        if not isinstance(source, Feedable):
+            raise NotAccepted(f"{name} is of type {source.kind}, which takes nothing by hand")
+        return await source.feed(given)
 
     def refuse(self) -> None:
         """Answer new requests with 503; those under way end."""
@@ -212,6 +233,43 @@ class PushSources:
         except Exception:  # the boundary of another's part: the others end too, and what it holds is unacknowledged
             log.exception("source_drain_failed", source=name)
         await self._tasks.stop(_task(name))
+
+
+def _route_view(route: Route) -> dict[str, object]:
+    return {
+        "name": route.name,
+        "type": "webhook",
+        "place": route.path,
+        "function": route.function,
+        "invocation_type": route.invocation_type.value,
+        "format": route.format,
+        "methods": list(route.methods),
+        "trouble": "",
+    }
+
+
+def _view(source: PushSource) -> dict[str, object]:
+    view: dict[str, object] = {
+        "name": source.name,
+        "type": source.kind,
+        "place": source.place,
+        "function": source.function,
+        "invocation_type": InvocationType.EVENT.value,
+        "trouble": source.trouble,
+    }
+    if isinstance(source, Ticking):
+        view |= {"next_at": source.next_at, "last_at": source.last_at}
+    return view
+
+
+def _accepted() -> dict[str, int]:
+    """Return how many events each source has taken since the start."""
+    counts: dict[str, int] = {}
+    for sample in next(iter(telemetry.EVENTS_ACCEPTED.collect())).samples:
+        if sample.name.endswith("_total"):
+            source = sample.labels["source"]
+            counts[source] = counts.get(source, 0) + int(sample.value)
+    return counts
 
 
 def _task(name: str) -> str:

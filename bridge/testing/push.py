@@ -6,6 +6,7 @@ from collections.abc import Callable
 from bridge.core.errors import FunctionNotFound
 from bridge.core.invocation import InvocationResult, ResultKind
 from bridge.core.ports import Receipt
+from bridge.core.push import Accepted, Given, NotAccepted
 from bridge.core.record import Record
 
 Answer = Callable[[str, bytes], bytes | InvocationResult]
@@ -77,3 +78,33 @@ class ScriptedInvoker:
         """Raise FunctionNotFound unless there is an answer for the target."""
         if target not in self.answers:
             raise FunctionNotFound(f"Function not found: {target}")
+
+
+class MemoryPushSources:
+    """`push.PushSources` that keeps what it is given. `refusals` are raised first, one a call."""
+
+    def __init__(self) -> None:
+        self.known: dict[str, dict[str, object]] = {}
+        """By name, what `views` returns."""
+        self.given: list[tuple[str, Given]] = []
+        self.answers: list[Accepted] = []
+        """What is returned, in order; without one: an id of its number, `id-1`."""
+        self.refusals: list[Exception | None] = []
+
+    def add(self, name: str, *, kind: str = "webhook", **known: object) -> None:
+        """Have a source."""
+        view = {"place": f"/{name}", "function": "hello", "invocation_type": "Event", "trouble": "", "accepted": 0}
+        self.known[name] = {"name": name, "type": kind, **view, **known}
+
+    def views(self) -> list[dict[str, object]]:
+        """Return them by name."""
+        return [view for _, view in sorted(self.known.items())]
+
+    async def feed(self, name: str, given: Given) -> Accepted:
+        """Keep it."""
+        if name not in self.known:
+            raise NotAccepted(f"no source {name}", status=404)
+        if self.refusals and (refusal := self.refusals.pop(0)) is not None:
+            raise refusal
+        self.given.append((name, given))
+        return self.answers.pop(0) if self.answers else Accepted(ids=(f"id-{len(self.given)}",))

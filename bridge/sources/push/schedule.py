@@ -14,6 +14,7 @@ from bridge.core.errors import InvokeError, LaneFull, StoreError
 from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
 from bridge.core.invocation import InvocationType
 from bridge.core.ports import Clock, Intake
+from bridge.core.push import Accepted, Given, NotAccepted
 from bridge.core.record import Record
 from bridge.core.schedules import UTC_NAME, Missed, ScheduleState, ScheduleStates
 from bridge.events.batches import iso_seconds
@@ -135,16 +136,16 @@ class ScheduleSource:
         async with self._storing:
             pass
 
-    async def fire(self, *, at: int | None = None, payload: bytes = b"") -> str:
-        """Store an event as if it ticked then (default: now), beside the schedule; returns its id.
-
-        Raises:
-            LaneFull, StoreError, InvokeError: as Intake.submit.
-        """
-        tick = math.floor(self._clock.stepped()) if at is None else at
+    async def feed(self, given: Given) -> Accepted:
+        """Store an event as if it ticked at `given.at`, beside the schedule. See push.Feedable."""
+        if given.data:
+            raise NotAccepted(f"{self.name} is a schedule: its event is the tick's own, or the `input` of the file")
         request_id = str(uuid.uuid4())
-        await self._submit(request_id, tick, payload=payload, delivery_id="")
-        return request_id
+        try:
+            await self._submit(request_id, math.floor(self._clock.stepped() if given.at is None else given.at))
+        except InvokeError as error:
+            raise NotAccepted(str(error), status=503) from error
+        return Accepted(ids=(request_id,))
 
     # --- one look at the clock --------------------------------------------------------------------------------------
 
@@ -235,7 +236,7 @@ class ScheduleSource:
                 await self._states.save(self.name, claim)
                 self._state = claim
             crash_point("schedule.claimed")
-            await self._submit(self._tick_id(tick), tick, payload=b"", delivery_id=iso_seconds(tick))
+            await self._submit(self._tick_id(tick), tick, delivery_id=iso_seconds(tick))
             crash_point("schedule.stored")
             self._state = replace(self._known, passed=tick, claimed=0)
             try:
@@ -243,7 +244,7 @@ class ScheduleSource:
             except StoreError as error:  # the next claim says it, or a look into the journal
                 log.warning("tick_not_noted", source=self.name, tick=iso_seconds(tick), error=str(error))
 
-    async def _submit(self, request_id: str, tick: int, *, payload: bytes, delivery_id: str) -> None:
+    async def _submit(self, request_id: str, tick: int, *, delivery_id: str = "") -> None:
         spec = self._spec
         record = Record(
             id=request_id,
@@ -251,7 +252,7 @@ class ScheduleSource:
             function=spec.function,
             invocation_type=InvocationType.EVENT,
             received_at=round(self._clock.time(), 3),
-            payload=payload or spec.payload or self.event(request_id, tick),
+            payload=spec.payload or self.event(request_id, tick),
             delivery_id=delivery_id,
         )
         await self._intake.submit(record)

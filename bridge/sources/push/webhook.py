@@ -10,13 +10,15 @@ import orjson
 import structlog
 
 from bridge.core import limits
-from bridge.core.errors import FunctionNotFound, InvokeError, LaneFull, StoreError, StoreFull
+from bridge.core.errors import FunctionNotFound, InvokeError, LaneFull, SourceError, StoreError, StoreFull
 from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
 from bridge.core.invocation import InvocationType
 from bridge.core.ports import Clock, Intake, Invoker, Receipt
+from bridge.core.push import Accepted, Given, NotAccepted
 from bridge.core.record import Record
 from bridge.events.http import HttpRequest
 from bridge.events.responses import HttpResponse
+from bridge.sources.push.by_hand import Answered, hand_request
 from bridge.sources.push.formats import Taken
 from bridge.sources.push.proxies import TrustedProxies
 from bridge.sources.push.refusals import RETRY_AFTER_S, Refusal, not_accepted, retry_after, too_large, unavailable
@@ -103,17 +105,7 @@ class WebhookSource:
         try:
             mounted = self._find(scope)
             request, verdict = await self._receive(mounted, scope, receive)
-            request_id, received_at = _request_id(), round(self._clock.time(), 3)
-            reading = verdict.response or await mounted.format.read(
-                request, request_id=request_id, received_at=received_at
-            )
-            if isinstance(reading, Taken):
-                record = _record(mounted, reading, request_id, received_at, verdict.delivery_id or reading.delivery_id)
-                await self._take(mounted, record, send)
-            elif isinstance(reading, HttpResponse):
-                await respond(send, reading.status, reading.body, reading.headers)
-            else:
-                await self._take_batch(mounted, _batch(mounted, reading, received_at, verdict.delivery_id), send)
+            await self._handle(mounted, request, verdict, send)
         except Refusal as refusal:
             source = "" if mounted is None else mounted.route.name
             telemetry.EVENTS_REFUSED.labels(source=source, reason=refusal.reason).inc()
@@ -121,6 +113,41 @@ class WebhookSource:
             await respond(send, refusal.status, error_line(str(refusal), **refusal.more), headers)
         except ClientGone:
             return  # nothing was stored: the request never was whole
+
+    async def feed(self, name: str, given: Given) -> Accepted:
+        """Take a request of the route of that name that nobody signed. See push.Feedable."""
+        found = [
+            (path, method, mounted)
+            for path, by_method in self._table.items()
+            for method, mounted in by_method.items()
+            if mounted.route.name == name
+        ]
+        if not found:
+            raise NotAccepted(f"no route {name}", status=404)
+        path, _, mounted = found[0]
+        request = hand_request(given, path=path, methods=[method for _, method, _ in found])
+        answered = Answered()
+        try:
+            if len(request.body) > mounted.route.body_max_bytes:
+                raise too_large(f"the body is larger than {mounted.route.body_max_bytes} bytes")
+            await self._handle(mounted, request, Verdict(ok=True), answered.send)
+        except Refusal as refusal:
+            raise NotAccepted(str(refusal), status=refusal.status) from refusal
+        except ConnectionAbandoned as error:
+            raise SourceError("it may be stored or not; the daemon's log says why") from error
+        return answered.accepted()
+
+    async def _handle(self, mounted: Mounted, request: HttpRequest, verdict: Verdict, send: Send) -> None:
+        """Answer a request that is whole and verified."""
+        request_id, received_at = _request_id(), round(self._clock.time(), 3)
+        reading = verdict.response or await mounted.format.read(request, request_id=request_id, received_at=received_at)
+        if isinstance(reading, Taken):
+            record = _record(mounted, reading, request_id, received_at, verdict.delivery_id or reading.delivery_id)
+            await self._take(mounted, record, send)
+        elif isinstance(reading, HttpResponse):
+            await respond(send, reading.status, reading.body, reading.headers)
+        else:
+            await self._take_batch(mounted, _batch(mounted, reading, received_at, verdict.delivery_id), send)
 
     def _find(self, scope: Scope) -> Mounted:
         if self._draining:

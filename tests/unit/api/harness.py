@@ -25,6 +25,7 @@ from bridge.pipeline.replay import Replays, StreamParts
 from bridge.testing.journal import MemoryJournal, MemoryOutcomes
 from bridge.testing.mappings import MemoryMappings
 from bridge.testing.outbox import MemoryOutbox, ScriptedTargets
+from bridge.testing.push import MemoryPushSources
 from bridge.testing.runtime import ScriptedRuntime
 from bridge.testing.source import ScriptedStream
 from bridge.testing.store import MemoryDeadLetters, MemoryJobs, MemoryParked
@@ -184,13 +185,14 @@ class World:
             clock=self.clock,
         )  # fmt: skip
         self.streams = FakeStreams()
+        self.sources = MemoryPushSources()
         self.readers: list[RecordReader] = []
         self.services = Services(
             journal=self.journal, outcomes=self.outcomes, parked=self.parked, dead_letters=self.letters,
             outbox=self.outbox, sender=self.sender, jobs=self.jobs, replays=self.replays, redrives=self.redrives, lanes=self.lanes, invoker=self.invoker,
             intake=self.intake, logs=self.logs, functions=self.catalog.functions, reload=self._reload,
             readiness=lambda: self.problems, facts=lambda: self.facts, troubles=lambda: self.troubles, version="9.9.9", clock=self.clock,
-            mappings=self.mappings, streams=self.streams, readers=lambda record: self.readers,
+            mappings=self.mappings, streams=self.streams, sources=self.sources, readers=lambda record: self.readers,
             async_payload_max_bytes=1000, status=lambda: {"listeners": {}},
         )  # fmt: skip
         self.app = ApiApp(self.services, token=TOKEN, hosts=hosts, heartbeat_s=heartbeat_s)

@@ -132,8 +132,8 @@ def test_json_says_what_was_put(bridge, streams):
             "live",
             "bridge: live reads kafka://main/orders, no embedded stream; `bridge run --local FILE` makes it one\n",
         ),
-        ("hooks", "bridge: hooks reads what is sent to the source sensors, no embedded stream\n"),
-        ("nobody", "bridge: no mapping nobody; known are hooks, live, lost, orders\n"),
+        ("hooks", "bridge: hooks reads what is sent to the source sensors, which does not run\n"),
+        ("nobody", "bridge: no mapping or source nobody; known are hooks, live, lost, orders\n"),
     ],
 )
 def test_anything_but_an_embedded_stream_is_refused_in_one_line(bridge, streams, mapping, text):
@@ -168,7 +168,7 @@ def test_input_that_begins_like_json_and_is_none(bridge, streams):
 
 def test_a_full_stream_is_waited_for(bridge, streams, monkeypatch):
     waited = []
-    monkeypatch.setattr("bridge.cli.put.time.sleep", waited.append)
+    monkeypatch.setattr("bridge.cli.put_records.time.sleep", waited.append)
     streams.fail_with = [LaneFull("mapping orders has 5 events")] * 3
     found = bridge("put", "orders", "1")
 

@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import pytest
 
 from bridge.core.errors import ConfigError
+from bridge.core.push import Accepted, Given, NotAccepted
 from bridge.daemon.push import CHANGE_DRAIN_S, PushSources
 from bridge.testing.clock import ManualClock
+from bridge.util import telemetry
 from bridge.util.aio import Supervisor
 from tests.harness import wait_until
 
@@ -165,3 +167,39 @@ async def test_one_that_ends_by_an_error_runs_again(world, monkeypatch):
     assert runs == ["again"]
     await world.clock.advance(1.0)
     await wait_until(lambda: len(runs) == 2, description="it runs again")
+
+
+class FeedableTicker(Ticker):
+    """One that takes events by hand, and has times."""
+
+    next_at = 1_772_359_200
+    last_at = None
+
+    async def feed(self, given):
+        return Accepted(ids=(f"{self.name}:{given.topic}",))
+
+
+async def test_sources_are_given_events_by_name(world):
+    world.sources._makers = {"ticker": FeedableTicker}
+    await world.reload(a="here", b="else")
+
+    assert await world.sources.feed("b", Given(topic="t")) == Accepted(ids=("b:t",))
+    with pytest.raises(NotAccepted, match="a is of type ticker, which takes nothing by hand"):
+        await world.sources.feed("a", Given())
+    with pytest.raises(NotAccepted) as caught:
+        await world.sources.feed("nobody", Given())
+    assert caught.value.status == 404
+
+
+async def test_views_tell_what_is_known_of_each(world):
+    world.sources._makers = {"ticker": FeedableTicker}
+    await world.reload(a="here", c="new")
+    TICKERS[-1].trouble = "lost"
+    telemetry.EVENTS_ACCEPTED.labels(source="c", type="Event").inc(2)
+    a, c = world.sources.views()
+
+    assert a == {
+        "name": "a", "type": "ticker", "place": "here", "function": "handle", "invocation_type": "Event", "trouble": "",
+        "accepted": a["accepted"],
+    }  # fmt: skip
+    assert (c["next_at"], c["last_at"], c["trouble"], c["accepted"] >= 2) == (1_772_359_200, None, "lost", True)

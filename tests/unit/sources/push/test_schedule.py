@@ -10,6 +10,7 @@ import pytest
 
 from bridge.core import limits
 from bridge.core.errors import LaneFull, StoreError, StoreFull
+from bridge.core.push import Given, NotAccepted
 from bridge.core.schedules import Missed
 from bridge.sources.push.schedule import ScheduleSource, ScheduleSpec
 from bridge.testing.clock import ManualClock, settle
@@ -374,11 +375,15 @@ async def test_a_clock_set_forward_is_noticed_soon_and_what_lies_between_was_mis
 # --- by hand ---------------------------------------------------------------------------------------------------------
 async def test_a_tick_by_hand_is_an_event_beside_the_schedule(rig):
     async with rig.started() as source:
-        first = await source.fire()
-        second = await source.fire(at=0)
-        third = await source.fire(payload=b'{"x":1}')
+        first = await source.feed(Given())
+        second = await source.feed(Given(at=0.9))
         await rig.clock.advance(90)
 
-    assert [first, second, third] == [record.id for record in rig.intake.stored[:3]]
-    times = [json.loads(record.payload).get("time") for record in rig.intake.stored]
-    assert times == ["2026-01-01T09:58:30Z", "1970-01-01T00:00:00Z", None, "2026-01-01T10:00:00Z"]
+    assert [*first.ids, *second.ids] == [record.id for record in rig.intake.stored[:2]]
+    assert rig.ticks() == ["09:58:30", "00:00:00", "10:00:00"]
+
+
+async def test_a_schedule_takes_no_data(rig):
+    async with rig.started() as source:
+        with pytest.raises(NotAccepted, match="its event is the tick's own"):
+            await source.feed(Given(data=b"{}"))
