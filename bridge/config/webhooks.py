@@ -22,7 +22,10 @@ GREETED: Final[Mapping[str, frozenset[str]]] = {"cloudevents": frozenset({"OPTIO
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*\Z")
 
 
+_MEDIA_TYPE: Final = r"^[A-Za-z0-9!#$&^_.+*-]+/[A-Za-z0-9!#$&^_.+*-]+$"
 _OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
+    "apigateway-v1": ("binary_media_types",),
+    "alb": ("multi_value_headers",),
     "sns": ("topics",),
     "eventbridge": ("bus_source", "detail_type"),
     "cloudwatch-logs": ("log_group",),
@@ -75,8 +78,19 @@ class WebhookSettings(Section):
         default=InvocationType.EVENT,
         description="Event: stored, 202, then invoked; RequestResponse: waits for the answer; DryRun: checks only.",
     )
-    format: Literal["apigateway-v2", "cloudevents", "sns", "s3", "eventbridge", "cloudwatch-logs"] = Field(
-        default="apigateway-v2", description="What a request becomes."
+    format: Literal[
+        "apigateway-v2", "apigateway-v1", "alb", "raw", "cloudevents", "sns", "s3", "eventbridge", "cloudwatch-logs",
+        "cognito",
+    ] = Field(
+        default="apigateway-v2",
+        description="What a request becomes, and what is done with the function's answer; "
+        "raw: the body is the event; cognito: needs RequestResponse.",
+    )  # fmt: skip
+    binary_media_types: tuple[Annotated[str, Field(max_length=200, pattern=_MEDIA_TYPE)], ...] = listed(
+        'For format apigateway-v1: media types that are base64, "image/*" and "*/*" too.', max_length=100
+    )
+    multi_value_headers: bool = Field(
+        default=False, description="For format alb: all values of headers and query, and of the answer's headers."
     )
     topics: tuple[Annotated[str, AfterValidator(_checked_topic)], ...] = listed(
         'For format sns: ARNs of topics, each whole or with * as its end; needed with verify = "sns", ["*"]: any.',
@@ -129,6 +143,8 @@ class WebhookSettings(Section):
                 is_chosen = getattr(self, name) != type(self).model_fields[name].default
                 if is_chosen and owner != self.format:
                     refuse(f'{name} is for format = "{owner}"')
+        if self.format == "cognito" and self.invocation_type is not InvocationType.REQUEST_RESPONSE:
+            refuse('format = "cognito" answers what the function returns: it needs invocation_type = "RequestResponse"')
         return self
 
     @model_validator(mode="after")

@@ -47,6 +47,9 @@ class HttpRequest(NamedTuple):
     body: bytes = b""
     http_version: str = "1.1"
     source_ip: str = ""
+    scheme: str = "http"
+    sent_names: Sequence[bytes] = ()
+    """The names of `headers` one for one in the case they were sent in; empty where that is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,9 +81,7 @@ def http_event(request: HttpRequest, *, origin: HttpOrigin, request_id: str, rec
     """
     headers, cookies = _headers(request.headers, origin.hidden_headers)
     path = request.path.decode("latin-1")
-    domain = headers.get("host", origin.domain_name)
-    if ":" in domain and not domain.endswith("]"):
-        domain = domain.rpartition(":")[0]
+    domain = domain_of(headers.get("host", origin.domain_name))
     event: dict[str, Any] = {
         "version": "2.0",
         "routeKey": origin.route_key,
@@ -115,10 +116,22 @@ def http_event(request: HttpRequest, *, origin: HttpOrigin, request_id: str, rec
     text = None
     if request.body:
         if "content-encoding" not in headers and is_text_type(headers.get("content-type", "")):
-            text = _decode(request.body)
+            text = text_of(request.body)
         event["body"] = b64encode(request.body).decode("ascii") if text is None else text
     event["isBase64Encoded"] = bool(request.body) and text is None
     return orjson.dumps(event)
+
+
+def query_pairs(query: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the pairs of a query in their order, nothing decoded.
+
+    Raises:
+        TooManyParameters: more than `limits.QUERY_PAIRS_MAX` pairs.
+    """
+    pairs = query.split(b"&")
+    if len(pairs) > limits.QUERY_PAIRS_MAX:
+        raise TooManyParameters(f"more than {limits.QUERY_PAIRS_MAX} query parameters")
+    return [(name, value) for name, _, value in (pair.partition(b"=") for pair in pairs if pair)]
 
 
 def query_parameters(query: bytes) -> dict[str, str]:
@@ -127,17 +140,16 @@ def query_parameters(query: bytes) -> dict[str, str]:
     Raises:
         TooManyParameters: more than `limits.QUERY_PAIRS_MAX` pairs.
     """
-    pairs = query.split(b"&")
-    if len(pairs) > limits.QUERY_PAIRS_MAX:
-        raise TooManyParameters(f"more than {limits.QUERY_PAIRS_MAX} query parameters")
     parameters: dict[str, str] = {}
-    for pair in pairs:
-        if not pair:
-            continue
-        raw_name, _, raw_value = pair.partition(b"=")
-        name, value = _unquote(raw_name), _unquote(raw_value)
+    for raw_name, raw_value in query_pairs(query):
+        name, value = unquoted(raw_name), unquoted(raw_value)
         parameters[name] = f"{parameters[name]},{value}" if name in parameters else value
     return parameters
+
+
+def domain_of(host: str) -> str:
+    """Return a Host without its port."""
+    return host.rpartition(":")[0] if ":" in host and not host.endswith("]") else host
 
 
 @lru_cache(maxsize=8)
@@ -173,14 +185,16 @@ def _headers(pairs: Sequence[tuple[bytes, bytes]], hidden: Collection[str]) -> t
     return headers, cookies
 
 
-def _decode(body: bytes) -> str | None:
+def text_of(body: bytes) -> str | None:
+    """Return a body as text; None if it is no UTF-8."""
     try:
         return body.decode("utf-8")
     except UnicodeDecodeError:
         return None
 
 
-def _unquote(raw: bytes) -> str:
+def unquoted(raw: bytes) -> str:
+    """Return a part of a query decoded; bytes that are no UTF-8 as U+FFFD."""
     if b"+" in raw:
         raw = raw.replace(b"+", b" ")
     if b"%" in raw:

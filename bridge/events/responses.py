@@ -7,6 +7,7 @@ headers are dropped, and what cannot be sent safely (a line break in a header, a
 
 import re
 from base64 import b64decode
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ import orjson
 
 from bridge.core.invocation import InvocationResult
 
-_JSON = (b"content-type", b"application/json")
+JSON: Final = b"application/json"
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _DROPPED = frozenset({
@@ -33,7 +34,7 @@ class HttpResponse:
 
     status: int
     """200..599"""
-    headers: tuple[tuple[bytes, bytes], ...] = (_JSON,)
+    headers: tuple[tuple[bytes, bytes], ...] = ((b"content-type", JSON),)
     """Lower-case names; one `set-cookie` for each cookie."""
     body: bytes = b""
 
@@ -44,7 +45,7 @@ GATEWAY_TIMEOUT: Final = HttpResponse(status=504, body=b'{"message":"Gateway Tim
 """No answer in time, of a function elsewhere."""
 
 
-class _Malformed(Exception):
+class Malformed(Exception):
     """The function's answer cannot be sent."""
 
 
@@ -61,7 +62,7 @@ def http_response(payload: bytes) -> HttpResponse:
         value = orjson.loads(payload)
         if isinstance(value, dict) and "statusCode" in value:
             return _structured(value)
-    except (orjson.JSONDecodeError, _Malformed):
+    except (orjson.JSONDecodeError, Malformed):
         return BAD_GATEWAY
     if isinstance(value, str):
         return HttpResponse(status=200, body=value.encode("utf-8"))
@@ -69,43 +70,62 @@ def http_response(payload: bytes) -> HttpResponse:
 
 
 def _structured(value: dict[str, Any]) -> HttpResponse:
-    status = _status(value["statusCode"])
-    headers = _headers(value.get("headers"))
-    if not any(name == b"content-type" for name, _ in headers):
-        headers.append(_JSON)
+    status = status_of(value["statusCode"])
+    given = value.get("headers") or {}
+    if not isinstance(given, dict):
+        raise Malformed
+    headers = wire_headers({name.lower(): item for name, item in given.items()}.items(), content_type=JSON)
     cookies = value.get("cookies") or []
     if not isinstance(cookies, list):
-        raise _Malformed
+        raise Malformed
     headers += [(b"set-cookie", _text(cookie)) for cookie in cookies]
-    body = _body(value.get("body"), encoded=value.get("isBase64Encoded") is True)
+    body = value.get("body")
+    if body is None or isinstance(body, str):
+        return whole(status, headers, body_bytes(body, encoded=value.get("isBase64Encoded") is True))
+    return whole(status, headers, orjson.dumps(body))
+
+
+def whole(status: int, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> HttpResponse:
+    """Return the answer, its body left out where its status has none."""
     return HttpResponse(status=status, headers=tuple(headers), body=b"" if status in _BODYLESS else body)
 
 
-def _status(value: Any) -> int:
-    """Return the status; digits in a string are fine, a 1xx is not (it is no final answer: clients would wait)."""
+def status_of(value: Any) -> int:
+    """Return the status; digits in a string are fine, a 1xx is not (it is no final answer: clients would wait).
+
+    Raises:
+        Malformed: no number, or not 200..599.
+    """
     if isinstance(value, str) and value.isascii() and value.isdigit():
         value = int(value[:4])
     if isinstance(value, bool) or not isinstance(value, int) or not 200 <= value <= 599:
-        raise _Malformed
+        raise Malformed
     return value
 
 
-def _headers(value: Any) -> list[tuple[bytes, bytes]]:
-    if value is None:
-        return []
-    if not isinstance(value, dict):
-        raise _Malformed
-    lowered = {name.lower(): item for name, item in value.items()}
-    named = lowered.get("connection")
+def wire_headers(items: Iterable[tuple[str, Any]], *, content_type: bytes) -> list[tuple[bytes, bytes]]:
+    """Return headers fit to be sent: hop-by-hop ones and those that are null dropped, a content type for certain.
+
+    Args:
+        items: lower-case names with their values: text, numbers or booleans; a name may come more than once.
+        content_type: used where none is given.
+
+    Raises:
+        Malformed: a name is no token, or a value holds a control character, a line break above all.
+    """
+    items = list(items)
     dropped = _DROPPED
-    if isinstance(named, str):
-        dropped |= {token.strip().lower() for token in named.split(",")}
+    for name, value in items:
+        if name == "connection" and isinstance(value, str):
+            dropped |= {token.strip().lower() for token in value.split(",")}
     headers = []
-    for name, item in lowered.items():
+    for name, value in items:
         if _TOKEN.match(name) is None:
-            raise _Malformed
-        if name not in dropped and item is not None:
-            headers.append((name.encode("ascii"), _text(item)))
+            raise Malformed
+        if name not in dropped and value is not None:
+            headers.append((name.encode("ascii"), _text(value)))
+    if not any(name == b"content-type" for name, _ in headers):
+        headers.append((b"content-type", content_type))
     return headers
 
 
@@ -116,21 +136,26 @@ def _text(value: Any) -> bytes:
     elif isinstance(value, int | float):
         value = str(value)
     if not isinstance(value, str) or _CONTROL.search(value) is not None:
-        raise _Malformed
+        raise Malformed
     return value.encode("utf-8")
 
 
-def _body(value: Any, *, encoded: bool) -> bytes:
+def body_bytes(value: Any, *, encoded: bool) -> bytes:
+    """Return a body that is text or null as bytes; `encoded`: base64 comes off.
+
+    Raises:
+        Malformed: it is neither, or no base64.
+    """
     if value is None:
         return b""
     if not isinstance(value, str):
-        return orjson.dumps(value)
+        raise Malformed
     if not encoded:
         return value.encode("utf-8")
     try:
         return b64decode(value, validate=True)
     except ValueError as error:
-        raise _Malformed from error
+        raise Malformed from error
 
 
 def _compact(payload: bytes) -> bytes:

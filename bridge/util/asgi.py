@@ -14,6 +14,8 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = Iterable[tuple[bytes, bytes]]
 
+HEADER_NAMES: Final = "bridge.header_names"
+"""Key of a scope: the names of its `headers` one for one in the case they were sent in; our own server's gift."""
 JSON_TYPE: Final = (b"content-type", b"application/json")
 CLOSE: Final = (b"connection", b"close")
 BODYLESS: Final = frozenset({204, 304})

@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import httptools
 
 from bridge.util import telemetry
-from bridge.util.asgi import Scope, error_line
+from bridge.util.asgi import HEADER_NAMES, Scope, error_line
 from bridge.util.http_exchange import STATUS_LINE, Exchange, Flow, Hub
 
 HEAD_MAX_BYTES: Final = 65_536
@@ -63,6 +63,8 @@ class Connection(asyncio.Protocol):
         self._scheme = "http"
         self._url = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._names: list[bytes] = []
+        """Of `_headers`, as they were sent."""
         self._expects_continue = False
         self._pipeline: deque[Exchange] = deque()
         self._limits = hub.limits
@@ -212,6 +214,7 @@ class Connection(asyncio.Protocol):
         """Start the request's deadlines."""
         self._url = b""
         self._headers = []
+        self._names = []
         self._expects_continue = False
         self._progress += 1
         self._quiet_bytes = self._chunk_bytes if self._phase == IDLE else 0
@@ -231,6 +234,7 @@ class Connection(asyncio.Protocol):
         """Collect a header; trailers are dropped (a signature's header must not come after the body)."""
         if self._phase == HEAD:
             self._headers.append((name.lower(), value))
+            self._names.append(name)
 
     def on_headers_complete(self) -> None:
         """Check the head and hand the request to the application, or queue it behind the one being answered."""
@@ -275,6 +279,7 @@ class Connection(asyncio.Protocol):
             "scheme": self._scheme,
             "root_path": "",
             "headers": self._headers,
+            HEADER_NAMES: self._names,
             "method": method,
             "path": unquote(text) if "%" in text else text,
             "raw_path": path,
@@ -342,12 +347,12 @@ class Connection(asyncio.Protocol):
     def _decline_upgrade(self, rest: bytes) -> None:
         """Read a request that offers to upgrade (h2c, WebSocket) as if it had not: its body must not be lost."""
         lines = [self._parser.get_method(), b" ", self._url, b" HTTP/1.1\r\n"]
-        for name, value in self._headers:
+        for sent, (name, value) in zip(self._names, self._headers, strict=True):
             if name == b"connection":
                 tokens = [token.strip() for token in value.split(b",")]
                 value = b", ".join(t for t in tokens if t.lower() not in (b"upgrade", b"http2-settings"))  # noqa: PLW2901
             if name not in _UPGRADE_HEADERS:
-                lines += (name, b": ", value, b"\r\n")
+                lines += (sent, b": ", value, b"\r\n")
         self._declining = False
         self._parser = _parser(self)
         self._parse(b"".join([*lines, b"\r\n", rest]))

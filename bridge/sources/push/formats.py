@@ -7,6 +7,7 @@ configuration and imports it when a route first wants it.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, ClassVar, Final, NamedTuple
 
 from bridge.core.errors import ConfigError
@@ -14,8 +15,8 @@ from bridge.core.function import REGION_DEFAULT
 from bridge.core.invocation import InvocationResult, InvocationType
 from bridge.core.ports import Clock
 from bridge.events.http import HttpOrigin, HttpRequest, TooManyParameters, http_event
-from bridge.events.responses import HttpResponse, result_response
-from bridge.sources.push.refusals import Refusal
+from bridge.events.responses import GATEWAY_TIMEOUT, HttpResponse, result_response
+from bridge.sources.push.refusals import bad_query
 
 DEFAULT: Final = "apigateway-v2"
 
@@ -54,6 +55,12 @@ class Format(ABC):
 
     greeted: ClassVar[tuple[str, ...]] = ()
     """Methods that `greet` answers, before and instead of any verification."""
+    answer_within_s: ClassVar[float | None] = None
+    """Seconds a sender of type RequestResponse waits for the function, which runs on; None: as long as it may run."""
+
+    def __init__(self, context: FormatContext) -> None:
+        """Take what the format needs of it; those with options take them by keyword besides. Raises ConfigError."""
+        del context
 
     def greet(self, request: HttpRequest) -> HttpResponse:
         """Return the answer to a request of a greeted method: nothing of it is stored.
@@ -78,9 +85,15 @@ class Format(ABC):
             Refusal: it is not what the format says: one clear line, nothing is stored.
         """
 
-    def answer(self, result: InvocationResult) -> HttpResponse:
+    def answer(self, result: InvocationResult, request: HttpRequest) -> HttpResponse:
         """Return the answer for a finished invocation of type RequestResponse; here by the rules of function URLs."""
+        del request
         return result_response(result)
+
+    def late(self, request: HttpRequest) -> HttpResponse:
+        """Return the answer after `answer_within_s`."""
+        del request
+        return GATEWAY_TIMEOUT
 
 
 class ApiGatewayV2(Format):
@@ -96,7 +109,22 @@ class ApiGatewayV2(Format):
         try:
             return Taken(http_event(request, origin=self._origin, request_id=request_id, received_at=received_at))
         except TooManyParameters as error:
-            raise Refusal(400, str(error), reason="query") from error
+            raise bad_query(error) from error
+
+
+_PLACES: Final[Mapping[str, tuple[str, str]]] = {
+    "apigateway-v2": ("formats", "ApiGatewayV2"),
+    "apigateway-v1": ("http_formats", "ApiGatewayV1"),
+    "alb": ("http_formats", "Alb"),
+    "raw": ("body_formats", "Raw"),
+    "cloudevents": ("notices", "CloudEvents"),
+    "sns": ("sns", "Sns"),
+    "s3": ("notices", "S3"),
+    "eventbridge": ("notices", "EventBridge"),
+    "cloudwatch-logs": ("notices", "CloudWatchLogs"),
+    "cognito": ("body_formats", "Cognito"),
+}
+"""Module and class of each format, by its name."""
 
 
 def make_format(name: str, context: FormatContext) -> Format:
@@ -105,28 +133,9 @@ def make_format(name: str, context: FormatContext) -> Format:
     Raises:
         ConfigError: there is no such format, or one of its options cannot be used.
     """
-    match name:
-        case "apigateway-v2":
-            return ApiGatewayV2(context)
-        case "cloudevents":
-            from bridge.sources.push.notices import CloudEvents
-
-            return CloudEvents()
-        case "s3":
-            from bridge.sources.push.notices import S3
-
-            return S3(context)
-        case "eventbridge":
-            from bridge.sources.push.notices import EventBridge
-
-            return EventBridge(context, **context.options)
-        case "cloudwatch-logs":
-            from bridge.sources.push.notices import CloudWatchLogs
-
-            return CloudWatchLogs(context, **context.options)
-        case "sns":
-            from bridge.sources.push.sns import Sns
-
-            return Sns(context, **context.options)
-        case _:
-            raise ConfigError(f"unknown format {name!r}")
+    if name not in _PLACES:
+        raise ConfigError(f"unknown format {name!r}")
+    module, of_class = _PLACES[name]
+    factory: Any = getattr(import_module(f"bridge.sources.push.{module}"), of_class)
+    made: Format = factory(context, **context.options)
+    return made

@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Final
 
 from bridge.core.errors import InvokeError, Throttled
+from bridge.events.http import TooManyParameters
 
 RETRY_AFTER_S: Final = 1
 """What a sender is told when the disk, a lane or the daemon's end is in the way."""
@@ -46,6 +47,11 @@ def retry_after(after_s: float) -> tuple[bytes, bytes]:
 def malformed(text: str) -> Refusal:
     """Return the refusal of a request whose body is not what the route's format says: 400."""
     return Refusal(400, text, reason="malformed")
+
+
+def bad_query(error: TooManyParameters) -> Refusal:
+    """Return the refusal of a query with too many parameters: 400."""
+    return Refusal(400, str(error), reason="query")
 
 
 def too_large(text: str) -> Refusal:

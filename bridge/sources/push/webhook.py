@@ -2,9 +2,9 @@
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import orjson
 import structlog
@@ -12,7 +12,7 @@ import structlog
 from bridge.core import limits
 from bridge.core.errors import FunctionNotFound, InvokeError, LaneFull, SourceError, StoreError, StoreFull
 from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
-from bridge.core.invocation import InvocationType
+from bridge.core.invocation import InvocationResult, InvocationType
 from bridge.core.ports import Clock, Intake, Invoker, Receipt
 from bridge.core.push import Accepted, Given, NotAccepted
 from bridge.core.record import Record
@@ -27,6 +27,7 @@ from bridge.sources.push.signatures import Unavailable, Verdict
 from bridge.util import telemetry
 from bridge.util.asgi import (
     CLOSE,
+    HEADER_NAMES,
     JSON_TYPE,
     BodyTooLarge,
     ClientGone,
@@ -79,6 +80,8 @@ class WebhookSource:
         self._proxies = TrustedProxies(trusted_proxies)
         self._table: Table = {}
         self._draining = False
+        self._late: set[asyncio.Future[InvocationResult]] = set()
+        """Invocations whose sender has been told that they take too long."""
         self.set_routes(routes)
 
     def set_routes(self, routes: Iterable[Route]) -> None:
@@ -105,7 +108,21 @@ class WebhookSource:
         try:
             mounted = self._find(scope)
             request, verdict = await self._receive(mounted, scope, receive)
+<<<<<<< HEAD
             await self._handle(mounted, request, verdict, send)
+=======
+            request_id, received_at = _request_id(), round(self._clock.time(), 3)
+            reading = verdict.response or await mounted.format.read(
+                request, request_id=request_id, received_at=received_at
+            )
+            if isinstance(reading, Taken):
+                record = _record(mounted, reading, request_id, received_at, verdict.delivery_id or reading.delivery_id)
+                await self._take(mounted, request, record, send)
+            elif isinstance(reading, HttpResponse):
+                await respond(send, reading.status, reading.body, reading.headers)
+            else:
+                await self._take_batch(mounted, _batch(mounted, reading, received_at, verdict.delivery_id), send)
+>>>>>>> c2831b4 (Give webhooks the formats of REST APIs, load balancers, plain bodies and Cognito's triggers, and their answers)
         except Refusal as refusal:
             source = "" if mounted is None else mounted.route.name
             telemetry.EVENTS_REFUSED.labels(source=source, reason=refusal.reason).inc()
@@ -186,6 +203,8 @@ class WebhookSource:
             body=body,
             http_version=scope["http_version"],
             source_ip=self._proxies.source_ip(client[0] if client else "", headers),
+            scheme=scope.get("scheme", "http"),
+            sent_names=scope.get(HEADER_NAMES, ()),
         )
         if request.method in mounted.format.greeted:
             return request, Verdict(ok=True, response=mounted.format.greet(request))
@@ -201,10 +220,10 @@ class WebhookSource:
             raise Refusal(401, f"refused: {verdict.reason}", reason="signature", headers=challenge)
         return request, verdict
 
-    async def _take(self, mounted: Mounted, record: Record, send: Send) -> None:
+    async def _take(self, mounted: Mounted, request: HttpRequest, record: Record, send: Send) -> None:
         """Answer 202 once the event is on disk; one that is not of type Event is run instead."""
         if record.invocation_type is not InvocationType.EVENT:
-            await self._invoke(mounted, record, send)
+            await self._invoke(mounted, request, record, send)
             return
         try:
             receipt = await self._intake.submit(record, deduplicate_s=mounted.route.deduplicate_s)
@@ -241,7 +260,7 @@ class WebhookSource:
             answer["duplicates"] = len(receipts) - len(fresh)
         await respond(send, _ACCEPTED, orjson.dumps(answer, option=orjson.OPT_APPEND_NEWLINE))
 
-    async def _invoke(self, mounted: Mounted, record: Record, send: Send) -> None:
+    async def _invoke(self, mounted: Mounted, request: HttpRequest, record: Record, send: Send) -> None:
         """Answer what the function returns (RequestResponse), or 204 if it could run (DryRun)."""
         try:
             if record.invocation_type is InvocationType.DRY_RUN:
@@ -249,15 +268,39 @@ class WebhookSource:
                 await respond(send, 204, b"", ())
                 return
             self._intake.archive(record)
-            result = await self._invoker.invoke(record.function, request_id=record.id, payload=record.payload)
+            invoking = self._invoker.invoke(record.function, request_id=record.id, payload=record.payload)
+            limit_s = mounted.format.answer_within_s
+            result = await invoking if limit_s is None else await self._within(limit_s, invoking)
         except InvokeError as error:
             raise not_accepted(error) from error
         except StoreError as error:
             raise unavailable("the store failed; try again later", reason="store") from error
         mounted.accepted.inc()
-        response = mounted.format.answer(result)
+        response = mounted.format.late(request) if result is None else mounted.format.answer(result, request)
         headers = (*response.headers, (b"x-amzn-requestid", record.id.encode("ascii")))
         await respond(send, response.status, response.body, headers)
+
+    async def _within(self, limit_s: float, invoking: Coroutine[Any, Any, InvocationResult]) -> InvocationResult | None:
+        """Return the result; None when it takes longer, and then the function runs on to its end."""
+        running = asyncio.ensure_future(invoking)
+        timer = asyncio.ensure_future(self._clock.sleep(limit_s))
+        try:
+            await asyncio.wait({running, timer}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            running.cancel()
+            raise
+        finally:
+            timer.cancel()
+        if running.done():
+            return running.result()
+        self._late.add(running)
+        running.add_done_callback(self._end_late)
+        return None
+
+    def _end_late(self, running: asyncio.Future[InvocationResult]) -> None:
+        self._late.discard(running)
+        if not running.cancelled() and (error := running.exception()) is not None:
+            log.warning("late_invocation_failed", error=str(error))
 
 
 def _unstored(record: Record, error: BaseException) -> Exception:

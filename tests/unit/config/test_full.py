@@ -35,8 +35,9 @@ NOT_DEFAULT = {
     ("sources", "anyone", "verify", "delivery_header"), ("connections", "secured", "tls"),
     ("connections", "secured", "sasl", "username"), ("sources", "orders_topic", "topics"),
     *(("sources", name, "format") for name in ("cloudevents", "orders_topic", "uploads", "bus", "lines")),
+    *(("sources", name, key) for name in ("rest", "balancer") for key in ("format", "invocation_type")),
 }  # fmt: skip
-"""Settings whose default cannot be written, because it is to leave them out."""
+"""Settings whose default cannot be written, because it is to leave them out; and what others need to have a meaning."""
 
 
 def sections(annotation: object) -> Iterator[type[Section]]:

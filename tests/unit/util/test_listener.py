@@ -13,7 +13,7 @@ import subprocess
 import pytest
 
 from bridge.util import http_protocol, telemetry
-from bridge.util.asgi import BodyTooLarge, ClientGone, ConnectionAbandoned, read_body, respond
+from bridge.util.asgi import HEADER_NAMES, BodyTooLarge, ClientGone, ConnectionAbandoned, read_body, respond
 from bridge.util.listener import Listener, ListenerLimits
 
 QUICK = ListenerLimits(header_s=0.15, request_s=0.3, keepalive_s=0.15)
@@ -297,6 +297,20 @@ async def test_connection_close_is_kept():
         assert await client.rest() == b""
 
 
+async def test_the_names_of_headers_are_kept_as_they_were_sent_too():
+    app = App()
+    async with serving(app) as listener, connected(listener) as client:
+        for spelling in (b"X-Id", b"x-ID"):
+            await client.send(post("/", b"x", spelling + b": 1"))
+            assert (await client.answer())[0] == 200
+    for (scope, _), spelling in zip(app.seen, (b"X-Id", b"x-ID"), strict=True):
+        assert scope["headers"] == [
+            (name.lower(), scope["headers"][n][1]) for n, name in enumerate(scope[HEADER_NAMES])
+        ]
+        assert spelling in scope[HEADER_NAMES]
+        assert (b"x-id", b"1") in scope["headers"]
+
+
 @pytest.mark.parametrize("offer", [b"h2c", b"websocket"])
 async def test_an_offer_to_upgrade_is_declined_and_the_body_kept(offer):
     app = App()
@@ -305,6 +319,7 @@ async def test_an_offer_to_upgrade_is_declined_and_the_body_kept(offer):
         await client.send(post("/", b"kept", *upgrade))
         assert (await client.answer())[2] == b"kept"
         assert dict(app.seen[0][0]["headers"]) == {b"host": b"x", b"connection": b"", b"content-length": b"4"}
+        assert app.seen[0][0][HEADER_NAMES] == [b"Host", b"Connection", b"Content-Length"]
         await client.send(post())
         assert (await client.answer())[2] == b"hello"
 

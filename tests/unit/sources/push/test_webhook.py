@@ -480,7 +480,7 @@ class Lines(Format):
 
 @pytest.fixture
 def lines(monkeypatch):
-    monkeypatch.setattr(formats, "make_format", lambda name, context: Lines())
+    monkeypatch.setattr(formats, "make_format", lambda name, context: Lines(context))
 
 
 @pytest.mark.usefixtures("lines")
