@@ -75,6 +75,11 @@ class ScheduleSettings(Section):
     )
     invocation_type: Literal["Event"] = Field(default="Event", description="Event: stored, then invoked.")
 
+    @property
+    def form(self) -> str:
+        """What its events are as a stream, as `sources.pull.push` calls it."""
+        return self.type
+
     def secrets(self) -> tuple[str, ...]:
         """Return what must not be seen in a log: nothing."""
         return ()

@@ -15,6 +15,7 @@ from bridge.config.mistakes import Loc, listing, near, plain
 from bridge.config.targets import OF_MAPPINGS, read_target
 from bridge.config.tree import number, table, tables, text
 from bridge.config.values import Address, parse_address
+from bridge.config.webhooks import STREAM_FORMS
 from bridge.core import limits
 from bridge.core.function import LATEST, split_target
 from bridge.core.invocation import InvocationType
@@ -64,6 +65,7 @@ def mistakes(data: Mapping[str, Any]) -> Iterator[Finding]:
     for name, (mapping, address) in found.items():
         yield from _reaches(name, address, data)
         yield from _only(name, mapping, address)
+        yield from _key(name, mapping, address, data)
         yield from _named_connection(name, mapping, address, data)
         yield from queues.mistakes(name, mapping, address)
     for name, (mapping, known) in read.items():
@@ -204,6 +206,12 @@ def _only(name: str, mapping: Mapping[str, Any], address: SourceAddress) -> Iter
             and mapping.get(key, default := MappingSettings.model_fields[key].default) != default
         ):
             yield ("mappings", name, key), f"only for {words}"
+
+
+def _key(name: str, mapping: Mapping[str, Any], address: SourceAddress, data: Mapping[str, Any]) -> Iterator[Finding]:
+    written = text(table(table(data, "sources"), address.name), "format") if address.kind == "push" else ""
+    if written in STREAM_FORMS and text(mapping, "key").startswith("header:"):
+        yield ("mappings", name, "key"), f"an event of format {written} has no headers; write body:FIELD"
 
 
 def _named_connection(

@@ -17,6 +17,11 @@ from bridge.core.invocation import InvocationType
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 DEDUPLICATE_MAX_S: Final = 7 * 86_400
 TOPICS_MAX: Final = 100
+STREAM_FORMS: Final[Mapping[str, str]] = {
+    "raw": "webhook-event", "cloudevents": "webhook-event", "s3": "webhook-event", "eventbridge": "webhook-event",
+    "sns": "webhook-sns", "cloudwatch-logs": "webhook-logs",
+}  # fmt: skip
+"""Of formats whose events are no requests with a body."""
 GREETED: Final[Mapping[str, frozenset[str]]] = {"cloudevents": frozenset({"OPTIONS"})}
 """Methods that a format takes besides, by its name: a handshake's."""
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*\Z")
@@ -180,6 +185,11 @@ class WebhookSettings(Section):
     def format_options(self) -> dict[str, Any]:
         """What the format is made with, by keyword."""
         return {name: getattr(self, name) for name in _OPTIONS.get(self.format, ())}
+
+    @property
+    def form(self) -> str:
+        """What its events are as a stream, as `sources.pull.push` calls it."""
+        return STREAM_FORMS.get(self.format, "webhook")
 
     @property
     def scheme(self) -> Scheme:

@@ -117,7 +117,7 @@ class Parts:
         self.intake.set_window(deduplication_window(settings))
         self.aws.configure(settings)
         self.streams.configure(
-            connection_values(settings), kinds={name: source.type for name, source in settings.sources.items()}
+            connection_values(settings), kinds={name: source.form for name, source in settings.sources.items()}
         )
         self.targets.configure(settings)
         self.retention.configure(

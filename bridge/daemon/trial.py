@@ -222,7 +222,7 @@ class BridgeApp:
             account=settings.account,
             outbox=lambda _: spill,  # nothing is sent anywhere while a file is tried
         )
-        streams.configure({}, kinds={name: source.type for name, source in settings.sources.items()})
+        streams.configure({}, kinds={name: source.form for name, source in settings.sources.items()})
         self._supervisor = MappingSupervisor(
             slots=self._service,
             streams=streams,

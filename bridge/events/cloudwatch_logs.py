@@ -76,11 +76,11 @@ def logs_event(batch: LogBatch) -> bytes:
     return b'{"awslogs":{"data":"%b"}}' % b64encode(packed)
 
 
-def logs_of(event: Any) -> bytes | None:
-    """Return the JSON inside an event; None where it is none, or unpacks to more than can be delivered."""
+def logs_of(payload: bytes) -> bytes | None:
+    """Return the JSON inside an event; None where it is none, or unpacks to too much."""
     try:
-        return _unpacked(event["awslogs"]["data"])
-    except (TypeError, KeyError, Unreadable):
+        return _unpacked(orjson.loads(payload)["awslogs"]["data"])
+    except (ValueError, TypeError, KeyError):  # Unreadable is a ValueError
         return None
 
 

@@ -236,6 +236,15 @@ def sns_event(messages: Sequence[SnsMessage]) -> bytes:
     return orjson.dumps({"Records": [_record(message) for message in messages]})
 
 
+def message_of(payload: bytes) -> bytes | None:
+    """Return the message of an event's first record; None where there is none."""
+    try:
+        message: str = orjson.loads(payload)["Records"][0]["Sns"]["Message"]
+        return message.encode("utf-8")
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return None
+
+
 def _record(message: SnsMessage) -> dict[str, Any]:
     return {
         "EventVersion": "1.0",

@@ -7,7 +7,9 @@ from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
 from bridge.core.mapping import EventSourceMapping
 from bridge.core.ports import Clock
 from bridge.core.stream import Chunk, Position, Shard
+from bridge.events.cloudwatch_logs import logs_of
 from bridge.events.mqtt import record_of, record_payload
+from bridge.events.sns import message_of
 from bridge.events.streams import RecordsShape, record_json, shard_name
 from bridge.sources.pull.backlogs import JournalStreams
 from bridge.sources.pull.journal import Columns, JournalEventSource
@@ -30,6 +32,9 @@ def _itself(payload: bytes) -> bytes:
 
 _FORMS: Final[Mapping[str, _Form]] = {
     "webhook": _Form("webhook", body_of, _itself),
+    "webhook-event": _Form("webhook", _itself, _itself),
+    "webhook-sns": _Form("webhook", message_of, _itself),
+    "webhook-logs": _Form("webhook", logs_of, _itself),
     "schedule": _Form("schedule", body_of, _itself),
     "mqtt": _Form("mqtt", _itself, _itself),
     "mqtt-records": _Form("mqtt", record_payload, record_of),
@@ -51,7 +56,8 @@ def push_event_source(
         mapping: reads it.
         streams: of the journal.
         clock: how long a read waits.
-        form: what its events are: `webhook`, `schedule`, `mqtt` (as rules make them) or `mqtt-records`.
+        form: what its events are: `webhook` (of a request), `webhook-event` (the event is the body), `webhook-sns` (the
+            message is), `webhook-logs` (what is unpacked is), `schedule`, `mqtt` (as rules make them), `mqtt-records`.
         region: part of the stream's ARN.
         account_id: likewise.
 

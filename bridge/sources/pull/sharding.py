@@ -17,6 +17,7 @@ KeyOf = Callable[[str, bytes, bytes], bytes]
 _HEADER: Final = "header:"
 _BODY: Final = "body:"
 _TOPIC: Final = "topic"
+_INDEX: Final = re.compile(r"[0-9]{1,9}\Z")
 _LEVEL: Final = re.compile(r"topic:([1-9][0-9]{0,4})\Z")
 STORED_KEY_MAX_BYTES: Final = 255
 
@@ -30,7 +31,8 @@ class Sharding:
 
     shards: int
     key: str = ""
-    """`header:NAME`, `body:FIELD[.FIELD…]`, `topic`, `topic:N`, or empty: each record its own (by its id)."""
+    """`header:NAME`, `body:FIELD[.FIELD…]` (a number counts in a list), `topic`, `topic:N`, or empty: each record its
+    own (by its id)."""
     key_of: KeyOf = field(compare=False)
 
     @property
@@ -125,7 +127,7 @@ def _body_key(path: tuple[str, ...], body: BodyOf) -> KeyOf:
         del stored
         value = _parsed(body(payload) or b"")
         for name in path:
-            value = _member(value, name)
+            value = _item(value, int(name)) if isinstance(value, list) and _INDEX.match(name) else _member(value, name)
         return record_id.encode() if value is None else _bytes(value)
 
     return key_of
@@ -159,6 +161,10 @@ def _raw(body: str, *, is_base64: bool) -> bytes:
 
 def _member(value: Any, name: str) -> Any:
     return value.get(name) if isinstance(value, dict) else None
+
+
+def _item(value: list[Any], number: int) -> Any:
+    return value[number] if number < len(value) else None
 
 
 def _bytes(value: Any) -> bytes:

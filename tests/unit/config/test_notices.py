@@ -95,3 +95,19 @@ def test_the_handshake_of_cloudevents_has_its_method_to_itself(mistakes):
     (found,) = mistakes(SOURCE + 'format = "cloudevents"\nverify = "none"\n' + other)
 
     assert "OPTIONS on this path is already the route of sources.s" in found
+
+
+STREAM = """
+[mappings.m]
+source = "s"
+function = "f"
+key = "{key}"
+"""
+
+
+def test_as_a_stream_its_key_is_of_the_body(load_text, mistakes):
+    text = SOURCE + 'format = "cloudevents"\nverify = "none"\n' + STREAM
+
+    assert "webhook-event" == source(load_text(text.format(key="body:subject"))).form
+    (found,) = mistakes(text.format(key="header:ce-subject"))
+    assert found.endswith("mappings.m.key: an event of format cloudevents has no headers; write body:FIELD")

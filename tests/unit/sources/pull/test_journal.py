@@ -1,6 +1,7 @@
 """Streams of the journal: limits, retention, layouts that change, shards that lag, and embedded streams."""
 
 import asyncio
+import itertools
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import orjson
@@ -10,6 +11,7 @@ import pytest_asyncio
 from bridge.core.errors import LaneFull, SourceError, StoreError, StreamNotFound
 from bridge.core.mapping import StartingPosition
 from bridge.core.stream import Mark, PutRecord, StreamRange
+from bridge.events.cloudwatch_logs import LogBatch, logs_event, logs_json
 from bridge.events.kafka import parse_event
 from bridge.events.mqtt import Message, records_event
 from bridge.journal.retention import Retention
@@ -629,3 +631,63 @@ async def test_messages_are_records_grouped_by_their_topic(world, form):
             assert record["eventSourceARN"].startswith("arn:bridge:mqtt:")
             assert b'"temperature":21.50' in fragment or record["topic"].startswith("plant/")
     await reader.close()
+
+
+LOGS = LogBatch(owner="1", group="d7", stream="s", subscriptions=[], events=[("1", 2, "three")])
+NOTICES = {
+    "webhook-event": ("body:data.device", b'{"specversion":"1.0","id":"1","data":{"device":"d7"}}', None),
+    "webhook-sns": (
+        "body:device",
+        b'{"Records":[{"EventSource":"aws:sns","Sns":{"Message":"{\\"device\\":\\"d7\\"}"}}]}',
+        b'{"device":"d7"}',
+    ),
+    "webhook-logs": ("body:logGroup", logs_event(LOGS), logs_json(LOGS)),
+}
+"""Form -> key, payload, and the body where that is not the payload."""
+
+
+async def read_all(source):
+    """Return the keys, values and fragments of everything that is stored."""
+    reader = source.reader(StreamRange())
+    await reader.open(Listener())
+    chunks = (await reader.read(records_max=100, bytes_max=1 << 20, wait_s=2.0, paused=frozenset())).chunks
+    await reader.close()
+    return [
+        list(itertools.chain.from_iterable(each)) for each in zip(*((c.keys, c.values, c.fragments) for c in chunks))
+    ]
+
+
+@pytest.mark.parametrize("form", NOTICES)
+async def test_what_notifies_is_keyed_and_filtered_by_its_body_and_each_record_is_its_event(world, form):
+    key, payload, body = NOTICES[form]
+    await world.put(2, payload=payload)
+
+    keys, values, fragments = await read_all(
+        world.source(form, key=key, shards=16, starting_position=StartingPosition.TRIM_HORIZON)
+    )
+
+    assert [b"d7"] * 2 == keys
+    assert [body or payload] * 2 == values
+    for fragment in fragments:
+        assert fragment.startswith(payload[:-1] + b',"eventSource":"bridge:webhook"')
+        assert orjson.loads(fragment)["eventSource"] == "bridge:webhook"
+
+
+@pytest.mark.parametrize("form", NOTICES)
+async def test_what_notifies_in_another_shape_is_kept_apart_by_its_id(world, form):
+    stored = []
+    for payload in (
+        b"[]",
+        b"1",
+        b"{}",
+        b'{"Records":[]}',
+        b'{"awslogs":{"data":"x"}}',
+        b'{"Records":[{"Sns":{"Message":1}}]}',
+    ):
+        stored += await world.put(1, payload=payload)
+
+    keys, _, _ = await read_all(
+        world.source(form, key="body:device", shards=16, starting_position=StartingPosition.TRIM_HORIZON)
+    )
+
+    assert sorted(record.id.encode() for record in stored) == sorted(keys)

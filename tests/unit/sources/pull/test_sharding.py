@@ -38,6 +38,15 @@ def test_a_field_of_the_body(body, key):
     assert key_of("body:user.id", {"body": json.loads(body)}) == key
 
 
+def test_a_number_counts_in_a_list_and_is_a_name_in_an_object():
+    event = {"body": '{"Records":[{"s3":{"object":{"key":"a"}}},{"7":"b"}]}'}
+
+    assert key_of("body:Records.0.s3.object.key", event) == b"a"
+    assert key_of("body:Records.1.7", event) == b"b"
+    for beyond in ("2", "9999999999999", "-1", "x", "٠"):
+        assert key_of(f"body:Records.{beyond}.7", event) == ID.encode()
+
+
 @pytest.mark.parametrize(
     "event",
     [{}, {"headers": {}}, {"headers": None, "body": None}, {"body": "no json"}, {"body": '{"user":5}'}, [1], b"\xff",
