@@ -58,7 +58,7 @@ class Format(ABC):
     answer_within_s: ClassVar[float | None] = None
     """Seconds a sender of type RequestResponse waits for the function, which runs on; None: as long as it may run."""
 
-    def __init__(self, context: FormatContext) -> None:
+    def __init__(self, context: FormatContext | None = None) -> None:
         """Take what the format needs of it; those with options take them by keyword besides. Raises ConfigError."""
         del context
 

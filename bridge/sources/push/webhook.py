@@ -108,21 +108,7 @@ class WebhookSource:
         try:
             mounted = self._find(scope)
             request, verdict = await self._receive(mounted, scope, receive)
-<<<<<<< HEAD
             await self._handle(mounted, request, verdict, send)
-=======
-            request_id, received_at = _request_id(), round(self._clock.time(), 3)
-            reading = verdict.response or await mounted.format.read(
-                request, request_id=request_id, received_at=received_at
-            )
-            if isinstance(reading, Taken):
-                record = _record(mounted, reading, request_id, received_at, verdict.delivery_id or reading.delivery_id)
-                await self._take(mounted, request, record, send)
-            elif isinstance(reading, HttpResponse):
-                await respond(send, reading.status, reading.body, reading.headers)
-            else:
-                await self._take_batch(mounted, _batch(mounted, reading, received_at, verdict.delivery_id), send)
->>>>>>> c2831b4 (Give webhooks the formats of REST APIs, load balancers, plain bodies and Cognito's triggers, and their answers)
         except Refusal as refusal:
             source = "" if mounted is None else mounted.route.name
             telemetry.EVENTS_REFUSED.labels(source=source, reason=refusal.reason).inc()
@@ -160,7 +146,7 @@ class WebhookSource:
         reading = verdict.response or await mounted.format.read(request, request_id=request_id, received_at=received_at)
         if isinstance(reading, Taken):
             record = _record(mounted, reading, request_id, received_at, verdict.delivery_id or reading.delivery_id)
-            await self._take(mounted, record, send)
+            await self._take(mounted, request, record, send)
         elif isinstance(reading, HttpResponse):
             await respond(send, reading.status, reading.body, reading.headers)
         else:
