@@ -4,6 +4,8 @@ Shapes: github.com/cloudevents/spec, bindings/http-protocol-binding.md and forma
 such source. The function's event is the CloudEvent in the JSON format, whatever mode it came in: attributes are
 members, the data is `data` (JSON, or text where the content type is text) or `data_base64` (everything else).
 
+Without `ce-` headers plain `application/json` is taken as structured, a list as a batch.
+
 A structured event is kept byte for byte. Of a binary one the data is, where it is JSON. Names of extensions are not
 judged: what one sender calls its own is no reason to lose an event.
 """
@@ -24,6 +26,7 @@ from bridge.events.bodies import (
     needed_object,
     needed_text,
     read_json,
+    read_object,
     shown,
     single_header,
 )
@@ -56,9 +59,9 @@ def read_cloudevents(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> lis
     """
     content_type = single_header(headers, b"content-type")
     media_type = _media_type(content_type)
-    if media_type == BATCH:
+    if is_batch(headers, body):
         return _batch(body)
-    if media_type == STRUCTURED:
+    if media_type == STRUCTURED or _is_bare(headers, media_type):
         event = needed_object(read_json(body), "a CloudEvent")
         return [ReadEvent(payload=body.strip(), delivery_id=_checked(event))]
     if media_type.startswith(_FORMATTED):
@@ -66,9 +69,24 @@ def read_cloudevents(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> lis
     return [_binary(headers, content_type=content_type, body=body)]
 
 
-def is_batch(headers: Sequence[tuple[bytes, bytes]]) -> bool:
+def is_batch(headers: Sequence[tuple[bytes, bytes]], body: bytes) -> bool:
     """Say whether a request is a batch, also one of a single event."""
-    return _media_type(single_header(headers, b"content-type")) == BATCH
+    media_type = _media_type(single_header(headers, b"content-type"))
+    return media_type == BATCH or (_is_bare(headers, media_type) and body.lstrip().startswith(b"["))
+
+
+def is_cloudevent(body: bytes) -> bool:
+    """Say whether JSON is a CloudEvent in the JSON format."""
+    try:
+        _checked(read_object(body))
+    except Unreadable:
+        return False
+    return True
+
+
+def _is_bare(headers: Sequence[tuple[bytes, bytes]], media_type: str) -> bool:
+    """Say whether a request can only be structured, though its content type does not say so: curl's and ours do not."""
+    return media_type == "application/json" and not any(name.startswith(_PREFIX) for name, _ in headers)
 
 
 def cloudevent(attributes: Mapping[str, Any], *, data: bytes | None, content_type: str = "") -> bytes:

@@ -3,8 +3,9 @@
 from collections.abc import Iterable
 from typing import ClassVar
 
+from bridge.core.invocation import InvocationResult
 from bridge.events.bodies import ReadEvent, Unreadable, single_header
-from bridge.events.cloudevents import is_batch, read_cloudevents
+from bridge.events.cloudevents import STRUCTURED, is_batch, is_cloudevent, read_cloudevents
 from bridge.events.cloudwatch_logs import LogDefaults, read_logs
 from bridge.events.eventbridge import BusDefaults, read_eventbridge
 from bridge.events.http import HttpRequest
@@ -14,6 +15,7 @@ from bridge.sources.push.formats import Format, FormatContext, Reading, Taken
 from bridge.sources.push.refusals import Refusal, malformed
 from bridge.sources.push.signatures.base import delivery
 
+_STRUCTURED = ((b"content-type", STRUCTURED.encode("ascii")),)
 _TESTED = HttpResponse(status=200, body=b'{"test":true}\n')
 
 
@@ -46,9 +48,15 @@ class CloudEvents(Format):
         del request_id, received_at
         try:
             events = _taken(read_cloudevents(request.headers, request.body))
-            return events if is_batch(request.headers) else events[0]
+            return events if is_batch(request.headers, request.body) else events[0]
         except Unreadable as error:
             raise malformed(str(error)) from error
+
+    def answer(self, result: InvocationResult, request: HttpRequest) -> HttpResponse:
+        """Return a CloudEvent that the function returns as one, structured; anything else as function URLs do."""
+        if result.is_ok and is_cloudevent(result.payload):
+            return HttpResponse(status=200, headers=_STRUCTURED, body=result.payload)
+        return super().answer(result, request)
 
 
 class S3(Format):

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bridge.events.bodies import Unreadable
-from bridge.events.cloudevents import BATCH, STRUCTURED, cloudevent, read_cloudevents
+from bridge.events.cloudevents import BATCH, STRUCTURED, cloudevent, is_batch, read_cloudevents
 
 GOLDEN = Path(__file__).parent / "golden" / "vendors"
 REQUIRED = {"specversion": "1.0", "id": "A1", "source": "/here", "type": "com.example.thing"}
@@ -120,6 +120,27 @@ class TestBatch:
     def test_one_bad_event_refuses_all(self, value, text):
         with pytest.raises(Unreadable, match=text):
             structured(value, content_type=BATCH)
+
+
+class TestPlainJson:
+    """What neither content type nor headers say to be a CloudEvent, but can be nothing else."""
+
+    def test_an_object_is_structured_and_a_list_is_a_batch(self):
+        plain = "application/json; charset=utf-8"
+
+        assert ["/here A1"] == [event.delivery_id for event in structured(REQUIRED, content_type=plain)]
+        assert ["/here A1"] * 2 == [event.delivery_id for event in structured([REQUIRED] * 2, content_type=plain)]
+        assert is_batch([(b"content-type", b"application/json")], b" [1]")
+        assert not is_batch([(b"content-type", b"application/json")], b"{}")
+
+    def test_with_headers_it_is_data(self):
+        (event,) = binary(content_type="application/json", body=json.dumps([REQUIRED]).encode())
+
+        assert [REQUIRED] == json.loads(event.payload)["data"]
+
+    def test_it_must_be_a_cloudevent(self):
+        with pytest.raises(Unreadable, match="specversion is missing"):
+            structured({"id": 1}, content_type="application/json")
 
 
 class TestBinary:

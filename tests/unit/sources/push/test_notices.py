@@ -162,6 +162,23 @@ async def test_a_batch_is_bounded_and_not_for_an_answer():
     assert "one event a request" in await Mounted("cloudevents", invocation_type=SYNC).refuse(400, [CLOUDEVENT], BATCH)
 
 
+@pytest.mark.parametrize(
+    ("returned", "content_type"),
+    [
+        (CLOUDEVENT | {"data": 1}, b"application/cloudevents+json"),
+        ({"id": 1}, b"application/json"),
+        (None, b"application/json"),
+    ],
+)
+async def test_a_cloudevent_that_the_function_returns_is_answered_as_one(returned, content_type):
+    mounted = Mounted("cloudevents", invocation_type=SYNC)
+    mounted.invoker.answers["hello"] = lambda *_: json.dumps(returned).encode()
+
+    status, headers, body = await mounted.send(CLOUDEVENT, STRUCTURED)
+
+    assert (200, content_type, returned) == (status, headers[b"content-type"], json.loads(body))
+
+
 class TestHandshake:
     async def ask(self, mounted, **headers):
         return await mounted.send(
