@@ -6,6 +6,8 @@ from typing import Final
 
 import structlog
 
+from bridge.api.awslambda.access import AccessRules
+from bridge.api.awslambda.app import LambdaApi
 from bridge.api.deadletters import DeadLetterEndpoints
 from bridge.api.events import Events
 from bridge.api.guard import check_origin, check_token
@@ -14,7 +16,7 @@ from bridge.api.invoke import InvokeEndpoint
 from bridge.api.jobs import JobEndpoints
 from bridge.api.mappings import MappingEndpoints
 from bridge.api.queues import QueueEndpoints
-from bridge.api.router import Router
+from bridge.api.router import Handler, Router
 from bridge.api.services import ReloadResult, Services
 from bridge.api.sources import SourceEndpoints
 from bridge.api.streams import StreamEndpoints
@@ -23,7 +25,7 @@ from bridge.api.targets import TargetEndpoints
 from bridge.core.errors import BridgeError, FunctionNotFound, LaneFull, StoreFull
 from bridge.util.asgi import ClientGone, Receive, Scope, Send
 
-__all__ = ["ApiApp", "ReloadResult", "Services"]
+__all__ = ["AccessRules", "ApiApp", "ReloadResult", "Services"]
 
 log = structlog.get_logger("bridge.api")
 
@@ -39,12 +41,19 @@ class ApiApp:
     Args:
         services: what the endpoints read and act on.
         token: the admin token; everything but health, readiness and metrics asks for it.
+        rules: who may call Lambda's API.
         hosts: further names this listener answers to, beside loopback.
         heartbeat_s: how often an idle stream sends an empty line.
     """
 
     def __init__(
-        self, services: Services, *, token: str, hosts: Sequence[str] = (), heartbeat_s: float = HEARTBEAT_S
+        self,
+        services: Services,
+        *,
+        token: str,
+        rules: AccessRules,
+        hosts: Sequence[str] = (),
+        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
         self._token = token
         self._hosts = frozenset(hosts)
@@ -52,6 +61,11 @@ class ApiApp:
         self._closing = asyncio.Event()
         self._streams = 0
         self._router = _routes(services)
+        self._lambda = LambdaApi(services, rules)
+
+    def set_rules(self, rules: AccessRules) -> None:
+        """Let Lambda's API be called by these rules from the next request on."""
+        self._lambda.set_rules(rules)
 
     def close(self) -> None:
         """End all streams, each with a line that says so; requests go on being answered. Twice is fine."""
@@ -87,6 +101,8 @@ class ApiApp:
 
     async def _answer(self, request: Request) -> Answer | Stream:
         check_origin(request.headers, self._hosts)
+        if self._lambda.answers(request.path):
+            return await self._lambda.answer(request)
         if request.path not in _OPEN_PATHS:
             check_token(request.headers, self._token)
         return await self._router.find(request)(request)
@@ -104,8 +120,8 @@ class ApiApp:
             self._streams -= 1
 
 
-def _routes(services: Services) -> Router:
-    router = Router()
+def _routes(services: Services) -> Router[Handler]:
+    router = Router[Handler]()
     system, events = System(services), Events(services)
     letters, jobs = DeadLetterEndpoints(services), JobEndpoints(services)
     sources = SourceEndpoints(services)

@@ -32,11 +32,12 @@ class HttpError(Exception):
 class Request:
     """One HTTP request: its path decoded, its query as pairs, its headers by lower-case name."""
 
-    __slots__ = ("_receive", "headers", "method", "params", "path", "scope")
+    __slots__ = ("_body", "_receive", "headers", "method", "params", "path", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self._receive = receive
+        self._body: bytes | None = None
         self.method: str = scope["method"]
         self.path = _raw_path(scope)
         self.params: dict[str, str] = {}
@@ -73,19 +74,24 @@ class Request:
             raise HttpError(400, f"the query has more than {limits.QUERY_PAIRS_MAX} fields") from error
 
     async def body(self, max_bytes: int = BODY_MAX_BYTES) -> bytes:
-        """Return the whole body.
+        """Return the whole body; asked again, the same one.
 
         Raises:
             HttpError: 413, above `max_bytes`.
             ClientGone: the client left first.
         """
+        if self._body is not None:
+            if len(self._body) > max_bytes:
+                raise TooLarge(len(self._body), max_bytes)
+            return self._body
         declared = self.headers.get("content-length", ["0"])[0]
         if declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
             raise TooLarge(int(declared), max_bytes)
         try:
-            return await read_body(self._receive, limit=max_bytes)
+            self._body = await read_body(self._receive, limit=max_bytes)
         except BodyTooLarge as error:
             raise TooLarge(max_bytes + 1, max_bytes) from error
+        return self._body
 
     async def gone(self) -> None:
         """Return when the client has left. Only once the body has been read (or there is none)."""

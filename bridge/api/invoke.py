@@ -3,6 +3,7 @@
 import base64
 import binascii
 import uuid
+from collections.abc import Callable
 from typing import Final
 
 import orjson
@@ -34,9 +35,13 @@ class InvokeEndpoint:
         fields = Fields.of_query(request)
         qualifier = fields.text("Qualifier")
         fields.finish()
-        request_id = str(uuid.uuid4())
+        target = _target(request.params["target"], qualifier)
+        return await self.answer(request, str(uuid.uuid4()), lambda _: target)
+
+    async def answer(self, request: Request, request_id: str, target_of: Callable[[bytes], str]) -> Answer:
+        """Answer as API_Invoke does; `target_of` is asked with the body, and may refuse by raising what it likes."""
         try:
-            return await self._invoke(request, request_id, _target(request.params["target"], qualifier))
+            return await self._invoke(request, request_id, target_of)
         except InvokeError as error:
             return _refusal(error, request_id)
         except (LaneFull, StoreFull) as error:
@@ -44,7 +49,7 @@ class InvokeEndpoint:
         except _Invalid as error:
             return _error(400, error.code, str(error), request_id, kind=error.kind)
 
-    async def _invoke(self, request: Request, request_id: str, target: str) -> Answer:
+    async def _invoke(self, request: Request, request_id: str, target_of: Callable[[bytes], str]) -> Answer:
         kind = _enum(request, "x-amz-invocation-type", "invocationType", [*InvocationType], "RequestResponse")
         with_log = _enum(request, "x-amz-log-type", "logType", _LOG_TYPES, "None") == "Tail"
         context = _client_context(request.header("x-amz-client-context"))
@@ -55,6 +60,7 @@ class InvokeEndpoint:
         except TooLarge as error:
             text = f"{error.size} byte payload is too large for the {kind} invocation type (limit {max_bytes} bytes)"
             raise PayloadTooLarge(text) from error
+        target = target_of(body)
         payload = checked_payload(body, max_bytes=max_bytes, kind=kind)
         _check_depth(payload)
         self._services.invoker.dry_run(target)

@@ -1,21 +1,22 @@
 """Paths to handlers: literal segments and `{name}` segments, nothing more."""
 
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from bridge.api.http import Answer, HttpError, Request, Stream, decode_segment
 
 Handler = Callable[[Request], Awaitable[Answer | Stream]]
 _PATH_SHOWN_CHARS: Final = 100
+_T = TypeVar("_T")
 
 
-class Router:
-    """Finds the handler of a request; literal segments win over `{name}` ones."""
+class Router(Generic[_T]):
+    """Finds what answers a request; literal segments win over `{name}` ones."""
 
     def __init__(self) -> None:
-        self._routes: dict[int, list[tuple[tuple[str, ...], dict[str, Handler]]]] = {}
+        self._routes: dict[int, list[tuple[tuple[str, ...], dict[str, _T]]]] = {}
 
-    def add(self, method: str, pattern: str, handler: Handler) -> None:
+    def add(self, method: str, pattern: str, handler: _T) -> None:
         """Answer `method` on `pattern` (`/admin/v1/events/{id}`) with `handler`."""
         segments = tuple(pattern.strip("/").split("/"))
         routes = self._routes.setdefault(len(segments), [])
@@ -27,7 +28,7 @@ class Router:
         routes.append((segments, {method: handler}))
         routes.sort(key=lambda route: tuple(segment.startswith("{") for segment in route[0]))
 
-    def find(self, request: Request) -> Handler:
+    def find(self, request: Request) -> _T:
         """Return the handler and set `request.params`.
 
         Raises:

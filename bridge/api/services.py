@@ -71,5 +71,7 @@ class Services:
     queues: DeadLetterQueues | None = None
     """Dead-letter queues of SQS; None: none are reached."""
     async_payload_max_bytes: int = limits.ASYNC_PAYLOAD_MAX_BYTES
+    account_concurrency: Callable[[], int] = lambda: limits.ACCOUNT_CONCURRENCY_DEFAULT
+    """Invocations at once of all functions."""
     status: Callable[[], Mapping[str, object]] = field(default=dict)
     """Further sections of `GET status`: listeners, workers, journal, tasks."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bridge.config.load import Loaded
     from bridge.config.settings import Settings
 
-_NAMED: Final = ("connections", "functions", "sources", "mappings")
+_NAMED: Final = ("access_keys", "connections", "functions", "sources", "mappings")
 _file = click.argument("file", required=False, metavar="[FILE]")
 
 

@@ -140,6 +140,9 @@ def _listeners(data: Mapping[str, Any]) -> Iterator[Finding]:
         if not addresses[key].is_loopback and "tls" not in listen:
             text = 'reachable from elsewhere: tls must be written, as { cert, key }, "upstream" or "off"'
             yield ("listen", key), text
+        if key == "api" and not addresses[key].is_loopback and table(data, "api").get("auth") == "none":
+            text = '"none" is for loopback only, and listen.api is reachable from elsewhere; write [access_keys.X]'
+            yield ("api", "auth"), text
     if len(addresses) == 2 and addresses["public"] == addresses["api"] and addresses["api"].port:
         yield ("listen", "api"), "the same address as listen.public"
 

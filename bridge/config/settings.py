@@ -5,6 +5,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import Discriminator, Field, Tag
 
+from bridge.config.access import AccessKeySettings, ApiSettings
 from bridge.config.connections import ConnectionSettings
 from bridge.config.functions import AnyFunctionSettings
 from bridge.config.mappings import MappingSettings
@@ -189,6 +190,8 @@ class Settings(Section):
     log: LogSettings = subsection("What the daemon says about itself.")
     journal: JournalSettings = subsection("The log on disk that every push event goes through.")
     listen: ListenSettings = subsection("Addresses, TLS and limits of the two listeners.")
+    api: ApiSettings = subsection("Lambda's API.")
+    access_keys: dict[Name, AccessKeySettings] = Field(default={}, description="Keys of Lambda's API, by id.")
     invocation: InvocationSettings = subsection("The account's limits.")
     runtime: RuntimeSettings = subsection("The local workers.")
     connections: dict[Name, ConnectionSettings] = Field(default={}, description="Clusters and AWS, by name.")

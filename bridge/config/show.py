@@ -10,7 +10,7 @@ from bridge.config.section import Section
 from bridge.config.settings import Settings
 from bridge.config.values import MASK, Address, Secret
 
-_NAMED: Final = ("connections", "functions", "sources", "mappings")
+_NAMED: Final = ("access_keys", "connections", "functions", "sources", "mappings")
 
 
 def show(settings: Settings) -> str:

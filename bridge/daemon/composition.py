@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import structlog
 
+from bridge.api.app import AccessRules
+from bridge.config.access import access_keys
 from bridge.config.connections import connection_values
 from bridge.config.functions import FunctionSettings, function_specs
 from bridge.config.mappings import mapping_values
@@ -319,6 +321,16 @@ def read_catalog(settings: Settings) -> FunctionCatalog:
     return FunctionCatalog.from_specs(function_specs(settings), region=settings.region, account=settings.account)
 
 
+def access_rules(settings: Settings) -> AccessRules:
+    """Return who may call Lambda's API."""
+    return AccessRules(
+        keys=access_keys(settings),
+        asks=settings.api.auth != "none",
+        account=settings.account,
+        region=settings.region,
+    )
+
+
 def deduplication_window(settings: Settings) -> float:
     """Return how long deliveries are remembered, in seconds: as the routes ask, and records of destinations."""
     routes = (source.deduplicate_s for source in settings.webhooks.values())
@@ -338,3 +350,5 @@ def register_secrets(settings: Settings) -> None:
     for connection in settings.connections.values():
         for value in connection.secrets():
             log_setup.register_secret(value)
+    for key in settings.access_keys.values():
+        log_setup.register_secret(key.secret.reveal())

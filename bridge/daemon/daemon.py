@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +23,11 @@ from bridge.config.watch import watch
 from bridge.core import limits
 from bridge.core.errors import BridgeError, ConfigError
 from bridge.core.function import FunctionVersion
-from bridge.core.invocation import InvocationType
-from bridge.core.mapping import EventSourceMapping, MappingState
-from bridge.daemon.composition import Parts, read_catalog, register_secrets
+from bridge.core.mapping import MappingState
+from bridge.daemon.composition import Parts, access_rules, read_catalog, register_secrets
 from bridge.daemon.health import TROUBLE_TOLD_S, Health
 from bridge.daemon.push import PushSources
+from bridge.daemon.ready import Ready, ready_receivers, ready_routes
 from bridge.registry.catalog import FunctionCatalog
 from bridge.util import telemetry
 from bridge.util.aio import Supervisor
@@ -48,43 +47,6 @@ _OUTBOX_CLOSE_S = 5.0
 """How long a drain sends on what the last events left for targets; the rest waits on disk."""
 _FATAL_STATUS = 70
 """Exit status after a failed fsync: the journal can no longer be trusted to keep what it says yes to."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ready:
-    """What a started daemon tells whoever started it."""
-
-    public: str
-    """URL of the public listener."""
-    api: str
-    """URL of the api listener."""
-    state: Path
-    functions: tuple[str, ...]
-    routes: tuple["ReadyRoute", ...]
-    receivers: tuple["ReadyReceiver", ...]
-    mappings: tuple[EventSourceMapping, ...]
-    watched: bool
-    took_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadyRoute:
-    """A webhook route, for the banner."""
-
-    path: str
-    methods: tuple[str, ...]
-    function: str
-    invocation_type: InvocationType
-    scheme: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadyReceiver:
-    """A push source that runs by itself, for the banner."""
-
-    kind: str
-    place: str
-    function: str
 
 
 class Daemon:
@@ -169,20 +131,8 @@ class Daemon:
             api=self._url(self._api, self._settings.listen.api.host),
             state=self._parts.folder.path,
             functions=tuple(function.name for function in self._parts.catalog.functions()),
-            routes=tuple(
-                ReadyRoute(
-                    path=source.path,
-                    methods=tuple(source.methods or ()),
-                    function=source.function or "",
-                    invocation_type=source.invocation_type,
-                    scheme=source.scheme.scheme,
-                )
-                for source in self._settings.webhooks.values()
-            ),
-            receivers=tuple(
-                ReadyReceiver(kind=source.kind, place=source.place, function=source.function)
-                for source in self._sources.running()
-            ),
+            routes=ready_routes(self._settings),
+            receivers=ready_receivers(self._sources.running()),
             mappings=tuple(mapping_values(self._settings)),
             watched=self._watches,
             took_s=took_s,
@@ -199,7 +149,12 @@ class Daemon:
             tasks=self._supervisor,
             makers=self._parts.makers,
         )
-        self._api_app = ApiApp(self._services(), token=self._parts.folder.token, hosts=tuple(map(str, listen.hosts)))
+        self._api_app = ApiApp(
+            self._services(),
+            token=self._parts.folder.token,
+            rules=access_rules(settings),
+            hosts=tuple(map(str, listen.hosts)),
+        )
         tls = (str(listen.tls.cert), str(listen.tls.key)) if isinstance(listen.tls, TlsFiles) else None
         reserve = limits.CONNECTIONS_RESERVE
         self._api = Listener(
@@ -389,6 +344,7 @@ class Daemon:
         names = sorted(before.mappings.keys() | settings.mappings.keys())
         changes += [f"mapping {name}" for name in names if before.mappings.get(name) != settings.mappings.get(name)]
         self._parts.configure(settings)
+        self._api_app.set_rules(access_rules(settings))
         fixed = ("state", "listen", "runtime", "log", "region", "account")
         changes += [
             f"{section}: counts after a restart"

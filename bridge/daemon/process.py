@@ -11,7 +11,8 @@ from pathlib import Path
 
 from bridge.api.app import ReloadResult
 from bridge.config.settings import Settings
-from bridge.daemon.daemon import Daemon, Ready
+from bridge.daemon.daemon import Daemon
+from bridge.daemon.ready import Ready
 from bridge.util import logs as log_setup
 from bridge.util.aio import SWITCH_INTERVAL_S
 

@@ -100,7 +100,7 @@ def test_every_configuration_it_shows_holds_no_mistake(tmp_path: Path) -> None:
         file.write_text(re.sub(r"/srv/functions/\w+", str(code), text))
         loaded = load(file, dict.fromkeys(re.findall(r'env = "(\w+)"', text), "secret"))
         assert loaded.settings.functions.keys() == tomllib.loads(text)["functions"].keys()
-    assert len(shown) == 10
+    assert len(shown) == README.count("```toml") > 0
 
 
 def test_every_relative_link_leads_somewhere() -> None:

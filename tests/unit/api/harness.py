@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from bridge.api.app import ApiApp, ReloadResult, Services
+from bridge.api.app import AccessRules, ApiApp, ReloadResult, Services
 from bridge.core.errors import FunctionNotFound, StreamNotFound
 from bridge.core.function import Function, FunctionVersion, function_arn
 from bridge.core.invocation import Attempt, AttemptStatus, Condition, DeadLetter, InvocationType
@@ -151,7 +151,9 @@ class Answered:
 class World:
     """Everything behind one api, and the api."""
 
-    def __init__(self, *, heartbeat_s: float = 10.0, hosts: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, *, heartbeat_s: float = 10.0, hosts: tuple[str, ...] = (), rules: AccessRules | None = None
+    ) -> None:
         self.clock = QuickClock()
         self.catalog = FakeCatalog()
         self.catalog.add("hello")
@@ -195,7 +197,9 @@ class World:
             mappings=self.mappings, streams=self.streams, sources=self.sources, readers=lambda record: self.readers,
             async_payload_max_bytes=1000, status=lambda: {"listeners": {}},
         )  # fmt: skip
-        self.app = ApiApp(self.services, token=TOKEN, hosts=hosts, heartbeat_s=heartbeat_s)
+        self.app = ApiApp(
+            self.services, token=TOKEN, rules=rules or AccessRules(), hosts=hosts, heartbeat_s=heartbeat_s
+        )
 
     def stream(self, name: str, *shards: str) -> ScriptedStream:
         """Make a mapping with a stream behind it, for replays."""

@@ -1,0 +1,64 @@
+"""Who calls Lambda's API: a signature that is checked, or nobody is asked (`auth = "none"`)."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from bridge.api.awslambda.errors import Refused
+from bridge.api.http import Request
+from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
+from bridge.core.ports import Clock
+from bridge.registry.access import AccessKey, Caller
+from bridge.registry.sigv4 import SignatureRefused, SignedRequest, check_signature, claimed_signer
+
+_ACCOUNT: Final = re.compile(r"[0-9]{12}\Z")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessRules:
+    """Who may call, as the file says."""
+
+    keys: Mapping[str, AccessKey] = field(default_factory=dict)
+    """By key id."""
+    asks: bool = True
+    """False: nobody is asked who they are (only ever on loopback)."""
+    account: str = ACCOUNT_DEFAULT
+    """Of callers that name none."""
+    region: str = REGION_DEFAULT
+
+
+def authenticate(request: Request, body: bytes, rules: AccessRules, clock: Clock) -> Caller:
+    """Return who calls.
+
+    The region is that of the signature's scope, the account that of the key. Where nobody is asked, a key id of 12
+    digits is the account, and what is not signed at all counts as the file's own account and region.
+
+    Raises:
+        Refused: not signed, or not by a key of ours, in AWS's words.
+    """
+    if not rules.asks:
+        claimed = claimed_signer(request.headers)
+        if claimed is None:
+            return Caller(account=rules.account, region=rules.region)
+        account = claimed.key_id if _ACCOUNT.match(claimed.key_id) else rules.account
+        return Caller(account=account, region=claimed.region or rules.region, key_id=claimed.key_id)
+    signed = SignedRequest(
+        method=request.method,
+        path=request.path,
+        query=request.scope.get("query_string", b"").decode("latin-1"),
+        headers=request.headers,
+        body_hash=hashlib.sha256(body).hexdigest(),
+    )
+    try:
+        signer = check_signature(signed, secret_of=lambda key_id: _secret(rules, key_id), now=clock.stepped())
+    except SignatureRefused as error:
+        raise Refused(error.code, str(error), status=error.status, kind="") from error
+    key = rules.keys[signer.key_id]
+    return Caller(account=key.account, region=signer.region, key_id=key.id, allow=key.allow)
+
+
+def _secret(rules: AccessRules, key_id: str) -> str | None:
+    key = rules.keys.get(key_id)
+    return None if key is None else key.secret

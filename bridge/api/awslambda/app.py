@@ -1,0 +1,185 @@
+"""Lambda's API: which operation a request is, who may do it, and its answer or its refusal in AWS's form."""
+
+import re
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from bridge.api.awslambda.access import AccessRules, authenticate
+from bridge.api.awslambda.errors import Refused
+from bridge.api.awslambda.invocations import InvocationOperations
+from bridge.api.awslambda.names import denied, read_name
+from bridge.api.awslambda.reading import ReadOperations
+from bridge.api.http import Answer, HttpError, Request
+from bridge.api.invoke import InvokeEndpoint
+from bridge.api.router import Router
+from bridge.api.services import Services
+from bridge.core.function import function_arn
+from bridge.registry.access import Caller
+from bridge.util.asgi import ClientGone
+
+log = structlog.get_logger("bridge.lambda")
+
+_PATH: Final = re.compile(r"/20[0-9]{2}-[0-9]{2}-[0-9]{2}/")
+"""How every path of Lambda's API begins: the version of the operation."""
+
+Reader = Callable[[Request, Caller], Awaitable[Answer]]
+Invocation = Callable[[Request, str, Callable[[bytes], str]], Awaitable[Answer]]
+
+_FUNCTION: Final = "/2015-03-31/functions/{fn}"
+_EVENT_INVOKE: Final = "/2019-09-25/functions/{fn}/event-invoke-config"
+_ELSEWHERE: Final = "what runs is declared in the daemon's file, and changed there (`bridge reload`)"
+_NOT_OFFERED: Final = (
+    ("POST", "/2015-03-31/functions", "CreateFunction"),
+    ("DELETE", _FUNCTION, "DeleteFunction"),
+    ("PUT", _FUNCTION + "/code", "UpdateFunctionCode"),
+    ("PUT", _FUNCTION + "/configuration", "UpdateFunctionConfiguration"),
+    ("POST", _FUNCTION + "/versions", "PublishVersion"),
+    ("POST", _FUNCTION + "/aliases", "CreateAlias"),
+    ("POST", _FUNCTION + "/policy", "AddPermission"),
+    ("DELETE", _FUNCTION + "/policy/{sid}", "RemovePermission"),
+    ("PUT", "/2017-10-31/functions/{fn}/concurrency", "PutFunctionConcurrency"),
+    ("DELETE", "/2017-10-31/functions/{fn}/concurrency", "DeleteFunctionConcurrency"),
+    ("PUT", "/2019-09-30/functions/{fn}/provisioned-concurrency", "PutProvisionedConcurrencyConfig"),
+    ("PUT", _EVENT_INVOKE, "PutFunctionEventInvokeConfig"),
+    ("POST", _EVENT_INVOKE, "UpdateFunctionEventInvokeConfig"),
+    ("DELETE", _EVENT_INVOKE, "DeleteFunctionEventInvokeConfig"),
+    ("POST", "/2015-03-31/event-source-mappings", "CreateEventSourceMapping"),
+    ("PUT", "/2015-03-31/event-source-mappings/{uuid}", "UpdateEventSourceMapping"),
+    ("DELETE", "/2015-03-31/event-source-mappings/{uuid}", "DeleteEventSourceMapping"),
+    ("POST", "/2018-10-31/layers/{name}/versions", "PublishLayerVersion"),
+    ("POST", "/2021-10-31/functions/{fn}/url", "CreateFunctionUrlConfig"),
+    ("POST", "/2017-03-31/tags/{arn}", "TagResource"),
+    ("DELETE", "/2017-03-31/tags/{arn}", "UntagResource"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    action: str
+    handler: Reader
+
+
+@dataclass(frozen=True, slots=True)
+class _Invoke:
+    handler: Invocation
+    action: str = "lambda:InvokeFunction"
+
+
+class LambdaApi:
+    """Answers the paths of Lambda's API.
+
+    Args:
+        services: what is acted on.
+        rules: who may call.
+    """
+
+    def __init__(self, services: Services, rules: AccessRules) -> None:
+        self._services = services
+        self._rules = rules
+        self._reading = ReadOperations(services, account=rules.account, region=rules.region)
+        self._router = Router[_Read | _Invoke]()
+        self._add_operations()
+
+    def set_rules(self, rules: AccessRules) -> None:
+        """Ask by these rules from the next request on; account and region stay what they were."""
+        self._rules = rules
+
+    @staticmethod
+    def answers(path: str) -> bool:
+        """Tell whether a path is one of Lambda's API."""
+        return _PATH.match(path) is not None
+
+    async def answer(self, request: Request) -> Answer:
+        """Answer one request; never raises but ClientGone."""
+        request_id = str(uuid.uuid4())
+        try:
+            return await self._answer(request, request_id)
+        except ClientGone:
+            raise
+        except Refused as error:
+            return error.answer(request_id)
+        except HttpError as error:
+            return _unusable(error, request).answer(request_id)
+        except Exception:  # the task boundary: the caller gets AWS's word, the log the traceback
+            log.exception("request_failed", method=request.method, path=request.path)
+            text = "internal error; the daemon's log says more"
+            return Refused("ServiceException", text, status=500, kind="Service").answer(request_id)
+
+    async def _answer(self, request: Request, request_id: str) -> Answer:
+        if len(request.path) > 1:
+            request.path = request.path.rstrip("/")
+        operation = self._router.find(request)
+        if isinstance(operation, _Invoke):
+            return await operation.handler(request, request_id, lambda body: self._target(request, body))
+        caller = self._caller(request, await request.body(), operation.action)
+        answer = await operation.handler(request, caller)
+        answer.headers.setdefault("x-amzn-requestid", request_id)
+        return answer
+
+    def _caller(self, request: Request, body: bytes, action: str) -> Caller:
+        caller = authenticate(request, body, self._rules, self._services.clock)
+        if not caller.may(action):
+            raise denied(caller, action, _resource(request, caller))
+        return caller
+
+    def _target(self, request: Request, body: bytes) -> str:
+        """Return what an invocation is for, once it is known that its caller may."""
+        caller = self._caller(request, body, "lambda:InvokeFunction")
+        name = read_name(request.params["fn"], caller, qualifier=dict(request.query()).get("Qualifier"))
+        self._reading.find(name, caller)
+        return name.target
+
+    # --- operations ---------------------------------------------------------------------------------------------
+
+    def _add_operations(self) -> None:
+        invocations, reading = InvocationOperations(InvokeEndpoint(self._services)), self._reading
+        add = self._router.add
+        add("POST", _FUNCTION + "/invocations", _Invoke(invocations.invoke))
+        add("POST", "/2014-11-13/functions/{fn}/invoke-async", _Invoke(invocations.invoke_async))
+        stream = "/2021-11-15/functions/{fn}/response-streaming-invocations"
+        add("POST", stream, _Invoke(invocations.response_stream))
+        for path, action, handler in (
+            ("/2015-03-31/functions", "ListFunctions", reading.list_functions),
+            (_FUNCTION, "GetFunction", reading.get_function),
+            (_FUNCTION + "/configuration", "GetFunctionConfiguration", reading.get_configuration),
+            (_FUNCTION + "/versions", "ListVersionsByFunction", reading.list_versions),
+            (_FUNCTION + "/aliases", "ListAliases", reading.list_aliases),
+            (_FUNCTION + "/policy", "GetPolicy", reading.get_policy),
+            ("/2019-09-30/functions/{fn}/concurrency", "GetFunctionConcurrency", reading.get_concurrency),
+            (_EVENT_INVOKE, "GetFunctionEventInvokeConfig", reading.get_event_invoke),
+            (_EVENT_INVOKE + "/list", "ListFunctionEventInvokeConfigs", reading.list_event_invoke),
+            ("/2017-03-31/tags/{arn}", "ListTags", reading.list_tags),
+            ("/2016-08-19/account-settings", "GetAccountSettings", reading.account_settings),
+            ("/2015-03-31/event-source-mappings", "ListEventSourceMappings", reading.list_mappings),
+            ("/2015-03-31/event-source-mappings/{uuid}", "GetEventSourceMapping", reading.get_mapping),
+        ):  # fmt: skip
+            add("GET", path, _Read(f"lambda:{action}", handler))
+        for method, path, action in _NOT_OFFERED:
+            add(method, path, _Read(f"lambda:{action}", _not_offered(action)))
+
+
+def _not_offered(action: str) -> Reader:
+    async def refuse(_request: Request, _caller: Caller) -> Answer:
+        raise Refused("InvalidParameterValueException", f"{action} is not offered: {_ELSEWHERE}")
+
+    return refuse
+
+
+def _resource(request: Request, caller: Caller) -> str:
+    if "fn" in request.params:
+        name = request.params["fn"].rpartition("function:")[2].partition(":")[0]
+        return function_arn(name, region=caller.region, account=caller.account)
+    return "*"
+
+
+def _unusable(error: HttpError, request: Request) -> Refused:
+    if error.status in (404, 405):
+        text = f"{request.method[:20]} {request.path[:200]} is no operation of Lambda's API that is offered here"
+        return Refused("UnknownOperationException", text, status=404, kind="")
+    if error.status == 413:
+        return Refused("RequestEntityTooLargeException", error.text, status=413)
+    return Refused("ValidationException", error.text, status=error.status, kind="", headers=error.headers)

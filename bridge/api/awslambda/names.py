@@ -1,0 +1,68 @@
+"""How callers name a function: name, partial or full ARN, qualifier in name and query (semantics 0.3)."""
+
+import re
+from typing import Final, NamedTuple
+
+from bridge.api.awslambda.errors import Refused, invalid, not_found, violated
+from bridge.core.function import function_arn
+from bridge.registry.access import Caller
+
+VALUE_MAX_CHARS: Final = 140
+PATTERN: Final = (
+    r"(arn:(aws[a-zA-Z-]*)?:lambda:)?([a-z]{2}(-gov)?-[a-z]+-\d{1}:)?(\d{12}:)?(function:)?([a-zA-Z0-9-_]+)"
+    r"(:(\$LATEST|[a-zA-Z0-9-_]+))?"
+)
+"""AWS's own, as its errors show it (API_Invoke, FunctionName)."""
+_FORM: Final = re.compile(
+    r"(?:arn:aws[a-zA-Z-]*:lambda:(?P<region>[a-z]{2}(?:-[a-z]+)+-\d{1,2}):)?(?:(?P<account>\d{12}):)?"
+    r"(?:function:)?(?P<name>[a-zA-Z0-9_-]{1,64})(?::(?P<qualifier>\$LATEST|[a-zA-Z0-9_-]{1,128}))?\Z"
+)
+_QUALIFIER: Final = re.compile(r"(?:\$LATEST|[a-zA-Z0-9_-]{1,128})\Z")
+QUALIFIER_PATTERN: Final = r"(|[a-zA-Z0-9$_-]+)"
+
+
+class FunctionName(NamedTuple):
+    """A function as a caller named it."""
+
+    name: str
+    qualifier: str
+    """Empty: none was given."""
+
+    @property
+    def target(self) -> str:
+        """`name[:qualifier]`."""
+        return f"{self.name}:{self.qualifier}" if self.qualifier else self.name
+
+
+def read_name(value: str, caller: Caller, *, qualifier: str | None = None) -> FunctionName:
+    """Return the function that a path and its query name, in the caller's name space.
+
+    Raises:
+        Refused: neither name nor ARN, two different qualifiers, another region, another account.
+    """
+    found = _FORM.match(value)
+    if found is None or len(value) > VALUE_MAX_CHARS:
+        if len(value) > VALUE_MAX_CHARS:
+            raise violated(value, "functionName", f"have length less than or equal to {VALUE_MAX_CHARS}")
+        raise violated(value, "functionName", f"satisfy regular expression pattern: {PATTERN}")
+    if qualifier is not None and not _QUALIFIER.match(qualifier):
+        raise violated(qualifier, "qualifier", f"satisfy regular expression pattern: {QUALIFIER_PATTERN}")
+    if found["region"] and found["region"] != caller.region:
+        raise not_found(f"Functions from '{found['region']}' are not reachable in this region ('{caller.region}')")
+    given = found["qualifier"] or ""
+    if given and qualifier and given != qualifier:
+        raise invalid("The derived qualifier from the function name does not match the specified qualifier.")
+    name = FunctionName(found["name"], given or qualifier or "")
+    if found["account"] and found["account"] != caller.account:
+        arn = function_arn(name.name, region=caller.region, account=found["account"])
+        raise denied(caller, "lambda:InvokeFunction", arn)
+    return name
+
+
+def denied(caller: Caller, action: str, resource: str) -> Refused:
+    """Return the refusal of what a caller may not do, in IAM's words."""
+    text = (
+        f"User: {caller.arn} is not authorized to perform: {action} on resource: {resource} because no identity-based "
+        f"policy allows the {action} action"
+    )
+    return Refused("AccessDeniedException", text, status=403, kind="")

@@ -1,0 +1,210 @@
+"""The operations of Lambda's API that only look: functions, versions, limits and mappings that the file declares."""
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from bridge.api.awslambda import views
+from bridge.api.awslambda.errors import Refused, invalid, not_found, violated
+from bridge.api.awslambda.names import FunctionName, read_name
+from bridge.api.http import Answer, Request, json_answer
+from bridge.api.services import Services
+from bridge.core.errors import FunctionNotFound
+from bridge.core.function import LATEST, Function, FunctionVersion, function_arn
+from bridge.core.sources import MappingStatus
+from bridge.registry.access import Caller
+from bridge.registry.packages import UNZIPPED_MAX_BYTES
+
+PAGE_DEFAULT: Final = 50
+PAGE_MAX: Final = 10_000
+_UUID: Final = re.compile(r"[a-fA-F0-9-]{1,64}\Z")
+
+
+class ReadOperations:
+    """Handlers of what only reads; each gets the request and who calls.
+
+    Args:
+        services: what is looked at.
+        account: whose functions the file declares.
+        region: where it declares them.
+    """
+
+    def __init__(self, services: Services, *, account: str, region: str) -> None:
+        self._services = services
+        self._account = account
+        self._region = region
+
+    def owns(self, caller: Caller) -> bool:
+        """Tell whether a caller's name space is the one that the file declares functions in."""
+        return (caller.account, caller.region) == (self._account, self._region)
+
+    # --- functions ----------------------------------------------------------------------------------------------
+
+    async def list_functions(self, request: Request, caller: Caller) -> Answer:
+        """API_ListFunctions."""
+        query = dict(request.query())
+        wanted = query.get("FunctionVersion")
+        if wanted not in (None, "ALL"):
+            raise violated(wanted, "functionVersion", "satisfy enum value set: [ALL]")
+        functions = self._services.functions() if self.owns(caller) else []
+        shown = [views.configuration(each, each.latest, caller, qualified=wanted == "ALL") for each in functions]
+        return _page(query, "Functions", shown, key="FunctionName")
+
+    async def get_function(self, request: Request, caller: Caller) -> Answer:
+        """API_GetFunction; the code of a declared function has no Location, it is a folder of the file's machine."""
+        function, version, name = self._find(request, caller)
+        found: dict[str, Any] = {
+            "Configuration": views.configuration(function, version, caller, qualified=bool(name.qualifier)),
+            "Code": {"RepositoryType": "S3"},
+        }
+        if function.reserved_concurrency is not None:
+            found["Concurrency"] = {"ReservedConcurrentExecutions": function.reserved_concurrency}
+        return json_answer(found)
+
+    async def get_configuration(self, request: Request, caller: Caller) -> Answer:
+        """API_GetFunctionConfiguration."""
+        function, version, name = self._find(request, caller)
+        return json_answer(views.configuration(function, version, caller, qualified=bool(name.qualifier)))
+
+    async def list_versions(self, request: Request, caller: Caller) -> Answer:
+        """API_ListVersionsByFunction: `$LATEST` alone."""
+        function, _, _ = self._find(request, caller)
+        shown = [views.configuration(function, function.latest, caller, qualified=True)]
+        return _page(dict(request.query()), "Versions", shown, key="Version")
+
+    async def list_aliases(self, request: Request, caller: Caller) -> Answer:
+        """API_ListAliases: none."""
+        self._find(request, caller)
+        return json_answer({"Aliases": []})
+
+    async def get_policy(self, request: Request, caller: Caller) -> Answer:
+        """API_GetPolicy: there is none."""
+        self._find(request, caller)
+        raise not_found("The resource you requested does not exist.")
+
+    async def get_concurrency(self, request: Request, caller: Caller) -> Answer:
+        """API_GetFunctionConcurrency."""
+        function, _, _ = self._find(request, caller)
+        reserved = function.reserved_concurrency
+        return json_answer({} if reserved is None else {"ReservedConcurrentExecutions": reserved})
+
+    async def get_event_invoke(self, request: Request, caller: Caller) -> Answer:
+        """API_GetFunctionEventInvokeConfig."""
+        function, _, name = self._find(request, caller)
+        return json_answer(views.event_invoke_config(function.event_invoke, self._arn(function, caller, name)))
+
+    async def list_event_invoke(self, request: Request, caller: Caller) -> Answer:
+        """API_ListFunctionEventInvokeConfigs."""
+        function, _, name = self._find(request, caller)
+        shown = views.event_invoke_config(function.event_invoke, self._arn(function, caller, name))
+        return json_answer({"FunctionEventInvokeConfigs": [shown]})
+
+    async def list_tags(self, request: Request, caller: Caller) -> Answer:
+        """API_ListTags: none."""
+        self._find(request, caller, member="arn")
+        return json_answer({"Tags": {}})
+
+    async def account_settings(self, _request: Request, caller: Caller) -> Answer:
+        """API_GetAccountSettings."""
+        functions: Sequence[Function] = self._services.functions() if self.owns(caller) else []
+        total = self._services.account_concurrency()
+        reserved = sum(function.reserved_concurrency or 0 for function in functions)
+        return json_answer(
+            {
+                "AccountLimit": {
+                    "TotalCodeSize": 80_530_636_800,
+                    "CodeSizeUnzipped": UNZIPPED_MAX_BYTES,
+                    "CodeSizeZipped": 52_428_800,
+                    "ConcurrentExecutions": total,
+                    "UnreservedConcurrentExecutions": total - reserved,
+                },
+                "AccountUsage": {"TotalCodeSize": 0, "FunctionCount": len(functions)},
+            }
+        )
+
+    # --- mappings -----------------------------------------------------------------------------------------------
+
+    async def list_mappings(self, request: Request, caller: Caller) -> Answer:
+        """API_ListEventSourceMappings, by function or source."""
+        query = dict(request.query())
+        wanted = query.get("FunctionName")
+        name = read_name(wanted, caller) if wanted else None
+        source = query.get("EventSourceArn")
+        found = [
+            views.mapping_view(status, caller)
+            for status in self._statuses(caller)
+            if name is None or status.mapping.function.partition(":")[0] == name.name
+        ]
+        shown = [view for view in found if not source or view.get("EventSourceArn") == source]
+        return _page(query, "EventSourceMappings", shown, key="UUID", most=100)
+
+    async def get_mapping(self, request: Request, caller: Caller) -> Answer:
+        """API_GetEventSourceMapping."""
+        wanted = request.params["uuid"]
+        for status in self._statuses(caller):
+            if _UUID.match(wanted) and status.mapping.uuid == wanted.lower():
+                return json_answer(views.mapping_view(status, caller))
+        raise not_found("The resource you requested does not exist.")
+
+    def _statuses(self, caller: Caller) -> Sequence[MappingStatus]:
+        return self._services.mappings.status() if self.owns(caller) else []
+
+    # --- common -------------------------------------------------------------------------------------------------
+
+    def _find(
+        self, request: Request, caller: Caller, *, member: str = "fn"
+    ) -> tuple[Function, FunctionVersion, FunctionName]:
+        name = read_name(request.params[member], caller, qualifier=dict(request.query()).get("Qualifier"))
+        function = self.find(name, caller)
+        try:
+            return function, function.version(name.qualifier), name
+        except FunctionNotFound as error:
+            raise not_found(str(error)) from error
+
+    def find(self, name: FunctionName, caller: Caller) -> Function:
+        """Return the function of a caller's name space.
+
+        Raises:
+            Refused: 404, with the ARN that was looked for (semantics 1.6).
+        """
+        if self.owns(caller):
+            for function in self._services.functions():
+                if function.name == name.name:
+                    return function
+        arn = function_arn(name.name, region=caller.region, account=caller.account)
+        raise not_found(f"Function not found: {arn}:{name.qualifier or LATEST}")
+
+    def _arn(self, function: Function, caller: Caller, name: FunctionName) -> str:
+        arn = function_arn(function.name, region=caller.region, account=caller.account)
+        return f"{arn}:{name.qualifier or LATEST}"
+
+
+def _page(query: dict[str, str], member: str, shown: list[dict[str, Any]], *, key: str, most: int = PAGE_MAX) -> Answer:
+    """Answer one page: behind `Marker`, `MaxItems` at most, with NextMarker when more follow."""
+    count = PAGE_DEFAULT
+    if (written := query.get("MaxItems")) is not None:
+        if not written.isascii() or not written.isdecimal() or len(written) > 9:
+            raise Refused("SerializationException", f"STRING_VALUE can not be converted to an Integer: {written[:50]}")
+        count = int(written)
+        if count < 1:
+            raise violated(count, "maxItems", "have value greater than or equal to 1")
+        if count > PAGE_MAX:
+            raise violated(count, "maxItems", f"have value less than or equal to {PAGE_MAX}")
+    shown = sorted(shown, key=lambda each: str(each[key]))
+    if marker := query.get("Marker"):
+        after = _marked(marker)
+        shown = [each for each in shown if str(each[key]) > after]
+    count = min(count, most)
+    page: dict[str, Any] = {member: shown[:count]}
+    if len(shown) > count:
+        page["NextMarker"] = base64.urlsafe_b64encode(str(shown[count - 1][key]).encode()).decode("ascii")
+    return json_answer(page)
+
+
+def _marked(marker: str) -> str:
+    try:
+        return base64.b64decode(marker.encode("ascii"), altchars=b"-_", validate=True).decode()
+    except (ValueError, binascii.Error) as error:
+        raise invalid("Invalid Marker: give the NextMarker of the page before") from error

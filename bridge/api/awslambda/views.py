@@ -1,0 +1,130 @@
+"""Functions and mappings of the file as Lambda's API shows them (API_FunctionConfiguration and others)."""
+
+import platform
+import sys
+import uuid
+from typing import Any, Final
+
+from bridge.core.function import LATEST, EventInvokeConfig, Function, FunctionVersion, function_arn
+from bridge.core.mapping import EventSourceMapping, StartingPosition, parse_source
+from bridge.core.outcome import LOCAL
+from bridge.core.sources import MappingStatus
+from bridge.registry.access import Caller
+
+RUNTIME: Final = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+"""What runs every function of the file."""
+ARCHITECTURE: Final = "arm64" if platform.machine() in {"aarch64", "arm64"} else "x86_64"
+_NAMESPACE: Final = uuid.UUID("7a4a5b0e-6f0c-5c58-8d0c-5a1c7a1f5e11")
+
+
+def configuration(function: Function, version: FunctionVersion, caller: Caller, *, qualified: bool) -> dict[str, Any]:
+    """Return FunctionConfiguration.
+
+    Left out: variables (some are secrets, which the file keeps), and what a folder does not have (CodeSha256, CodeSize,
+    LastModified).
+
+    Args:
+        function: it.
+        version: which of its versions.
+        caller: whose name space the ARN is of.
+        qualified: the ARN names the version.
+    """
+    arn = function_arn(function.name, region=caller.region, account=caller.account)
+    shown: dict[str, Any] = {
+        "FunctionName": function.name,
+        "FunctionArn": f"{arn}:{version.version}" if qualified else arn,
+        "Role": f"arn:aws:iam::{caller.account}:role/bridge",
+        "Description": "",
+        "Timeout": version.timeout_s,
+        "Version": version.version,
+        "TracingConfig": {"Mode": "PassThrough"},
+        "RevisionId": str(uuid.uuid5(_NAMESPACE, version.revision)),
+        "State": "Active",
+        "LastUpdateStatus": "Successful",
+        "PackageType": "Zip",
+        "Architectures": [ARCHITECTURE],
+        "EphemeralStorage": {"Size": version.ephemeral_storage_mb},
+        "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
+        "LoggingConfig": {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{function.name}"},
+    }
+    if version.remote is None:
+        shown |= {"Runtime": RUNTIME, "Handler": version.handler, "MemorySize": version.memory_mb}
+    if version.dead_letter_target:
+        shown["DeadLetterConfig"] = {"TargetArn": version.dead_letter_target}
+    return shown
+
+
+def event_invoke_config(config: EventInvokeConfig, arn: str) -> dict[str, Any]:
+    """Return FunctionEventInvokeConfig; `arn` names the qualifier."""
+    targets: dict[str, dict[str, str]] = {"OnSuccess": {}, "OnFailure": {}}
+    if config.on_success:
+        targets["OnSuccess"] = {"Destination": config.on_success}
+    if config.on_failure != LOCAL:
+        targets["OnFailure"] = {"Destination": config.on_failure}
+    return {
+        "FunctionArn": arn,
+        "MaximumRetryAttempts": config.maximum_retry_attempts,
+        "MaximumEventAgeInSeconds": config.maximum_event_age_s,
+        "DestinationConfig": targets,
+    }
+
+
+def mapping_view(status: MappingStatus, caller: Caller) -> dict[str, Any]:
+    """Return EventSourceMappingConfiguration (semantics 3.2)."""
+    mapping = status.mapping
+    name, _, qualifier = mapping.function.partition(":")
+    arn = function_arn(name, region=caller.region, account=caller.account)
+    shown: dict[str, Any] = {
+        "UUID": mapping.uuid,
+        "BatchSize": mapping.batch_size,
+        "MaximumBatchingWindowInSeconds": round(mapping.maximum_batching_window_s),
+        "EventSourceMappingArn": (
+            f"arn:aws:lambda:{caller.region}:{caller.account}:event-source-mapping:{mapping.uuid}"
+        ),
+        "FunctionArn": f"{arn}:{qualifier}" if qualifier and qualifier != LATEST else arn,
+        "LastModified": status.modified_at,
+        "LastProcessingResult": status.result,
+        "State": status.state.value,
+        "StateTransitionReason": status.reason,
+        "FunctionResponseTypes": [each.value for each in mapping.function_response_types],
+    } | _source(mapping)
+    if mapping.filters:
+        shown["FilterCriteria"] = {"Filters": [{"Pattern": pattern} for pattern in mapping.filters]}
+    if mapping.on_failure != LOCAL:
+        shown["DestinationConfig"] = {"OnFailure": {"Destination": mapping.on_failure}}
+    if mapping.maximum_concurrency is not None:
+        shown["ScalingConfig"] = {"MaximumConcurrency": mapping.maximum_concurrency}
+    return shown
+
+
+def _source(mapping: EventSourceMapping) -> dict[str, Any]:
+    address = parse_source(mapping.source)
+    if address.format == "sqs":
+        return {"EventSourceArn": address.arn or mapping.source}
+    shown: dict[str, Any] = {
+        "StartingPosition": mapping.starting_position.value,
+        "MaximumRecordAgeInSeconds": mapping.maximum_record_age_s,
+        "MaximumRetryAttempts": mapping.maximum_retry_attempts,
+        "BisectBatchOnFunctionError": mapping.bisect_batch_on_function_error,
+    }
+    if mapping.starting_position is StartingPosition.AT_TIMESTAMP:
+        shown["StartingPositionTimestamp"] = mapping.starting_position_timestamp
+    if address.kind == "kafka":
+        group = {"ConsumerGroupId": mapping.group}
+        if mapping.event_source_arn:
+            return shown | {
+                "EventSourceArn": mapping.event_source_arn,
+                "Topics": [address.name],
+                "AmazonManagedKafkaEventSourceConfig": group,
+            }
+        servers = address.connection.split(",") if address.is_inline else [address.connection]
+        return shown | {
+            "SelfManagedEventSource": {"Endpoints": {"KAFKA_BOOTSTRAP_SERVERS": servers}},
+            "Topics": [address.name],
+            "SelfManagedKafkaEventSourceConfig": group,
+        }
+    return shown | {
+        "EventSourceArn": address.arn or mapping.source,
+        "ParallelizationFactor": mapping.parallelization_factor,
+        "TumblingWindowInSeconds": mapping.tumbling_window_s,
+    }

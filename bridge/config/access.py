@@ -1,0 +1,49 @@
+"""`[api]` and `[access_keys.X]`: who may call Lambda's API, and what each key allows."""
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from bridge.config.section import Section, listed
+from bridge.config.values import SecretReference, refuse
+from bridge.registry.access import ACTION_PATTERN, AccessKey
+
+if TYPE_CHECKING:
+    from bridge.config.settings import Settings
+
+
+def _checked_action(action: str) -> str:
+    if not ACTION_PATTERN.match(action):
+        refuse("must be an action or a pattern of actions, such as lambda:InvokeFunction or lambda:Get*")
+    return action
+
+
+class ApiSettings(Section):
+    """`[api]`: Lambda's API on the api listener."""
+
+    auth: Literal["sigv4", "none"] = Field(
+        default="sigv4",
+        description="sigv4: calls of Lambda's API are signed with an access key; none: anybody here may call it.",
+    )
+
+
+class AccessKeySettings(Section):
+    """A key that calls of Lambda's API are signed with."""
+
+    secret: SecretReference = Field(description="The secret access key.")
+    account: str = Field(
+        default="", pattern=r"^([0-9]{12})?$", description="Account its caller sees, 12 digits; left out: the file's."
+    )
+    allow: tuple[Annotated[str, AfterValidator(_checked_action)], ...] = listed(
+        "Actions and patterns of actions.", default=("lambda:*",), min_length=1, max_length=100
+    )
+
+
+def access_keys(settings: "Settings") -> dict[str, AccessKey]:
+    """Return the keys of a file by their id; secrets are revealed here, for the check of signatures."""
+    return {
+        key_id: AccessKey(
+            id=key_id, secret=key.secret.reveal(), account=key.account or settings.account, allow=key.allow
+        )
+        for key_id, key in settings.access_keys.items()
+    }

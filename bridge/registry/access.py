@@ -1,0 +1,53 @@
+"""Access keys and what they allow: who a caller of Lambda's API is (pure)."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+ACTION_PATTERN: Final = re.compile(r"lambda:[A-Za-z*?]{1,64}\Z|\*\Z")
+"""An action or a pattern of actions: `lambda:InvokeFunction`, `lambda:Get*`, `*`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccessKey:
+    """A key that calls of Lambda's API are signed with."""
+
+    id: str
+    secret: str = field(repr=False)
+    account: str
+    """12 digits: the name space its caller sees."""
+    allow: tuple[str, ...] = ("lambda:*",)
+    """Actions and patterns of actions."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who calls, once that is known."""
+
+    account: str
+    region: str
+    key_id: str = ""
+    """Empty: nobody was asked."""
+    allow: tuple[str, ...] = ("*",)
+
+    @property
+    def arn(self) -> str:
+        """The principal, as errors and policies write it."""
+        return f"arn:aws:iam::{self.account}:user/{self.key_id or 'anonymous'}"
+
+    def may(self, action: str) -> bool:
+        """Tell whether an action (`lambda:InvokeFunction`) is allowed; AWS compares without regard to case."""
+        return any(_pattern(pattern).match(action) for pattern in self.allow)
+
+
+def by_id(keys: Iterable[AccessKey]) -> Mapping[str, AccessKey]:
+    """Return keys by their id."""
+    return {key.id: key for key in keys}
+
+
+@lru_cache(maxsize=256)
+def _pattern(text: str) -> re.Pattern[str]:
+    parts = (".*" if char == "*" else "." if char == "?" else re.escape(char) for char in text)
+    return re.compile("".join(parts) + r"\Z", re.IGNORECASE)
