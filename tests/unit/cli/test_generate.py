@@ -6,6 +6,7 @@ import json
 
 import pytest
 from aws_lambda_powertools.utilities.data_classes import (
+    CloudWatchLogsEvent,
     DynamoDBStreamEvent,
     EventBridgeEvent,
     KafkaEvent,
@@ -14,6 +15,11 @@ from aws_lambda_powertools.utilities.data_classes import (
     SNSEvent,
     SQSEvent,
 )
+
+from bridge.events.cloudwatch_logs import LogDefaults, read_logs
+from bridge.events.eventbridge import BusDefaults, read_eventbridge
+from bridge.events.s3 import read_s3
+from bridge.events.sns import read_sns, sns_event
 
 
 @pytest.fixture
@@ -283,6 +289,9 @@ def test_powertools_reads_what_is_made_without_options(event, kind, reader):
         (("eventbridge", "--detail", "5"), "--detail: is no JSON object"),
         (("eventbridge", "--detail", "x"), "--detail: is not JSON"),
         (("s3", "--event-name", "x"), "--event-name"),
+        (("cloudevents", "--data", "x"), "--data: the data is not the JSON that content type 'application/json' says"),
+        (("cloudevents", "--extension", "x"), "is not NAME=VALUE"),
+        (("cloudwatch-logs", "--message", "\udcff"), "--message is not UTF-8"),
     ],
 )
 def test_a_mistake_is_told_in_words(alone, arguments, message):
@@ -298,3 +307,79 @@ def test_bodies_come_from_files_and_standard_input(event, tmp_path):
     assert "from a file" == event("sqs", "--body", f"@{tmp_path / 'body'}")["Records"][0]["body"]
     data = event("kinesis", "--data", "-", stdin="from a pipe")["Records"][0]["kinesis"]["data"]
     assert b"from a pipe" == base64.b64decode(data)
+
+
+class TestCloudWatchLogs:
+    def test_every_field(self, event):
+        made = event(
+            "cloudwatch-logs", "--log-group", "g", "--log-stream", "s", "--message", "one", "--message", "two",
+            "--filter-name", "f", "--timestamp", "7", "--account", "123456789012", "--count", "2",
+        )  # fmt: skip
+
+        told = CloudWatchLogsEvent(made).parse_logs_data()
+        assert ("123456789012", "g", "s", ["f"]) == (
+            told.owner, told.log_group, told.log_stream, told.subscription_filters,
+        )  # fmt: skip
+        assert [("one", 7), ("two", 7)] * 2 == [(each.message, each.timestamp) for each in told.log_events]
+        assert 4 == len({each.get_id for each in told.log_events})
+
+
+class TestCloudEvents:
+    def test_every_field(self, event):
+        made = event(
+            "cloudevents", "--source", "/here", "--type", "t", "--data", "<a/>", "--content-type", "text/xml",
+            "--subject", "s", "--extension", "mine=1", "--id", "A1", "--timestamp", "0",
+        )  # fmt: skip
+
+        assert made == {
+            "specversion": "1.0", "id": "A1", "source": "/here", "type": "t", "time": "1970-01-01T00:00:00.000Z",
+            "subject": "s", "mine": "1", "datacontenttype": "text/xml", "data": "<a/>",
+        }  # fmt: skip
+
+    def test_bytes(self, event, tmp_path):
+        (tmp_path / "image").write_bytes(b"\x00\xff")
+
+        made = event("cloudevents", "--data", f"@{tmp_path / 'image'}", "--content-type", "image/png")
+
+        assert b"\x00\xff" == base64.b64decode(made["data_base64"])
+
+
+class TestAsSent:
+    """What is printed with --as-sent becomes, at a route of that format, the event that is printed without."""
+
+    def test_sns(self, event):
+        options = ("sns", "--message-id", "m", "--timestamp", "0", "--subject", "s", "--attribute", "a=b")
+        post = read_sns((), json.dumps(event(*options, "--as-sent")).encode())
+
+        assert event(*options) == json.loads(sns_event([post.message]))
+
+    def test_s3(self, event):
+        options = ("s3", "--key", "a b/ü.txt", "--timestamp", "0", "--version-id", "v")
+        body = json.dumps(event(*options, "--as-sent")).encode()
+
+        assert event(*options) == json.loads(read_s3(body, region="").payload)
+
+    def test_eventbridge(self, event):
+        options = ("eventbridge", "--id", "1", "--timestamp", "0", "--resource", "r")
+        defaults = BusDefaults(region="us-east-1", account="000000000000")
+        (read,) = read_eventbridge(json.dumps(event(*options, "--as-sent")).encode(), defaults=defaults, received_at=9)
+
+        assert event(*options) == json.loads(read.payload) | {"id": "1"}
+
+    def test_cloudwatch_logs(self, event):
+        options = ("cloudwatch-logs", "--timestamp", "0")
+        defaults = LogDefaults(owner="", group="", stream="", subscription="")
+        body = json.dumps(event(*options, "--as-sent")).encode()
+
+        assert event(*options) == json.loads(read_logs(body, defaults=defaults, received_at=9).payload)
+
+    def test_cloudevents(self, event):
+        options = ("cloudevents", "--timestamp", "0", "--id", "1")
+
+        assert event(*options) == event(*options, "--as-sent")
+
+    @pytest.mark.parametrize("kind", ["sns", "s3"])
+    def test_several_are_lines(self, alone, kind):
+        lines = alone("generate-event", kind, "--count", "3", "--as-sent").out.splitlines()
+
+        assert 3 == len([json.loads(line) for line in lines])
