@@ -186,6 +186,8 @@ def test_what_senders_post_is_what_the_function_is_told(running, told):
         post(running, "/lines", b"{}").status,
     ]
 
+    asked = request("OPTIONS", running.public + "/cloudevents", headers={"webhook-request-origin": "here.example"})
+    assert (200, "here.example") == (asked.status, asked.headers["webhook-allowed-origin"])
     assert [202] * 5 + [401] + [400] * 4 == statuses
     wait_for(lambda: len(told()) == 4)
     events = told()

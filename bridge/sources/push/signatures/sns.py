@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+import structlog
+
 from bridge.core import limits
 from bridge.core.errors import ConfigError
 from bridge.events.bodies import Unreadable
@@ -21,6 +23,8 @@ from bridge.util import https
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
+log = structlog.get_logger("bridge.webhook")
 
 CERTIFICATE_MAX_BYTES: Final = 64 * 1024
 CERTIFICATE_FETCH_S: Final = 5.0
@@ -164,10 +168,12 @@ class _Certificates:
         try:
             certificate = read_certificate(await self._fetch(url), host=url.split("/")[2])
         except https.FetchFailed as error:
+            log.warning("certificate_not_fetched", url=url, error=str(error))
             if not 400 <= error.status < 500:  # else there is none, and will not be
                 raise Unavailable("the certificate could not be had; try again") from error
             certificate = None
-        except ValueError:
+        except ValueError as error:
+            log.warning("certificate_refused", url=url, error=str(error))
             certificate = None
         if certificate is None:
             _keep(self._failed, url, self._now())

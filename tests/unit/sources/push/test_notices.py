@@ -414,6 +414,22 @@ async def test_a_forged_message_is_refused_with_a_challenge(signed, topic):
     assert {"error": "refused: the signature does not match"} == json.loads(line)
 
 
+async def test_a_message_that_quotes_what_is_signed_does_not_pass_for_another_topic_s():
+    """Lines that SNS signs can be part of a message: cut elsewhere, the same text would name another topic."""
+    stranger, ours = Topic("stranger"), Topic("orders")
+    quoted = f"MessageId\nm\nTimestamp\n{STAMP}\nTopicArn\n{ours.arn}"
+    members = stranger.notification(f"evil\n{quoted}", Timestamp=STAMP)
+    rest = f"MessageId\n{members['MessageId']}\nTimestamp\n{STAMP}\nTopicArn\n{stranger.arn}"
+    forged = members | {"Message": "evil", "MessageId": "m", "TopicArn": f"{ours.arn}\n{rest}"}
+    signed = "".join(f"{name}\n{forged[name]}\n" for name in ("Message", "MessageId", "Timestamp", "TopicArn", "Type"))
+    assert signed == "".join(
+        f"{name}\n{members[name]}\n" for name in ("Message", "MessageId", "Timestamp", "TopicArn", "Type")
+    )
+
+    for topics in ([ours.arn], [ours.arn + "*"], ["*"]):
+        assert "TopicArn is " in await sns_route(topics=topics).refuse(401, body_of(forged))
+
+
 async def test_a_forged_confirmation_asks_nobody(signed, topic):
     members = topic.confirmation(Timestamp=STAMP) | {"Token": "other"}
 
