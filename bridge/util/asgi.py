@@ -87,16 +87,23 @@ async def respond(send: Send, status: int, body: bytes, headers: tuple[tuple[byt
     await send({"type": "http.response.body", "body": body})
 
 
-async def read_body(receive: Receive, *, limit: int) -> bytes:
+async def read_body(receive: Receive, *, limit: int, headers: Headers = ()) -> bytes:
     """Return the request's body.
 
+    Args:
+        receive: the request's.
+        limit: bytes.
+        headers: the request's; a body that is not there yet and announced as too large is not waited for.
+
     Raises:
-        BodyTooLarge: more than `limit` bytes came, whatever was announced.
+        BodyTooLarge: more than `limit` bytes came, whatever was announced, or are to come.
         ClientGone: the client left, or a deadline passed.
     """
     exchange = getattr(receive, "__self__", None)
     body = exchange.whole_body() if isinstance(exchange, Shortcut) else None
     if body is None:
+        if any(name == b"content-length" and int(value) > limit for name, value in headers):
+            raise BodyTooLarge
         body = await _receive_all(receive, limit=limit)
     if len(body) > limit:
         raise BodyTooLarge

@@ -115,11 +115,25 @@ def _level_key(level: int) -> KeyOf:
 def _header_key(name: str) -> KeyOf:
     def key_of(record_id: str, payload: bytes, stored: bytes) -> bytes:
         del stored
-        headers = _member(_parsed(payload), "headers")
-        value = _member(headers, name)
+        value = _header(_parsed(payload), name)
         return record_id.encode() if value is None else _bytes(value)
 
     return key_of
+
+
+def _header(event: Any, name: str) -> Any:
+    """Return a header of an HTTP event, its last value, None where it has none: by the shapes that routes make.
+
+    Names are lower-case in API Gateway's format 2.0 and a load balancer's, as they were sent in format 1.0; a load
+    balancer's multi-value headers are lists and alone.
+    """
+    headers = _member(event, "headers")
+    if isinstance(headers, dict):
+        if name in headers:
+            return headers[name]
+        return next((value for sent, value in headers.items() if sent.lower() == name), None)
+    values = _member(_member(event, "multiValueHeaders"), name)
+    return values[-1] if isinstance(values, list) and values else None
 
 
 def _body_key(path: tuple[str, ...], body: BodyOf) -> KeyOf:

@@ -10,7 +10,7 @@ from bridge.events.bodies import Unreadable, read_json
 from bridge.events.cognito import ANSWER_WITHIN_S, check_trigger, cognito_response, cognito_timeout
 from bridge.events.http import HttpRequest
 from bridge.events.responses import BAD_GATEWAY, GATEWAY_TIMEOUT, HttpResponse
-from bridge.sources.push.formats import Format, FormatContext, Reading, Taken
+from bridge.sources.push.formats import Format, FormatContext, Reading
 from bridge.sources.push.refusals import malformed
 
 
@@ -26,7 +26,7 @@ class Raw(Format):
             read_json(request.body)
         except Unreadable as error:
             raise malformed(str(error)) from error
-        return Taken(request.body)
+        return request.body
 
     def answer(self, result: InvocationResult, request: HttpRequest) -> HttpResponse:
         """Return the returned JSON as it is; 502 when nothing was returned, 504 where nobody knows yet."""
@@ -58,7 +58,7 @@ class Cognito(Format):
             check_trigger(request.body)
         except Unreadable as error:
             raise malformed(f"no event of a Cognito trigger: {error}") from error
-        return Taken(request.body)
+        return request.body
 
     def answer(self, result: InvocationResult, request: HttpRequest) -> HttpResponse:
         """Return the returned event, or the failure in the user pool's words."""

@@ -30,8 +30,9 @@ class Taken(NamedTuple):
     """The sender's id of it, at most `signatures.base.DELIVERY_ID_MAX_CHARS`; used where the verifier has none."""
 
 
-Reading = Taken | Sequence[Taken] | HttpResponse
-"""One event (answered `{"id": …}`), a batch (`{"ids": […]}`, also of one), or an answer at once: nothing is stored."""
+Reading = bytes | Taken | Sequence[Taken] | HttpResponse
+"""One event (answered `{"id": …}`; bytes where its sender has no id of it), a batch (`{"ids": […]}`, also of one), or
+an answer at once: nothing is stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +108,7 @@ class ApiGatewayV2(Format):
     async def read(self, request: HttpRequest, *, request_id: str, received_at: float) -> Reading:
         """Return the one event of the request."""
         try:
-            return Taken(http_event(request, origin=self._origin, request_id=request_id, received_at=received_at))
+            return http_event(request, origin=self._origin, request_id=request_id, received_at=received_at)
         except TooManyParameters as error:
             raise bad_query(error) from error
 

@@ -10,7 +10,7 @@ from bridge.events.http_v1 import rest_event
 from bridge.events.media import MediaTypes
 from bridge.events.proxy_responses import ALB_MAX_BYTES, REST_TIMEOUT, alb_response, rest_response
 from bridge.events.responses import HttpResponse
-from bridge.sources.push.formats import Format, FormatContext, Reading, Taken
+from bridge.sources.push.formats import Format, FormatContext, Reading
 from bridge.sources.push.refusals import Refusal, bad_query, too_large
 
 REST_ANSWER_WITHIN_S: Final = 29.0
@@ -36,10 +36,8 @@ class ApiGatewayV1(Format):
     async def read(self, request: HttpRequest, *, request_id: str, received_at: float) -> Reading:
         """Return the one event of the request."""
         try:
-            return Taken(
-                rest_event(
-                    request, origin=self._origin, request_id=request_id, received_at=received_at, binary=self._binary
-                )
+            return rest_event(
+                request, origin=self._origin, request_id=request_id, received_at=received_at, binary=self._binary
             )
         except TooManyParameters as error:
             raise bad_query(error) from error
@@ -79,15 +77,13 @@ class Alb(Format):
         if len(request.body) > ALB_MAX_BYTES:
             raise too_large(f"the body is larger than {ALB_MAX_BYTES} bytes, which is as much as a load balancer takes")
         try:
-            return Taken(
-                alb.alb_event(
-                    request,
-                    target_group=self._target_group,
-                    request_id=request_id,
-                    received_at=received_at,
-                    multi_value=self._multi_value,
-                    hidden_headers=self._hidden,
-                )
+            return alb.alb_event(
+                request,
+                target_group=self._target_group,
+                request_id=request_id,
+                received_at=received_at,
+                multi_value=self._multi_value,
+                hidden_headers=self._hidden,
             )
         except TooManyParameters as error:
             raise bad_query(error) from error

@@ -144,8 +144,12 @@ class WebhookSource:
         """Answer a request that is whole and verified."""
         request_id, received_at = _request_id(), round(self._clock.time(), 3)
         reading = verdict.response or await mounted.format.read(request, request_id=request_id, received_at=received_at)
-        if isinstance(reading, Taken):
-            record = _record(mounted, reading, request_id, received_at, verdict.delivery_id or reading.delivery_id)
+        if isinstance(reading, bytes):
+            record = _record(mounted, reading, request_id, received_at, verdict.delivery_id)
+            await self._take(mounted, request, record, send)
+        elif isinstance(reading, Taken):
+            delivery_id = verdict.delivery_id or reading.delivery_id
+            record = _record(mounted, reading.payload, request_id, received_at, delivery_id)
             await self._take(mounted, request, record, send)
         elif isinstance(reading, HttpResponse):
             await respond(send, reading.status, reading.body, reading.headers)
@@ -173,11 +177,8 @@ class WebhookSource:
         route = mounted.route
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         limit = route.body_max_bytes
-        for name, value in headers:
-            if name == b"content-length" and int(value) > limit:
-                raise too_large(f"the body is larger than {limit} bytes")
         try:
-            body = await read_body(receive, limit=limit)
+            body = await read_body(receive, limit=limit, headers=headers)
         except BodyTooLarge:
             raise too_large(f"the body is larger than {limit} bytes") from None
         client = scope["client"]
@@ -305,10 +306,10 @@ def _unstored(record: Record, error: BaseException) -> Exception:
     return ConnectionAbandoned()
 
 
-def _record(mounted: Mounted, taken: Taken, request_id: str, received_at: float, delivery_id: str) -> Record:
+def _record(mounted: Mounted, payload: bytes, request_id: str, received_at: float, delivery_id: str) -> Record:
     """Make the record; its serialised size is what the limits are about."""
     route = mounted.route
-    size = len(taken.payload)
+    size = len(payload)
     if size > mounted.payload_max:
         raise too_large(f"the event has {size} bytes; {route.invocation_type} takes {mounted.payload_max}")
     return Record(
@@ -317,7 +318,7 @@ def _record(mounted: Mounted, taken: Taken, request_id: str, received_at: float,
         function=route.function,
         invocation_type=route.invocation_type,
         received_at=received_at,
-        payload=taken.payload,
+        payload=payload,
         delivery_id=delivery_id,
     )
 
@@ -329,7 +330,7 @@ def _batch(mounted: Mounted, batch: Sequence[Taken], received_at: float, deliver
     return [
         _record(
             mounted,
-            taken,
+            taken.payload,
             _request_id(),
             received_at,
             taken.delivery_id or (f"{delivery_id}#{number}" if delivery_id else ""),

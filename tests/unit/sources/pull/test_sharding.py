@@ -6,7 +6,10 @@ from zlib import crc32
 
 import pytest
 
+from bridge.events.http import HttpOrigin, HttpRequest
 from bridge.sources.pull.sharding import body_of, push_sharding, stored_key
+from bridge.sources.push.formats import FormatContext, make_format
+from bridge.testing.clock import ManualClock
 
 ID = "00000000-0000-4000-8000-000000000001"
 
@@ -24,6 +27,36 @@ def test_without_a_key_every_record_is_its_own():
 
 def test_a_header_whatever_its_case():
     assert key_of("header:X-Device", {"headers": {"x-device": "d7"}}) == b"d7"
+
+
+HTTP = HttpRequest(
+    method="POST",
+    path=b"/h",
+    headers=[(b"x-device", b"d1"), (b"x-device", b"d7"), (b"content-type", b"application/json")],
+    sent_names=[b"X-Device", b"x-device", b"Content-Type"],
+    body=b'{"user":{"id":"u1"}}',
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "device"),
+    [
+        ("apigateway-v2", {}, b"d1,d7"),
+        ("apigateway-v1", {}, b"d7"),
+        ("apigateway-v1", {"binary_media_types": ["*/*"]}, b"d7"),
+        ("alb", {"multi_value_headers": False}, b"d7"),
+        ("alb", {"multi_value_headers": True}, b"d7"),
+    ],
+)
+async def test_keys_are_found_in_what_every_http_format_makes(name, options, device):
+    origin = HttpOrigin(account_id="0" * 12, api_id="r")
+    made = make_format(name, FormatContext(origin=origin, clock=ManualClock(), options=options))
+    payload = await made.read(HTTP, request_id=ID, received_at=0.0)
+
+    assert key_of("header:X-Device", payload) == device
+    assert key_of("header:x-other", payload) == ID.encode()
+    assert key_of("body:user.id", payload) == b"u1"
+    assert body_of(payload) == HTTP.body
 
 
 @pytest.mark.parametrize(
@@ -50,6 +83,7 @@ def test_a_number_counts_in_a_list_and_is_a_name_in_an_object():
 @pytest.mark.parametrize(
     "event",
     [{}, {"headers": {}}, {"headers": None, "body": None}, {"body": "no json"}, {"body": '{"user":5}'}, [1], b"\xff",
+     {"multiValueHeaders": {"x-device": []}}, {"multiValueHeaders": {"x-device": "d"}}, {"headers": None},
      {"body": "***", "isBase64Encoded": True}, {"body": '{"user":{"id":null}}'}],
 )  # fmt: skip
 def test_a_record_without_it_is_kept_apart_by_its_id(event):
