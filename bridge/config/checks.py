@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from bridge.config import outcomes, queues, streams
+from bridge.config import mqtt, outcomes, queues, streams
 from bridge.config.expand import Expanded
 from bridge.config.files import Unreadable, beside, read_small, reason
 from bridge.config.mistakes import Loc, near, plain
@@ -41,6 +41,7 @@ def mistakes(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
     yield from _listeners(data)
     yield from _tls_files(data, folder)
     yield from _client_tls_files(data, folder)
+    yield from mqtt.mistakes(data)
     yield from streams.mistakes(data)
     yield from outcomes.mistakes(data)
     yield from _folders(data, folder)
@@ -55,6 +56,7 @@ def warnings(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
             continue  # told as a mistake
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
             yield loc, f"the file can be read by others (mode {stat.S_IMODE(mode):04o}); chmod 600 it"
+    yield from mqtt.warnings(data)
     yield from queues.warnings(data)
     for name, function in tables(data, "functions"):
         for variable, value in table(function, "environment").items():
@@ -154,9 +156,10 @@ def _tls_files(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
 
 
 def _client_tls_files(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
-    for name, connection in tables(data, "connections"):
+    clients = [(group, *each) for group in ("connections", "sources") for each in tables(data, group)]
+    for group, name, connection in clients:
         tls = table(connection, "tls")
-        loc = ("connections", name, "tls")
+        loc = (group, name, "tls")
         for key, other in (("cert", "key"), ("key", "cert")):
             if other in tls and key not in tls:
                 yield (*loc, key), f"missing: a client's certificate is cert and key; {other} is there"
@@ -221,7 +224,7 @@ def _folder_fault(path: Path) -> str:
 
 def _file_references(value: Any, loc: Loc = ()) -> Iterator[tuple[Loc, str]]:
     """Yield every `{ file = "path" }`, and the private keys of TLS."""
-    is_key = loc == ("listen", "tls", "key") or (loc[:1] == ("connections",) and loc[2:] == ("tls", "key"))
+    is_key = loc[-2:] == ("tls", "key") and loc[0] in ("listen", "connections", "sources")
     if is_key and isinstance(value, str):
         yield loc, value
     elif isinstance(value, list):

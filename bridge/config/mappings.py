@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from bridge.config.settings import Settings
 
 _TOPIC: Final = re.compile(rf"(?!\.{{1,2}}\Z)[A-Za-z0-9._-]{{1,{limits.TOPIC_MAX_CHARS}}}\Z")
-_KEY: Final = re.compile(r"(?:header:[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}|body:[^.\s]+(?:\.[^.\s]+)*)\Z")
+_KEY: Final = re.compile(
+    r"(?:header:[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}|body:[^.\s]+(?:\.[^.\s]+)*|topic(?::[1-9][0-9]{0,4})?)\Z"
+)
 _SOURCE: Final = (
     "must be kafka://CONNECTION/topic, kinesis://CONNECTION/stream, dynamodb://CONNECTION/table, "
     f"sqs://CONNECTION/queue, an ARN, local://STREAM?as={'|'.join(LOCAL_FORMATS)} or the name of a push source"
@@ -112,7 +114,7 @@ def _checked_age(age_s: int) -> int:
 
 def _checked_key(key: str) -> str:
     if key and not _KEY.match(key):
-        refuse("must be header:NAME or body:FIELD, such as body:customer.id")
+        refuse("must be header:NAME, body:FIELD, such as body:customer.id, topic or topic:LEVEL, such as topic:2")
     return key
 
 
@@ -238,7 +240,7 @@ class MappingSettings(Section):
     key: Annotated[str, AfterValidator(_checked_key)] = Field(
         default="",
         max_length=200,
-        description="What order of a push source is kept by: header:NAME or body:FIELD; left out: nothing.",
+        description="What order of a push source is kept by: header:NAME, body:FIELD, topic[:LEVEL]; left out: none.",
     )
     consumer_group_id: str = Field(
         default="",

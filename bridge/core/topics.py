@@ -1,10 +1,13 @@
 """MQTT's topic filters: what is wrong with one, what it matches, and which overlap (MQTT 5, 4.7 and 4.8; pure)."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import Final
 
 FILTER_MAX_BYTES: Final = 65_535
 _SHARE: Final = "$share"
+STORED_KEY_MAX_BYTES: Final = 255
+"""Of `Record.key`."""
 
 
 def filter_mistake(text: str) -> str:
@@ -124,3 +127,10 @@ def apart(filters: Sequence[str]) -> tuple[str, ...]:
             text = joined(text, other)  # noqa: PLW2901 - it grows until it overlaps none
         found.append(text)
     return tuple(found)
+
+
+def stored_key(topic: bytes) -> bytes:
+    """Return a topic as a record keeps it: one that is too long by its hash, behind a NUL, which no topic has."""
+    if len(topic) <= STORED_KEY_MAX_BYTES:
+        return topic
+    return b"\0" + hashlib.blake2b(topic, digest_size=16).digest()

@@ -19,6 +19,7 @@ from bridge.core import limits
 from bridge.core.errors import StoreError
 from bridge.core.ports import Clock
 from bridge.daemon.aws import AwsReach
+from bridge.daemon.mqtt import MqttMaker
 from bridge.daemon.push import MAKERS
 from bridge.daemon.schedules import ScheduleMaker
 from bridge.daemon.streams import Streams
@@ -45,6 +46,7 @@ from bridge.sources.pull.backlogs import JournalStreams
 from bridge.sources.pull.local import JournalLocalStreams
 from bridge.store.ballast import Ballast
 from bridge.store.folder import StateFolder
+from bridge.store.mqtt_sessions import FileMqttSessions
 from bridge.store.state import open_state
 from bridge.util import logs as log_setup
 
@@ -262,7 +264,11 @@ class Parts:
             streams=self.journal_streams,
             release_ballast=self.ballast.release,  # pruning makes room, and needs some first
         )
-        self.makers = {**MAKERS, "schedule": ScheduleMaker(self.journal, state.schedules)}
+        self.makers = {
+            **MAKERS,
+            "mqtt": MqttMaker(state.dead_letters, FileMqttSessions(self.folder.partition / "mqtt")),
+            "schedule": ScheduleMaker(self.journal, state.schedules),
+        }
         self.configure(settings)
         await self.tidy(settings)
         await self.outbox.open()

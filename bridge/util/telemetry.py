@@ -29,6 +29,8 @@ __all__ = [
     "JOURNAL_DAMAGED",
     "LANE_WAITING",
     "MAPPING_BEHIND",
+    "MQTT_LEFT",
+    "MQTT_NOT_JSON",
     "PARKED",
     "RECORDS",
     "RECORDS_LOST",
@@ -80,6 +82,14 @@ SCHEDULE_MISSED = _counter(
     "bridge_schedule_ticks_missed_total",
     "Ticks of schedules that no event was stored for, as their policy says.",
     "source",
+)
+MQTT_LEFT = _counter(
+    "bridge_mqtt_messages_left_total",
+    "Messages acknowledged and not stored: of no filter, further copies by overlapping ones, unwanted retained ones.",
+    "source",
+)
+MQTT_NOT_JSON = _counter(
+    "bridge_mqtt_messages_not_json_total", "Messages whose payload is no JSON and was stored as base64.", "source"
 )
 
 # --- invocations ----------------------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class MosquittoBroker:
     def __init__(self, folder: Path, *, settings: Mapping[str, str] | None = None) -> None:
         """Choose ports and write certificates and settings (`settings` go over what is usual here); nothing starts yet.
 
-        Nothing is dropped (max_queued_messages 0), sessions and messages are kept on disk, and written at each change.
+        Nothing is dropped (max_queued_messages 0), sessions and messages are kept on disk, and written every second.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -67,7 +67,6 @@ class MosquittoBroker:
             "log_dest": "stderr",
             "log_type": "all",
             "max_queued_messages": "0",
-            "autosave_on_changes": "true",
             "autosave_interval": "1",
             "sys_interval": "1",
         } | dict(settings or {})

@@ -1,7 +1,6 @@
 """Which shard a stored record belongs to: a stable hash of its key, which a mapping names (pure)."""
 
 import base64
-import hashlib
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +18,6 @@ _BODY: Final = "body:"
 _TOPIC: Final = "topic"
 _INDEX: Final = re.compile(r"[0-9]{1,9}\Z")
 _LEVEL: Final = re.compile(r"topic:([1-9][0-9]{0,4})\Z")
-STORED_KEY_MAX_BYTES: Final = 255
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,13 +80,6 @@ def push_sharding(*, shards: int, key: str = "", body: "BodyOf | None" = None) -
 
 BodyOf = Callable[[bytes], bytes | None]
 """Returns an event's body as its sender sent it; None when it has none."""
-
-
-def stored_key(topic: bytes) -> bytes:
-    """Return a topic as a record keeps it: one that is too long by its hash, behind a NUL, which no topic has."""
-    if len(topic) <= STORED_KEY_MAX_BYTES:
-        return topic
-    return b"\0" + hashlib.blake2b(topic, digest_size=16).digest()
 
 
 def _id(record_id: str, payload: bytes, stored: bytes) -> bytes:

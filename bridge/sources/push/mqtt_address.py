@@ -13,7 +13,7 @@ class MqttTrouble(Exception):
     """The broker cannot be reached, does not let us in, or went; says so in one line."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class MqttWill:
     """What the broker publishes for us when we are gone without a word."""
 
@@ -56,6 +56,7 @@ class Oversized:
     topic: str
     mid: int
     qos: int
+    dup: bool
     size: int
     """Bytes of its packet."""
 

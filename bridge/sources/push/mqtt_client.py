@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import aiomqtt
 import structlog
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, ConnectFlags, MQTTMessage
 from paho.mqtt.client import Client as Paho
-from paho.mqtt.client import ConnectFlags, MQTTMessage
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -53,6 +53,7 @@ class MqttConnection(aiomqtt.Client):
     Args:
         address: of the broker.
         client_id: names the session.
+        begin: is told, once let in, whether the broker has our session, and whether it names subscriptions of messages.
         take: gets every message, in order of receipt, on the loop; it may `pause`.
         skip: gets those whose packet is larger than `packet_max_bytes`.
         packet_max_bytes: the broker is told so where it speaks MQTT 5.
@@ -64,6 +65,7 @@ class MqttConnection(aiomqtt.Client):
         address: MqttAddress,
         *,
         client_id: str,
+        begin: Callable[[bool, bool], None],
         take: Callable[[Message], None],
         skip: Callable[[Oversized], None],
         packet_max_bytes: int,
@@ -78,7 +80,7 @@ class MqttConnection(aiomqtt.Client):
             identifier=client_id,
             protocol=aiomqtt.ProtocolVersion.V5 if address.is_five else aiomqtt.ProtocolVersion.V311,
             clean_session=None if address.is_five else not address.session_expiry_s,
-            clean_start=not address.session_expiry_s,
+            clean_start=not address.session_expiry_s if address.is_five else MQTT_CLEAN_START_FIRST_ONLY,
             properties=_connect_properties(address, packet_max_bytes) if address.is_five else None,
             keepalive=address.keepalive_s,
             timeout=limits.MQTT_ANSWER_S,
@@ -95,6 +97,7 @@ class MqttConnection(aiomqtt.Client):
         self._paho.manual_ack_set(True)
         self._paho.connect_timeout = limits.MQTT_ANSWER_S
         self._address = address
+        self._begin = begin
         self._take = take
         self._skip = skip
         self._packet_max_bytes = packet_max_bytes
@@ -107,8 +110,6 @@ class MqttConnection(aiomqtt.Client):
         """Bytes of an oversized packet that are still to come."""
         self._paused = False
         self.session_present = False
-        self.has_identifiers = False
-        """The broker says by which subscription a message came."""
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -187,9 +188,8 @@ class MqttConnection(aiomqtt.Client):
         self._buffer.clear()
         for future in (self._connected, self._disconnected):
             if not future.done():
-                future.cancel()
-            elif not future.cancelled():
-                future.exception()  # seen
+                future.set_exception(MqttTrouble("the connection was closed"))
+            future.exception()  # seen
 
     # --- subscribing and acknowledging ----------------------------------------------------------------
 
@@ -208,7 +208,7 @@ class MqttConnection(aiomqtt.Client):
                     properties = Properties(PacketTypes.SUBSCRIBE)  # type: ignore[no-untyped-call]
                     properties.SubscriptionIdentifier = identifier
             try:
-                codes = await self.subscribe(text, qos, options, properties)
+                codes = await self.subscribe(text, 0 if options else qos, options, properties)
             except (aiomqtt.MqttError, ValueError) as error:
                 raise MqttTrouble(f"{text} cannot be subscribed to: {reason(error)}") from error
             granted = codes[0].value if isinstance(codes[0], ReasonCode) else codes[0]
@@ -328,7 +328,9 @@ class MqttConnection(aiomqtt.Client):
         if head is None:
             return -1
         topic, mid, _ = head
-        self._skip(Oversized(topic.decode("utf-8", "backslashreplace"), mid, first >> 1 & 3, end - at))
+        self._skip(
+            Oversized(topic.decode("utf-8", "backslashreplace"), mid, first >> 1 & 3, bool(first & 0x08), end - at)
+        )
         self._skipping = max(0, end - len(data))
         return min(end, len(data))
 
@@ -365,7 +367,9 @@ class MqttConnection(aiomqtt.Client):
         properties: Properties | None = None,
     ) -> None:
         self.session_present = bool(flags.session_present)
-        self.has_identifiers = self._address.is_five and getattr(properties, "SubscriptionIdentifierAvailable", 1) == 1
+        if not reason_code.is_failure:
+            identifies = getattr(properties, "SubscriptionIdentifierAvailable", 1) == 1
+            self._begin(self.session_present, self._address.is_five and identifies)
         super()._on_connect(client, userdata, flags, reason_code, properties)
 
     def _on_socket_open(self, client: Paho, userdata: Any, sock: Any) -> None:

@@ -27,13 +27,14 @@ STANDARD_SECRET = "whsec_" + "QUJD" * 10
 ENVIRON = {
     name: STANDARD_SECRET if name.startswith("STANDARD") else "user:pass" for name in re.findall(r'env = "(\w+)"', TEXT)
 }
-SOURCES = {("sources", "hello"), ("sources", "nightly")}
+SOURCES = {("sources", "hello"), ("sources", "nightly"), ("sources", "sensors")}
 """One of each type: their settings are described."""
 NOT_DEFAULT = {
     ("functions",), ("connections",), ("access_keys",), ("sources",), ("mappings",), ("functions", "hello", "environment"),
     ("functions", "hello", "reserved_concurrency"), ("functions", "billing", "connection"), ("sources", "hello", "methods"),
     ("sources", "anyone", "verify", "delivery_header"), ("connections", "secured", "tls"),
     ("connections", "secured", "sasl", "username"), ("sources", "orders_topic", "topics"),
+    ("sources", "sensors", "format"), ("sources", "sensors", "username"), ("sources", "sensors", "will", "payload"),
     *(("sources", name, "format") for name in ("cloudevents", "orders_topic", "uploads", "bus", "lines")),
     *(("sources", name, key) for name in ("rest", "balancer") for key in ("format", "invocation_type")),
 }  # fmt: skip

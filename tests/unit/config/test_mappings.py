@@ -274,7 +274,7 @@ class TestMappingMistakes:
             (MAPPING + "isolation_level = 'committed'", '11: mappings.m.isolation_level: must be "read_uncommitted" or "read_committed"; did you mean read_committed?'),
             (MAPPING + f"consumer_group_id = '{'g' * 201}'", "11: mappings.m.consumer_group_id: must be at most 200 characters"),
             (MAPPING + "consumer_group_id = 'a b'", "11: mappings.m.consumer_group_id: not a valid value: "),
-            (STREAM + "key = 'id'", "11: mappings.m.key: must be header:NAME or body:FIELD, such as body:customer.id"),
+            (STREAM + "key = 'id'", "11: mappings.m.key: must be header:NAME, body:FIELD, such as body:customer.id, topic or topic:LEVEL, such as topic:2"),
             # filters
             (MAPPING + "filters = ['{\"a\": [1]}', '{']", "11: mappings.m.filters[1]: not a filter pattern: "),
             (MAPPING + 'filters = [\'{"value": 1}\']', "11: mappings.m.filters[0]: not a filter pattern: "),

@@ -225,8 +225,8 @@ class TestKeys:
             (FUNCTION + "environment = { DB = { file = 'code' } }", "4: functions.f.environment.DB: code: is a folder, not a file"),
             (FUNCTION + "environment = { DB = { vault = 'x' } }", '4: functions.f.environment.DB: must be a reference to a secret; write { env = "NAME" } or { file = "path" }'),
             # sources
-            (SOURCE.replace('type = "webhook"\n', "") + "verify = 'none'", '4: sources.s.type: missing; write type = "webhook" or "schedule"'),
-            (SOURCE.replace('"webhook"', "'mqtt'") + "verify = 'none'", '5: sources.s.type: must be "webhook" or "schedule"'),
+            (SOURCE.replace('type = "webhook"\n', "") + "verify = 'none'", '4: sources.s.type: missing; write type = "webhook", "mqtt" or "schedule"'),
+            (SOURCE.replace('"webhook"', "'mqt'") + "verify = 'none'", '5: sources.s.type: must be "webhook", "mqtt" or "schedule"; did you mean mqtt?'),
             (SOURCE.replace('"/s"', "'s'") + "verify = 'none'", '6: sources.s.path: must begin with "/"'),
             (SOURCE.replace('"/s"', "'/s?x=1'") + "verify = 'none'", "6: sources.s.path: holds a character that a route's path cannot have (query, fragment, %, spaces, braces)"),
             (SOURCE.replace('"/s"', "'/a/../s'") + "verify = 'none'", "6: sources.s.path: holds an empty, . or .. part"),

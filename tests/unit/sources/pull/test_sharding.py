@@ -6,8 +6,9 @@ from zlib import crc32
 
 import pytest
 
+from bridge.core.topics import stored_key
 from bridge.events.http import HttpOrigin, HttpRequest
-from bridge.sources.pull.sharding import body_of, push_sharding, stored_key
+from bridge.sources.pull.sharding import body_of, push_sharding
 from bridge.sources.push.formats import FormatContext, make_format
 from bridge.testing.clock import ManualClock
 
