@@ -1,17 +1,16 @@
 """`bridge generate-event`: sample events with chosen fields, for `invoke --payload -`, tests and streams."""
 
 import time
-import uuid
 from typing import Any
 
 import click
 
 from bridge.cli.failures import Misused
 from bridge.cli.generate_aws import AWS_COMMANDS
+from bridge.cli.generate_http import HTTP_COMMANDS
 from bridge.cli.generate_notifications import NOTIFICATION_COMMANDS
 from bridge.cli.generate_values import Data, Milliseconds, Pair, check_are_texts, is_given
 from bridge.events import generate
-from bridge.events.http import TooManyParameters
 from bridge.events.kafka import CREATE_TIME, KafkaRecord
 
 
@@ -80,41 +79,5 @@ def _kafka(**options: Any) -> None:
         click.echo(line)
 
 
-@generate_event_command.command("webhook")
-@click.option("--method", default="POST", show_default=True, metavar="METHOD")
-@click.option("--path", default="/", show_default=True, metavar="PATH", help="Percent-encoded, as it is sent.")
-@click.option("--body", type=Data(), metavar="TEXT|@FILE|-", help='Else {"id": 1} for POST, PUT and PATCH.')
-@click.option("--header", "headers", type=Pair(), multiple=True, metavar="NAME=VALUE", help="May be repeated.")
-@click.option("--query", type=Pair(), multiple=True, metavar="NAME=VALUE", help="May be repeated.")
-@click.option("--source-ip", default="127.0.0.1", show_default=True, metavar="ADDRESS")
-@click.option("--timestamp", type=Milliseconds(), metavar="TIME|MS", help="Else now.")
-@click.option("--request-id", default="", metavar="ID", help="Else a new one.")
-def _webhook(**options: Any) -> None:
-    """Print the event of an HTTP request (API Gateway v2, function URL)."""
-    check_are_texts(options)
-    method = options["method"].upper()
-    body = options["body"]
-    if body is None:
-        body = b'{"id": 1}' if method in ("POST", "PUT", "PATCH") else b""
-    if not options["path"].startswith("/"):
-        raise click.BadParameter("begins with /", param_hint="--path")
-    request = generate.WebhookRequest(
-        method=method,
-        path=options["path"],
-        query=options["query"],
-        headers=options["headers"],
-        body=body,
-        source_ip=options["source_ip"],
-    )
-    received_at = time.time() if options["timestamp"] is None else options["timestamp"] / 1000
-    try:
-        event = generate.webhook_event(
-            request, request_id=options["request_id"] or str(uuid.uuid4()), received_at=received_at
-        )
-    except TooManyParameters as error:
-        raise click.BadParameter(str(error), param_hint="--query") from error
-    click.echo(event)
-
-
-for command in (*AWS_COMMANDS, *NOTIFICATION_COMMANDS):
+for command in (*AWS_COMMANDS, *NOTIFICATION_COMMANDS, *HTTP_COMMANDS):
     generate_event_command.add_command(command)

@@ -6,6 +6,9 @@ import json
 
 import pytest
 from aws_lambda_powertools.utilities.data_classes import (
+    ALBEvent,
+    APIGatewayProxyEvent,
+    APIGatewayProxyEventV2,
     CloudWatchLogsEvent,
     DynamoDBStreamEvent,
     EventBridgeEvent,
@@ -17,7 +20,9 @@ from aws_lambda_powertools.utilities.data_classes import (
 )
 
 from bridge.events.cloudwatch_logs import LogDefaults, read_logs
+from bridge.events.cognito import check_trigger
 from bridge.events.eventbridge import BusDefaults, read_eventbridge
+from bridge.events.generate_http import TRIGGERS
 from bridge.events.s3 import read_s3
 from bridge.events.sns import read_sns, sns_event
 
@@ -383,3 +388,100 @@ class TestAsSent:
         lines = alone("generate-event", kind, "--count", "3", "--as-sent").out.splitlines()
 
         assert 3 == len([json.loads(line) for line in lines])
+
+
+class TestHttp:
+    FIELDS = (
+        "--method", "put", "--path", "/a%20b", "--body", '{"id": 7}', "--header", "X-Id=1", "--header", "x-id=2",
+        "--query", "q=a b", "--query", "q=c", "--source-ip", "203.0.113.5", "--timestamp", "1583348638390",
+        "--request-id", "deef4878-7910-41e6-8f14-25afc3e9ae33",
+    )  # fmt: skip
+
+    def test_apigateway_v2_is_what_webhook_prints(self, event):
+        assert event("apigateway-v2", *self.FIELDS) == event("webhook", *self.FIELDS)
+        assert APIGatewayProxyEventV2(event("apigateway-v2", *self.FIELDS)).json_body == {"id": 7}
+
+    def test_apigateway_v1(self, event):
+        made = event("apigateway-v1", *self.FIELDS, "--account", "123456789012", "--region", "eu-west-1")
+
+        assert (made["httpMethod"], made["path"]) == ("PUT", "/a%20b")
+        assert made["multiValueHeaders"]["X-Id"] == ["1", "2"]
+        assert made["multiValueQueryStringParameters"] == {"q": ["a b", "c"]}
+        context = APIGatewayProxyEvent(made).request_context
+        assert (context.account_id, context.domain_name) == (
+            "123456789012",
+            "webhook.execute-api.eu-west-1.amazonaws.com",
+        )
+        assert (context.identity.source_ip, context.request_time_epoch) == ("203.0.113.5", 1583348638390)
+        assert context.request_id == "deef4878-7910-41e6-8f14-25afc3e9ae33"
+        assert event("apigateway-v1", "--body", "P", "--binary-media-type", "text/*")["body"] == "UA=="
+        assert event("apigateway-v1", "--method", "GET")["body"] is None
+
+    def test_alb(self, event):
+        made = event("alb", *self.FIELDS)
+
+        assert made["queryStringParameters"] == {"q": "c"}
+        assert made["headers"]["x-id"] == "2"
+        assert made["headers"]["x-forwarded-for"] == "203.0.113.5"
+        assert ALBEvent(made).json_body == {"id": 7}
+        many = event("alb", *self.FIELDS, "--multi-value-headers")
+        assert many["multiValueQueryStringParameters"] == {"q": ["a+b", "c"]}
+        assert many["multiValueHeaders"]["x-id"] == ["1", "2"]
+
+    @pytest.mark.parametrize("trigger", TRIGGERS)
+    def test_cognito(self, event, trigger):
+        made = event(
+            "cognito", "--trigger", trigger, "--user-pool-id", "eu-west-1_a", "--user-name", "ada",
+            "--client-id", "app", "--attribute", "email=ada@example.com",
+        )  # fmt: skip
+
+        check_trigger(json.dumps(made).encode())
+        assert (made["triggerSource"], made["region"], made["userName"]) == (trigger, "eu-west-1", "ada")
+        assert made["request"]["userAttributes"] == {"email": "ada@example.com"}
+        assert made["callerContext"]["clientId"] == "app"
+
+    def test_alexa(self, event):
+        launch = event("alexa", "--timestamp", "1583348638390", "--request-id", "r")
+        assert launch["request"] == {
+            "type": "LaunchRequest", "requestId": "amzn1.echo-api.request.r", "timestamp": "2020-03-04T19:03:58Z",
+            "locale": "en-US",
+        }  # fmt: skip
+        intent = event("alexa", "--intent", "Play", "--slot", "song=Yesterday", "--locale", "de-DE")["request"]
+        assert intent["intent"]["slots"]["song"]["value"] == "Yesterday"
+        assert (intent["type"], intent["locale"]) == ("IntentRequest", "de-DE")
+
+    @pytest.mark.parametrize(
+        "args",
+        [
+            ("apigateway-v1", "--path", "x"),
+            ("alb", "--query", "nonsense"),
+            ("apigateway-v2", *("--query", "a=b") * 300),
+            ("apigateway-v1", "--timestamp", "9" * 20),
+            ("alexa", "--timestamp", "9" * 20),
+            ("alexa", "--slot", "a=b"),
+            ("cognito", "--trigger", "PreSignUp"),
+        ],
+    )
+    def test_a_mistake_is_one_line(self, alone, args):
+        found = alone("generate-event", *args)
+        assert found.code == 2
+        assert found.out == ""
+        assert "Traceback" not in found.err
+        assert found.err.splitlines()[-1].startswith(("Error: ", "bridge"))
+
+    def test_known_words_are_completed(self):
+        from click.shell_completion import ShellComplete
+
+        from bridge.cli.main import cli
+
+        completion = ShellComplete(cli, {"obj": None}, "bridge", "_BRIDGE_COMPLETE")
+
+        def completed(*args, typed=""):
+            return [item.value for item in completion.get_completions(["generate-event", *args], typed)]
+
+        assert {"apigateway-v1", "apigateway-v2", "alb", "cognito", "alexa"} <= set(completed())
+        assert completed("alb", "--method", typed="p") == ["POST", "PUT", "PATCH"]
+        assert completed("cognito", "--trigger", typed="PostC") == [
+            "PostConfirmation_ConfirmSignUp",
+            "PostConfirmation_ConfirmForgotPassword",
+        ]

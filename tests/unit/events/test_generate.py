@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bridge.events.generate import NotText, WebhookRequest, kafka_event, record_line, webhook_event
+from bridge.events.generate import NotText, kafka_event, record_line
+from bridge.events.generate_http import WebhookRequest, webhook_event
 from bridge.events.http import TooManyParameters
 from bridge.events.kafka import CREATE_TIME, KafkaRecord, parse_event
 
