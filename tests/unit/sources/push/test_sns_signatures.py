@@ -14,12 +14,8 @@ from bridge.core.errors import ConfigError
 from bridge.events.http import HttpRequest
 from bridge.sources.push.bounds import AT_ONCE_MAX, PER_MINUTE_MAX
 from bridge.sources.push.signatures import Unavailable, make_verifier
-from bridge.sources.push.signatures.sns import (
-    CERTIFICATES_KEPT_MAX,
-    FAILURE_KEPT_S,
-    Sns,
-    read_certificate,
-)
+from bridge.sources.push.signatures.certificates import CERTIFICATES_KEPT_MAX, FAILURE_KEPT_S, read_certificate
+from bridge.sources.push.signatures.sns import Sns
 from bridge.testing.clock import ManualClock
 from bridge.util.https import FetchFailed
 from tests.sns_topic import CERTIFICATE_URL, HOST, Topic, body_of, certificate_pem, rsa_key
