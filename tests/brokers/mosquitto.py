@@ -192,7 +192,7 @@ class MosquittoBroker:
         data = [payload if isinstance(payload, bytes) else payload.encode() for payload in payloads]
         lines = len(data) > 1
         done = subprocess.run(
-            [*command, "-l" if lines else "-s"],
+            [*command, "-l" if lines else "-s" if any(data) else "-n"],
             input=b"".join(each + b"\n" for each in data) if lines else b"".join(data),
             capture_output=True, timeout=WAIT_MAX_S, check=False,
         )  # fmt: skip

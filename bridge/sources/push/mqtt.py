@@ -31,6 +31,8 @@ log = structlog.get_logger("bridge.mqtt")
 Connect = Callable[..., MqttConnection]
 _IDENTIFIER_BITS: Final = 0x0FFF_FFFF
 """Subscription identifiers are 1 to 268,435,455."""
+_SHORT_S: Final = 60.0
+_SHORT_MAX: Final = 3
 _TOPICS_KEPT_MAX: Final = 10_000
 """Topics whose first matching filter is remembered."""
 
@@ -105,6 +107,10 @@ class MqttSource:
         self._identifiers: tuple[int, ...] = ()
         """Of the filters, while the broker tells which one a message came by; else empty."""
         self._delay_s = limits.MQTT_BACKOFF_MIN_S
+        self._was_in = ""
+        """Our client id, once the broker has let us in."""
+        self._short = 0
+        """Connections in a row that the broker ended soon after it let us in."""
         self._inbox = MqttInbox(
             spec.name,
             intake=intake,
@@ -150,9 +156,10 @@ class MqttSource:
             try:
                 await self._session()
             except (MqttTrouble, StoreError) as error:
-                if self._trouble != str(error):
-                    log.warning("mqtt_disconnected", source=self.name, error=str(error))
-                self._trouble = str(error)
+                why = f"{error}{self._hint(self._clock.monotonic() - began)}"
+                if self._trouble != why:
+                    log.warning("mqtt_disconnected", source=self.name, error=why)
+                self._trouble = why
             if self._stopping.is_set():
                 return
             if self._clock.monotonic() - began > 2 * self._delay_s:
@@ -160,6 +167,15 @@ class MqttSource:
             delay_s = self._delay_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
             self._delay_s = min(2 * self._delay_s, limits.MQTT_BACKOFF_MAX_S)
             await self._unless_stopped(self._clock.sleep(delay_s))
+
+    def _hint(self, lasted_s: float) -> str:
+        """Return what to look at where the broker lets us in and soon drops us, again and again.
+
+        MQTT 3.1.1 cannot say that another client took the session over, and mosquitto does not say it in MQTT 5.
+        """
+        self._short = self._short + 1 if self._was_in and lasted_s < _SHORT_S else 0
+        client_id, self._was_in = self._was_in, ""
+        return f"; does another client use the client_id {client_id}?" if self._short >= _SHORT_MAX else ""
 
     async def _session(self) -> None:
         """Connect, receive until the connection ends or we are to stop.
@@ -192,6 +208,7 @@ class MqttSource:
                     has_session=connection.session_present,
                 )
                 self._trouble = ""
+                self._was_in = session.client_id
                 await self._unless_stopped(connection.ended())
             await self._end(connection)
         finally:
@@ -212,6 +229,8 @@ class MqttSource:
         try:
             await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
+                if task.cancelled():  # whatever did that, it is no reason to end
+                    raise MqttTrouble("cancelled")
                 task.result()
                 return self._stopping.is_set()
             return True

@@ -128,11 +128,18 @@ class MqttConnection(aiomqtt.Client):
             # In a thread: it reads certificates and shakes hands, blocking.
             connecting = self._loop.run_in_executor(None, self._client_connect)
             await asyncio.shield(connecting)
-            async with asyncio.timeout(limits.MQTT_ANSWER_S):
-                await self._connected
+            # Without a certificate that is asked for, TLS 1.3 says so only to whom reads on.
+            await asyncio.wait(
+                {self._connected, self._disconnected},
+                timeout=limits.MQTT_ANSWER_S,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if not self._connected.done() and not self._disconnected.done():
+                raise TimeoutError
+            (self._connected if self._connected.done() else self._disconnected).result()
         except BaseException as error:
             await self._abandon(connecting)
-            if isinstance(error, OSError | aiomqtt.MqttError | ValueError):
+            if isinstance(error, OSError | aiomqtt.MqttError | MalformedMqtt | ValueError):
                 raise MqttTrouble(reason(error)) from error
             raise
         if self._disconnected.done():
@@ -189,7 +196,8 @@ class MqttConnection(aiomqtt.Client):
         for future in (self._connected, self._disconnected):
             if not future.done():
                 future.set_exception(MqttTrouble("the connection was closed"))
-            future.exception()  # seen
+            if not future.cancelled():
+                future.exception()  # seen
 
     # --- subscribing and acknowledging ----------------------------------------------------------------
 

@@ -46,6 +46,21 @@ def acknowledge_before_commit() -> None:
     JournalIntake._store = stored_later
 
 
+def acknowledge_mqtt_on_arrival() -> None:
+    """PUBACK goes out when a message comes, as clients do that are left alone."""
+    from bridge.sources.push.mqtt_inbox import MqttInbox
+
+    store = MqttInbox._store
+
+    async def acknowledged_first(self, entry):
+        entry.is_done = True
+        self._settle_soon()
+        await asyncio.sleep(DELAY_S / 4)
+        await store(self, entry)
+
+    MqttInbox._store = acknowledged_first
+
+
 def drop_on_full_queue() -> None:
     """A full lane swallows the event instead of pushing back."""
     from bridge.core.errors import LaneFull
