@@ -19,13 +19,15 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 KILLS ?= 20
 # Random lives of a mapping in make crash; make check runs 200 of them.
 LIVES ?= 10000
+# Of make soak.
+MINUTES ?= 10
 # Pythons beside the one of .venv that the unit and contract tests run on, where they are installed.
 MINORS := 11 13
 
 # Some environments forbid byte code, which makes every start of the daemon and of a worker slower.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check kafka aws mqtt integration asyncio pythons elsewhere crash-quick crash bench lock image clean
+.PHONY: help run test check kafka aws mqtt integration asyncio pythons elsewhere crash-quick crash soak bench lock image clean
 
 help:
 	@sed -n 's/^# One command each: /&/p' Makefile
@@ -34,7 +36,8 @@ help:
 	  'test    check and all tests, on uvloop, and on asyncio under another Python (3.11, 3.13) where one is here' \
 	  'check   format, lint, types, layers, unit tests' \
 	  'crash   100 kills, 50 stops, 50 rebalances, brokers away, the burst, and 10,000 random lives of a mapping' \
-	  'bench   ratios against named baselines' \
+	  'soak    ten minutes of everything at once, with faults: Mosquitto, Kafka, emulators of AWS, two functions' \
+  'bench   ratios against named baselines' \
 	  'lock    write requirements/*.txt anew' \
 	  'image   build the container image' \
 	  'clean   remove what make made'
