@@ -1,4 +1,4 @@
-"""What the workers of streams and of queues wait with: a timer, a condition, the first of several things."""
+"""What the workers of streams and of queues wait with: a timer, a condition, the first of several things, helpers."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -54,6 +54,18 @@ class Changes:
             if timer is not None:
                 timer.cancel()
         return predicate()
+
+
+def watched(work: Coroutine[Any, Any, None], failed: Callable[[Exception], None]) -> "asyncio.Task[None]":
+    """Run it as a task; `failed` hears what ended it by a bug of ours: nobody awaits it while all goes well."""
+
+    def ended(task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            failed(error)
+
+    task = asyncio.create_task(work)
+    task.add_done_callback(ended)
+    return task
 
 
 async def first_of(*work: "Coroutine[Any, Any, Any] | asyncio.Task[Any] | None") -> None:

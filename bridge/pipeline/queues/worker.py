@@ -15,7 +15,7 @@ from bridge.pipeline.queues.delivery import Ended, QueueDelivery
 from bridge.pipeline.queues.receiving import Receiving
 from bridge.pipeline.queues.settings import QueueWork
 from bridge.pipeline.queues.settling import Settling
-from bridge.pipeline.waiting import Alarm, Changes
+from bridge.pipeline.waiting import Alarm, Changes, watched
 from bridge.util import telemetry
 from bridge.util.crash import crash_point
 
@@ -110,7 +110,7 @@ class QueueWorker:
         self._settling.source = source
         self._buffer = self._new_buffer(is_fifo=facts.is_fifo)
         helpers = [
-            asyncio.create_task(work)
+            watched(work, self._fail)
             for work in (self._sweep_often(), self._keep_hidden_often(), self._look_often(source))
         ]
         try:

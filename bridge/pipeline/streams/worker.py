@@ -21,7 +21,7 @@ from bridge.pipeline.streams.lane import Lane, ShardWork
 from bridge.pipeline.streams.settings import Work
 from bridge.pipeline.streams.settling import settle
 from bridge.pipeline.streams.status import shard_status
-from bridge.pipeline.waiting import Alarm, Changes
+from bridge.pipeline.waiting import Alarm, Changes, watched
 from bridge.util import telemetry
 from bridge.util.crash import crash_point
 
@@ -87,7 +87,7 @@ class MappingWorker:
                 await source.open(self)
                 self._commits.source = source
                 self.trouble = ""
-                helpers = [asyncio.create_task(self._commits.run()), asyncio.create_task(self._sweep_often())]
+                helpers = [watched(work, self._fail) for work in (self._commits.run(), self._sweep_often())]
                 failures = await self._read(source, failures)
             except SourceError as error:
                 self.trouble = str(error)
@@ -328,6 +328,10 @@ class MappingWorker:
         self._tasks.add(task)
         task.add_done_callback(self._handled)
 
+    def _fail(self, error: Exception) -> None:
+        """Take note of a bug of ours: `_read` raises it, the supervisor restarts the mapping and says so."""
+        self._error = error
+
     def _handled(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)
         if not task.cancelled():
@@ -351,7 +355,7 @@ class MappingWorker:
             if slot is not None:
                 self.result = PROCESSED if step.is_ok else CALL_FAILED
         except Exception as error:  # a bug of ours: nothing goes on behind a batch of which nobody knows how it ended
-            self._error = error
+            self._fail(error)
             raise
         finally:
             self._running.discard(batch)

@@ -91,7 +91,7 @@ class _Consumer:
         self._shard: Shard = ""
         self._epoch = 0
         self._feeding: asyncio.Task[None] | None = None
-        self._error: SourceError | None = None
+        self._error: Exception | None = None
         self._changed = asyncio.Event()
         self._room = asyncio.Event()
         self._committing = asyncio.Lock()
@@ -171,7 +171,7 @@ class _Consumer:
                 for through in poll.through.values():
                     self._state.passed(through)
                 self._changed.set()
-        except SourceError as error:
+        except Exception as error:  # noqa: BLE001 - the next receive raises it: a queue that is not fed must not look idle
             self._error = error
             self._changed.set()
 

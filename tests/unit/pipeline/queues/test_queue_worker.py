@@ -609,6 +609,28 @@ def test_what_a_bug_cut_short_comes_again():
     virtually(story)
 
 
+@pytest.mark.parametrize("helper", ["look", "hide"])
+def test_a_helper_that_a_bug_ended_stops_the_mapping_for_all_to_see(helper):
+    """Else messages would come again while they run, and nobody would know why."""
+
+    async def story(clock):
+        async with World(clock) as world:
+
+            def fail(call):
+                if call == helper:
+                    raise RuntimeError("a bug")
+
+            world.function.duration_s = lambda _call: 60
+            world.queue.put("a")
+            await clock.sleep(1)
+            world.queue.fail = fail
+            await world.until(lambda: world.task.done())
+
+            assert isinstance(world.task.exception(), RuntimeError)
+
+    virtually(story)
+
+
 def test_deletes_that_fail_are_not_repeated_at_once():
     async def story(clock):
         async with World(clock) as world:

@@ -187,6 +187,25 @@ async def test_nothing_goes_on_behind_a_batch_that_a_bug_ended():
     await world.worker.stop()
 
 
+async def test_marks_that_a_bug_keeps_from_being_committed_stop_the_mapping(monkeypatch):
+    world = World()
+    world.start()
+    await settle(30)
+
+    async def bug():
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(world.worker._commits, "try_now", bug)
+    world.stream.put(1)
+    await world.advance(30)
+
+    assert world.task is not None
+    assert world.task.done()
+    with pytest.raises(RuntimeError, match="a bug"):
+        await world.task
+    await world.worker.stop()
+
+
 async def test_a_scripted_read_that_is_full_skips_nothing_of_the_next_shard():
     async with World(shards=("s-0", "s-1"), batch_size=10) as world:
         world.function.slots = 0
