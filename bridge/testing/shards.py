@@ -60,6 +60,8 @@ class MemoryShards(ABC):
         self.log: list[tuple[float, str, Mapping[str, Any]]] = []
         self.created = clock.time()
         self.is_deleted = False
+        self.made = 1
+        """How often there was a stream of this name: an iterator of an older one is not known."""
         self.made_up_end: int | None = None
         """What is listed as the end of closed shards, as kinesis-local does; None: their end."""
         self._next = _FIRST
@@ -98,6 +100,15 @@ class MemoryShards(ABC):
     def end(self, name: str) -> None:
         """Close a shard."""
         self.shards[name].last = self._number()
+
+    def make_anew(self, *, shards: int = 1) -> None:
+        """Delete the stream and make another of its name, whose shards have the same names."""
+        self.shards = {}
+        self._made = 0
+        self.made += 1
+        self.created = self.clock.time()
+        for _ in range(shards):
+            self.add()
 
     def unlist(self, name: str) -> None:
         """Let retention have a shard with all of its records."""
@@ -153,12 +164,15 @@ class MemoryShards(ABC):
         answer: Any = {"Error": {"Code": code, "Message": text}, "ResponseMetadata": {"HTTPStatusCode": status}}
         return ClientError(answer, operation)
 
-    def _page_of(self, after: str | None) -> tuple[list[dict[str, Any]], str | None]:
-        names = list(self.shards)
-        begin = names.index(after) + 1 if after in self.shards else 0
+    def _find(self, name: str) -> MemoryShard | None:
+        return self.shards.get(name)
+
+    def _page_of(self, after: str | None, shards: Mapping[str, MemoryShard]) -> tuple[list[dict[str, Any]], str | None]:
+        names = list(shards)
+        begin = names.index(after) + 1 if after is not None and after in shards else 0
         chosen = names[begin : begin + self.per_page]
         is_last = begin + self.per_page >= len(names)
-        return [self._listed(self.shards[name]) for name in chosen], None if is_last else chosen[-1]
+        return [self._listed(shards[name]) for name in chosen], None if is_last else chosen[-1]
 
     def _listed(self, shard: MemoryShard) -> dict[str, Any]:
         numbers = {"StartingSequenceNumber": str(shard.first)}
@@ -169,7 +183,7 @@ class MemoryShards(ABC):
 
     async def _iterator(self, arguments: Mapping[str, Any], number: str | None) -> dict[str, Any]:
         await self._called("GetShardIterator", arguments)
-        shard = self.shards.get(arguments["ShardId"])
+        shard = self._find(arguments["ShardId"])
         if shard is None:
             raise self._error("GetShardIterator", "ResourceNotFoundException", "Shard does not exist")
         kind, at = arguments["ShardIteratorType"], -1
@@ -182,7 +196,10 @@ class MemoryShards(ABC):
         elif kind != "TRIM_HORIZON":
             assert number is not None
             at = self._numbered(shard, int(number), known, kind=kind)
-        return {"ShardIterator": f"{shard.name}|{at}|{self.clock.monotonic()}"}
+        return {"ShardIterator": self._written(shard.name, at)}
+
+    def _written(self, name: str, at: int) -> str:
+        return f"{name}|{at}|{self.clock.monotonic()}|{self.made}"
 
     def _numbered(self, shard: MemoryShard, number: int, known: list[int], *, kind: str) -> int:
         """Return behind which record an iterator by number stands."""
@@ -192,10 +209,12 @@ class MemoryShards(ABC):
 
     async def _records(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         await self._called("GetRecords", arguments)
-        name, at, issued = arguments["ShardIterator"].split("|")
+        name, at, issued, made = arguments["ShardIterator"].split("|")
+        if int(made) != self.made:
+            raise self._error("GetRecords", "InvalidArgumentException", "the iterator is of another stream")
         if self.clock.monotonic() - float(issued) > self.iterator_s:
             raise self._error("GetRecords", "ExpiredIteratorException")
-        shard = self.shards.get(name)
+        shard = self._find(name)
         if shard is None:
             raise self._error("GetRecords", "ResourceNotFoundException", "Shard does not exist")
         limit = min(arguments["Limit"], self.records_max)
@@ -204,7 +223,7 @@ class MemoryShards(ABC):
         answer: dict[str, Any] = {"Records": records}
         if len(records) < len(ahead) or shard.last is None:
             last = self._sequence(records[-1]) if records else int(at)
-            answer["NextShardIterator"] = f"{name}|{last}|{self.clock.monotonic()}"
+            answer["NextShardIterator"] = self._written(name, last)
         return answer | self._behind(ahead, limit)
 
     @abstractmethod
@@ -249,7 +268,7 @@ class MemoryKinesis(MemoryShards):
     async def list_shards(self, **arguments: Any) -> dict[str, Any]:
         """Answer as the service does."""
         await self._called("ListShards", arguments)
-        shards, more = self._page_of(arguments.get("NextToken"))
+        shards, more = self._page_of(arguments.get("NextToken"), self.shards)
         return {"Shards": shards} | ({} if more is None else {"NextToken": more})
 
     async def get_shard_iterator(self, **arguments: Any) -> dict[str, Any]:
@@ -268,10 +287,29 @@ class MemoryDynamoDb(MemoryShards):
     iterator_s = 900.0
     records_max = 1000
 
+    def __init__(self, clock: Clock, *, shards: int = 1, name: str = "orders", per_page: int = 100) -> None:
+        self.disabled: dict[str, dict[str, MemoryShard]] = {}
+        """By ARN; what is taken out was deleted a day later."""
+        super().__init__(clock, shards=shards, name=name, per_page=per_page)
+
     @property
     def arn(self) -> str:
-        """The stream's ARN."""
-        return f"arn:aws:dynamodb:{REGION}:000000000000:table/{self.name}/stream/2026-01-01T00:00:00.000"
+        """The latest stream's ARN."""
+        return self._arn(len(self.disabled))
+
+    def _arn(self, number: int) -> str:
+        return f"arn:aws:dynamodb:{REGION}:000000000000:table/{self.name}/stream/2026-01-{number + 1:02d}T00:00:00.000"
+
+    def enable_anew(self) -> None:
+        """Disable the stream, which can be read for a day, and enable another one of the table."""
+        for shard in self.shards.values():
+            shard.last = self._number() if shard.last is None else shard.last
+        self.disabled[self.arn] = self.shards
+        self.shards = {}
+        self.add()
+
+    def _find(self, name: str) -> MemoryShard | None:
+        return next((shards[name] for shards in (self.shards, *self.disabled.values()) if name in shards), None)
 
     def _record(self, number: int, value: bytes, key: str) -> dict[str, Any]:
         image = {"id": {"S": key}, "value": {"S": value.decode()}}
@@ -307,21 +345,24 @@ class MemoryDynamoDb(MemoryShards):
         return super()._numbered(shard, number, known, kind=kind)
 
     async def list_streams(self, **arguments: Any) -> dict[str, Any]:
-        """Answer as the service does: an older stream of the table, then this one."""
+        """Answer as the service does: older streams of the table, then the latest."""
         await self._called("ListStreams", arguments)
-        older = self.arn.replace("2026-01-01", "2025-01-01")
+        older = self._arn(0).replace("2026-", "2025-")
         return {
             "Streams": [
                 {"TableName": self.name, "StreamArn": arn, "StreamLabel": arn.rpartition("/")[2]}
-                for arn in (older, self.arn)
+                for arn in (older, *self.disabled, self.arn)
             ]
         }
 
     async def describe_stream(self, **arguments: Any) -> dict[str, Any]:
         """Answer as the service does."""
         await self._called("DescribeStream", arguments)
-        shards, more = self._page_of(arguments.get("ExclusiveStartShardId"))
-        told: dict[str, Any] = {"StreamArn": self.arn, "CreationRequestDateTime": self.created, "Shards": shards}
+        arn = arguments["StreamArn"]
+        if arn != self.arn and arn not in self.disabled:
+            raise self._error("DescribeStream", "ResourceNotFoundException", f"Stream: {arn} not found")
+        shards, more = self._page_of(arguments.get("ExclusiveStartShardId"), self.disabled.get(arn, self.shards))
+        told: dict[str, Any] = {"StreamArn": arn, "CreationRequestDateTime": self.created, "Shards": shards}
         return {"StreamDescription": told | ({} if more is None else {"LastEvaluatedShardId": more})}
 
     async def get_shard_iterator(self, **arguments: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from bridge.sources.pull.shard_api import (
     ShardCalls,
     Start,
     StreamFacts,
+    parsed_page,
 )
 
 AWS_LIMITS: Final = ReadLimits(records_max=1000, call_s=0.25, idle_s=0.25, bytes_per_s=0.0, iterator_max_s=840.0)
@@ -73,11 +74,25 @@ class DynamoDbApi:
     async def _call(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
         return await self._calls(operation, stream=self.title, **arguments)
 
-    async def describe(self) -> StreamFacts:
-        """Return what stream it is: of a table, the one with the latest label."""
-        if not self._written_arn:
-            self._arn = await self._latest_arn()
-            self.shape.name(self._arn)
+    async def describe(self, known: str = "") -> StreamFacts:
+        """Return what stream it is: of a table `known` while there is one, else the one with the latest label."""
+        if self._written_arn:
+            return await self._facts()
+        latest = await self._latest_arn()
+        before = self._arn
+        self._arn = known if known.partition("/stream/")[0] == latest.partition("/stream/")[0] else latest
+        try:
+            facts = await self._facts()
+        except ShardCallFailed as failure:
+            if self._arn == latest or failure.trouble.kind is not AwsTroubleKind.NOT_FOUND:
+                self._arn = before
+                raise
+            self._arn = latest
+            facts = await self._facts()
+        self.shape.name(self._arn)
+        return facts
+
+    async def _facts(self) -> StreamFacts:
         answer = await self._call("describe_stream", StreamArn=self._arn, Limit=1)
         return StreamFacts(arn=self._arn, created=str(answer["StreamDescription"].get("CreationRequestDateTime", "")))
 
@@ -136,8 +151,8 @@ class DynamoDbApi:
         """Return what lies behind an iterator."""
         answer = await self._call("get_records", ShardIterator=iterator, Limit=records_max)
         body = answer[RAW]
-        parsed = orjson.loads(body)
-        records = parsed.get("Records") or []
+        parsed = parsed_page(body, stream=self.title)
+        records = parsed["Records"]
         self._learn(record["dynamodb"]["SequenceNumber"] for record in records[:1])
         return Page(
             records=records,

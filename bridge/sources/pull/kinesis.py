@@ -7,8 +7,6 @@ aggregated (KPL) stays so, as on AWS. A consumer's ARN (enhanced fan-out) is tak
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-import orjson
-
 from bridge.aws.raw import RAW
 from bridge.core import limits
 from bridge.core.ports import Clock
@@ -23,6 +21,7 @@ from bridge.sources.pull.shard_api import (
     ShardCalls,
     Start,
     StreamFacts,
+    parsed_page,
 )
 
 AWS_LIMITS: Final = ReadLimits(
@@ -74,8 +73,9 @@ class KinesisApi:
     async def _call(self, operation: str, **arguments: Any) -> Mapping[str, Any]:
         return await self._calls(operation, stream=self.title, **arguments)
 
-    async def describe(self) -> StreamFacts:
-        """Return what stream it is."""
+    async def describe(self, known: str = "") -> StreamFacts:
+        """Return what stream it is: a name has one at a time."""
+        del known
         answer = await self._call("describe_stream_summary", **self._named)
         facts = answer["StreamDescriptionSummary"]
         if not self._arn:
@@ -104,7 +104,7 @@ class KinesisApi:
         """Return what lies behind an iterator."""
         answer = await self._call("get_records", ShardIterator=iterator, Limit=records_max)
         body = answer[RAW]
-        parsed = orjson.loads(body)
+        parsed = parsed_page(body, stream=self.title)
         behind_ms = parsed.get("MillisBehindLatest")
         return Page(
             records=parsed["Records"],

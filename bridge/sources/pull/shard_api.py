@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
 
+import orjson
+
 from bridge.aws.errors import AwsTrouble, AwsTroubleKind, trouble
 from bridge.aws.raw import take_raw
 from bridge.core.errors import SourceError
@@ -125,8 +127,12 @@ class ShardApi(Protocol):
         """What the stream is called in logs and errors."""
         ...
 
-    async def describe(self) -> StreamFacts:
-        """Return what stream it is; called first."""
+    async def describe(self, known: str = "") -> StreamFacts:
+        """Return what stream it is; called first.
+
+        `known` is the ARN of the one that was read so far: where a name has had several streams (a table's), that one
+        is stayed with while the service has it.
+        """
         ...
 
     async def shards(self) -> Mapping[Shard, ListedShard]:
@@ -162,6 +168,18 @@ class ShardApi(Protocol):
     def chunk(self, shard: Shard, records: Sequence[dict[str, Any]], *, through: Position) -> Chunk:
         """Return them as columns."""
         ...
+
+
+def parsed_page(body: bytes, *, stream: str) -> Mapping[str, Any]:
+    """Return GetRecords' answer; what is none (a proxy's page) is the service's trouble. Raises ShardCallFailed."""
+    try:
+        found = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("Records"), list):
+        text = f"GetRecords: 200 without records: {body[:100].decode('utf-8', 'replace')!r}"
+        raise ShardCallFailed(AwsTrouble(kind=AwsTroubleKind.SERVICE, code="NoRecords", message=text), stream=stream)
+    return found
 
 
 class ServiceClock:

@@ -12,6 +12,7 @@ from bridge.core.stream import Mark, Position, Shard, StreamRange
 from bridge.sources.pull.lineage import ListedShard, Listing, predecessors
 from bridge.sources.pull.shard_api import OLDEST, ShardApi, ShardCallFailed, Start
 from bridge.sources.pull.shard_cursor import ShardCursor, is_since
+from bridge.sources.pull.shard_layout import Layout
 from bridge.sources.pull.shard_reading import PARALLEL_READS, ShardReading
 from bridge.sources.pull.shard_tip import Tips, is_at_tip
 
@@ -58,7 +59,8 @@ class ShardRangeReader(ShardReading):
     async def open(self, events: ShardEvents) -> None:
         """Find where each shard's part begins and ends. See sources.EventSource.reader."""
         try:
-            await self._api.describe()
+            layout = Layout.parse(await self._marks.layout(self._mapping))
+            await self._api.describe("" if layout is None else layout.arn)  # the live reader's calls are of that one
             tips = Tips(self._api, self._clock)
             listed = await tips.patiently(self._api.shards)
             self._opened_at = tips.now

@@ -1,12 +1,12 @@
 """The live reader of a stream whose shards split and merge: takes them in their order, and keeps its marks."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Final, Self
+from dataclasses import replace
+from typing import Final
 
-import orjson
 import structlog
 
 from bridge.aws.errors import AwsTroubleKind
@@ -18,6 +18,7 @@ from bridge.core.stream import BEFORE_ALL, Mark, Position, Shard
 from bridge.sources.pull.lineage import ListedShard, Listing, first_marks, forgettable, startable
 from bridge.sources.pull.shard_api import OLDEST, ShardApi, ShardCallFailed, Start, StreamFacts
 from bridge.sources.pull.shard_cursor import ShardCursor, later_than
+from bridge.sources.pull.shard_layout import Layout
 from bridge.sources.pull.shard_reading import PARALLEL_READS, ShardReading
 from bridge.sources.pull.shard_tip import CLOCKS_APART_S, Tips
 
@@ -30,43 +31,10 @@ _LIST_AGAIN_S: Final = 1.0
 
 
 _LISTINGS_MAX: Final = 5
+_ANOTHER: Final = frozenset({AwsTroubleKind.NOT_FOUND, AwsTroubleKind.INVALID})
+"""What is said of iterators and numbers of a stream that was deleted, where another has its name."""
 _LATEST_PAGES_MAX: Final = 20
 """So much of a shard is read to find its last record, where a mapping begins behind it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layout:
-    """What is kept beside the marks of a mapping: which stream they are of, and where shards without a record begin."""
-
-    arn: str
-    created: str
-    position: StartingPosition
-    """TRIM_HORIZON or AT_TIMESTAMP: the latest is the time at which it was asked for."""
-    time: float | None = None
-    """Epoch seconds; of AT_TIMESTAMP."""
-
-    def __str__(self) -> str:
-        return orjson.dumps(
-            {"arn": self.arn, "created": self.created, "position": self.position.value, "time": self.time}
-        ).decode()
-
-    @classmethod
-    def parse(cls, text: str) -> Self | None:
-        """Return what `str` made; None for anything else (the marks of another kind of source)."""
-        try:
-            stored = orjson.loads(text)
-            return cls(
-                arn=stored["arn"],
-                created=stored["created"],
-                position=StartingPosition(stored["position"]),
-                time=stored["time"],
-            )
-        except (ValueError, TypeError, KeyError):
-            return None
-
-    def is_of(self, facts: StreamFacts) -> bool:
-        """Whether these are the marks of that very stream."""
-        return (self.arn, self.created) == (facts.arn, facts.created)
 
 
 class Beginning:
@@ -91,11 +59,16 @@ class Beginning:
         Raises:
             ShardCallFailed, StoreError.
         """
-        facts = await self._api.describe()
-        listed = await self._api.shards()
         stored = Layout.parse(await self._marks.layout(self._mapping))
+        facts = await self._api.describe("" if stored is None else stored.arn)
+        listed = await self._api.shards()
         if stored is not None and stored.is_of(facts):
-            return stored, listed, False
+            if startable(listed, await self._marks.load(self._mapping), frozenset()):
+                return stored, listed, False
+            facts = await self._api.describe()  # all of it is finished: another may have followed
+            if stored.is_of(facts):
+                return stored, listed, False
+            listed = await self._api.shards()
         if stored is not None and _table(stored.arn) == _table(facts.arn):
             # Made anew under its name: nothing of it was read, and all of it came since.
             log.warning("stream_made_anew", mapping=self._mapping, stream=facts.arn, was=stored.arn)
@@ -267,6 +240,8 @@ class ShardReader(ShardReading):
                 listed = await self._api.shards()
                 childless |= self._drop_finished()
                 await self._begin(listed)
+                if not self._epochs:
+                    await self._look_for_another("")
             except ShardCallFailed as failure:
                 if failure.trouble.kind is AwsTroubleKind.NOT_FOUND:
                     raise failure.as_source_error() from failure
@@ -281,6 +256,17 @@ class ShardReader(ShardReading):
                 failures = failures + 1 if childless else 0
                 if failures > _LISTINGS_MAX:  # none comes: the stream ends with it
                     childless, failures = set(), 0
+
+    async def _look_for_another(self, known: str) -> None:
+        """Raise SourceError where the marks are not those of the stream that there is now: it is begun anew then."""
+        if self._layout is not None and not self._layout.is_of(await self._api.describe(known)):
+            raise SourceError(f"{self._api.title} is another stream now")
+
+    async def _failed(self, cursor: ShardCursor, failure: ShardCallFailed) -> None:
+        if failure.trouble.kind in _ANOTHER and not failure.is_trimmed and self._layout is not None:
+            with contextlib.suppress(ShardCallFailed):  # told by the next listing
+                await self._look_for_another(self._layout.arn)
+        await super()._failed(cursor, failure)
 
     async def _pause(self, delay_s: float) -> None:
         waits = {asyncio.create_task(self._clock.sleep(delay_s)), asyncio.create_task(self._look.wait())}

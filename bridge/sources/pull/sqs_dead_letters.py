@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bridge.core.dead_letter_queues import DeadLetterQueue, HandedOver, MoveTask, PeekedMessage
-from bridge.core.errors import FunctionNotFound, InvokeError, SourceError
+from bridge.core.errors import InvokeError, SourceError
 from bridge.core.ports import Invoker
 from bridge.sources.pull.sqs import Client, call, queue_url
 
@@ -119,8 +119,6 @@ class SqsDeadLetters:
             result = await self._invoker.invoke_background(
                 function, request_id=_request_id(message), payload=message["Body"].encode("utf-8", "surrogatepass")
             )
-        except FunctionNotFound:
-            raise
         except InvokeError as error:
             return f"{message['MessageId']}: {error.code}: {error}"
         return "" if result.is_ok else f"{message['MessageId']}: {result.error_type}: {result.error_message}"

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from bridge.aws.raw import RAW
 from bridge.core.errors import SourceError
 from bridge.core.mapping import StartingPosition
 from bridge.core.stream import StreamRange
@@ -252,6 +253,74 @@ async def test_a_stream_that_was_made_anew_is_read_from_its_beginning() -> None:
         assert values(world) == [1, 2]
 
 
+async def test_a_stream_that_is_made_anew_while_it_is_read_is_read_from_its_beginning() -> None:
+    async with ShardsWorld(starting_position=LATEST) as world:
+        world.service.put(S0, numbers(1))
+        await world.advance(2)
+        world.service.make_anew()
+        world.service.put(S0, numbers(2))
+
+        await world.advance(10)
+
+        assert values(world) == [1, 2]
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+async def test_a_table_s_next_stream_is_begun_when_all_of_the_one_before_is_finished(*, is_stopped: bool) -> None:
+    """Neither is lost: not what the disabled one still has, not what the next one got meanwhile."""
+    async with ShardsWorld(kind="dynamodb") as world:
+        assert isinstance(world.service, MemoryDynamoDb)
+        world.service.put(S0, numbers(1))
+        await world.advance(2)
+        first = world.service.arn
+        if is_stopped:
+            await world.stop()
+        else:
+            world.function.duration_s = 20
+        world.service.put(S0, numbers(2))
+        world.service.enable_anew()
+        world.service.put(S1, numbers(3))
+        if is_stopped:
+            await world.start()
+        await world.advance(120)
+
+        assert values(world) == [1, 2, 3]
+        arns = [record["eventSourceARN"] for call in world.function.calls for record in call.event["Records"]]
+        assert arns == [first, first, world.service.arn]
+
+
+async def test_a_disabled_stream_that_is_gone_gives_way_to_the_next_one() -> None:
+    async with ShardsWorld(kind="dynamodb") as world:
+        assert isinstance(world.service, MemoryDynamoDb)
+        world.service.put(S0, numbers(1))
+        await world.advance(2)
+        await world.stop()
+        world.service.put(S0, numbers(2))
+        world.service.enable_anew()
+        world.service.disabled.clear()
+        world.service.put(S1, numbers(3))
+        await world.start()
+        await world.advance(5)
+
+        assert values(world) == [1, 3]
+
+
+async def test_a_replay_does_not_turn_the_live_reader_to_another_stream() -> None:
+    async with ShardsWorld(kind="dynamodb") as world:
+        assert isinstance(world.service, MemoryDynamoDb)
+        world.function.duration_s = 5
+        world.service.put(S0, numbers(1))
+        await world.advance(0.5)
+        world.service.put(S0, numbers(2))
+        world.service.enable_anew()
+        world.service.put(S1, numbers(3))
+
+        await read_part(world, StreamRange())
+        await world.advance(120)
+
+        assert values(world) == [1, 2, 3]
+
+
 async def test_another_stream_begins_as_the_mapping_says() -> None:
     async with ShardsWorld(starting_position=LATEST) as world:
         world.service.put(S0, numbers(1))
@@ -441,6 +510,25 @@ async def test_what_fails_for_a_while_loses_nothing(code: str, operation: str) -
 
         assert values(world) == [1, 2, 3]
         assert world.worker.in_trouble == ""
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}"])
+async def test_an_answer_that_is_none_is_asked_for_again(monkeypatch: pytest.MonkeyPatch, body: bytes) -> None:
+    async with ShardsWorld() as world:
+        rightly, asked = world.service.get_records, 0
+
+        async def wrongly(**arguments: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            return {RAW: body} if asked <= 5 else await rightly(**arguments)
+
+        monkeypatch.setattr(world.service, "get_records", wrongly)
+        world.service.put(S0, numbers(1))
+        await world.advance(20)
+        assert "200 without records" in world.worker.in_trouble
+        await world.advance(60)
+
+        assert values(world) == [1]
 
 
 async def test_a_stream_that_is_missing_is_said_in_one_line_and_found_when_it_is_there() -> None:
