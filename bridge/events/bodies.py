@@ -1,5 +1,7 @@
 """What the readers of senders' bodies share: how a body is refused, JSON that can be written again, members (pure)."""
 
+import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -9,6 +11,7 @@ from bridge.core import limits
 
 SHOWN_MAX_CHARS: Final = 60
 """Of a sender's own words in an answer."""
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
 
 
 class Unreadable(ValueError):
@@ -44,6 +47,30 @@ def read_json(body: bytes) -> Any:
 def read_object(body: bytes) -> dict[str, Any]:
     """Return a body that is a JSON object. Raises Unreadable."""
     return needed_object(read_json(body), "the body")
+
+
+def raw_items(body: bytes) -> list[bytes]:
+    """Return the items of a JSON list, each as it is written: a number of 70 digits stays one.
+
+    Args:
+        body: a list that `read_json` has read.
+    """
+    text, scan = body.decode("utf-8"), json.JSONDecoder().raw_decode
+    items: list[bytes] = []
+    at = _skip(text, text.index("[") + 1)
+    while text[at] != "]":
+        _, end = scan(text, at)
+        items.append(text[at:end].encode())
+        at = _skip(text, end)
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return items
+
+
+def _skip(text: str, at: int) -> int:
+    """Return where the next token begins."""
+    found = _SPACE.match(text, at)
+    return at if found is None else found.end()
 
 
 def is_too_deep(text: bytes, parse: Callable[[bytes], Any] = orjson.loads) -> bool:

@@ -6,8 +6,8 @@ members, the data is `data` (JSON, or text where the content type is text) or `d
 
 Without `ce-` headers plain `application/json` is taken as structured, a list as a batch.
 
-A structured event is kept byte for byte. Of a binary one the data is, where it is JSON. Names of extensions are not
-judged: what one sender calls its own is no reason to lose an event.
+A structured event, also one of a batch, is kept byte for byte. Of a binary one the data is, where it is JSON. Names of
+extensions are not judged: what one sender calls its own is no reason to lose an event.
 """
 
 import re
@@ -25,6 +25,7 @@ from bridge.events.bodies import (
     needed_list,
     needed_object,
     needed_text,
+    raw_items,
     read_json,
     read_object,
     shown,
@@ -135,12 +136,12 @@ def _data(data: bytes, media_type: str) -> bytes:
 def _batch(body: bytes) -> list[ReadEvent]:
     items = needed_list(read_json(body), "a batch")
     events = []
-    for number, item in enumerate(items):
+    for number, (item, written) in enumerate(zip(items, raw_items(body), strict=True)):
         try:
             delivery_id = _checked(needed_object(item, "a CloudEvent"))
         except Unreadable as error:
             raise Unreadable(f"event {number} of the batch: {error}") from error
-        events.append(ReadEvent(payload=orjson.dumps(item), delivery_id=delivery_id))
+        events.append(ReadEvent(payload=written, delivery_id=delivery_id))
     return events
 
 

@@ -9,7 +9,7 @@ import datetime as dt
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import orjson
 
@@ -29,6 +29,9 @@ from bridge.events.bodies import (
 _VERSION: Final = "0"
 _ENVELOPE_TEXTS: Final = ("id", "detail-type", "source", "account", "time", "region")
 
+Detail: TypeAlias = Mapping[str, Any] | orjson.Fragment
+"""An object, or the JSON of one as its sender wrote it: a number of 70 digits stays one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BusEvent:
@@ -37,7 +40,7 @@ class BusEvent:
     event_id: str
     source: str
     detail_type: str
-    detail: Mapping[str, Any]
+    detail: Detail
     time: float
     """Epoch seconds."""
     region: str
@@ -116,7 +119,7 @@ def read_eventbridge(body: bytes, *, defaults: BusDefaults, received_at: float) 
         event_id=str(uuid.uuid4()),
         source=defaults.source,
         detail_type=defaults.detail_type,
-        detail=post,
+        detail=orjson.Fragment(body.strip()),
         time=received_at,
         region=defaults.region,
         account=defaults.account,
@@ -163,8 +166,8 @@ def _entry(entry: Mapping[str, Any], *, defaults: BusDefaults, received_at: floa
     return ReadEvent(payload=eventbridge_event(made))
 
 
-def _detail(value: Any) -> dict[str, Any]:
-    """Return an entry's detail: PutEvents wants JSON in a string; an object is understood too."""
+def _detail(value: Any) -> Detail:
+    """Return an entry's detail: PutEvents wants JSON in a string, which stays as it is; an object is understood too."""
     if isinstance(value, str):
         text = value.encode("utf-8")
         try:
@@ -173,6 +176,8 @@ def _detail(value: Any) -> dict[str, Any]:
             raise Unreadable(f"Detail is not JSON: {error.msg}") from error
         if is_too_deep(text):
             raise Unreadable(f"Detail is nested deeper than {limits.JSON_DEPTH_MAX} levels")
+        needed_object(value, "Detail")
+        return orjson.Fragment(text)
     return needed_object(value, "Detail")
 
 

@@ -106,6 +106,12 @@ class TestBatch:
         assert sample == [json.loads(event.payload) for event in events]
         assert ["/mycontext/4 B234-1234-1234", "/mycontext/9 C234-1234-1234"] == [event.delivery_id for event in events]
 
+    def test_each_event_of_a_batch_is_kept_as_it_is_written(self):
+        one = b'{"specversion":"1.0","id":"1","source":"/s","type":"t", "data": {"n": 123456789012345678901234567890, "x": 1.10}}'
+        body = b" [ %b ,\n%b]\n" % (one, one)
+        events = read_cloudevents([(b"content-type", BATCH.encode())], body)
+        assert [event.payload for event in events] == [one, one]
+
     def test_an_empty_batch_has_no_events(self):
         assert [] == structured([], content_type=BATCH)
 

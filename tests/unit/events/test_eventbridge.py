@@ -177,3 +177,12 @@ def test_an_event_with_any_member_of_any_kind_is_read_or_refused_in_one_line(sam
         assert "\n" not in str(error)
     else:
         assert "0" == json.loads(events[0].payload)["version"]
+
+
+def test_a_detail_is_kept_as_its_sender_wrote_it():
+    number = b"123456789012345678901234567890"
+    entry = b'{"Source":"s","DetailType":"t","Detail":"{\\"n\\": %b, \\"x\\": 1.10}"}' % number
+    (made,) = read(entry)
+    assert b'{"n": %b, "x": 1.10}' % number in made.payload
+    (made,) = read(b' {"n": %b} ' % number, defaults=BusDefaults(region="r", account="a", source="s", detail_type="t"))
+    assert b'"detail":{"n": %b}' % number in made.payload
