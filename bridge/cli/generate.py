@@ -9,6 +9,7 @@ from bridge.cli.failures import Misused
 from bridge.cli.generate_aws import AWS_COMMANDS
 from bridge.cli.generate_http import HTTP_COMMANDS
 from bridge.cli.generate_notifications import NOTIFICATION_COMMANDS
+from bridge.cli.generate_push import PUSH_COMMANDS
 from bridge.cli.generate_values import Data, Milliseconds, Pair, check_are_texts, is_given
 from bridge.events import generate
 from bridge.events.kafka import CREATE_TIME, KafkaRecord
@@ -79,5 +80,5 @@ def _kafka(**options: Any) -> None:
         click.echo(line)
 
 
-for command in (*AWS_COMMANDS, *NOTIFICATION_COMMANDS, *HTTP_COMMANDS):
+for command in (*AWS_COMMANDS, *NOTIFICATION_COMMANDS, *HTTP_COMMANDS, *PUSH_COMMANDS):
     generate_event_command.add_command(command)

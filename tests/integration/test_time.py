@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.crash.rig import LedgerServer
+from tests.fake_clock import FakeClock
 from tests.harness import wait_for, write_function
 
 pytestmark = pytest.mark.integration
 
-FAKETIME = "libfaketimeMT.so.1"
 HOUR_S = 3600
 DELAYS_S = (4.0, 3.0)
 
@@ -116,28 +116,6 @@ path = "/kept"
 function = "quick"
 verify = "none"
 """
-
-
-class FakeClock:
-    """The wall clock of one daemon: `step` moves it under its feet."""
-
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "clock"
-        self.step(0)
-        found = next(Path("/usr/lib").glob(f"*/faketime/{FAKETIME}"), None)
-        assert found is not None, "needs Debian's package faketime: requirements/apt.sh faketime:faketime"
-        self.environment = {
-            "LD_PRELOAD": str(found),
-            "FAKETIME_TIMESTAMP_FILE": str(self._file),
-            "FAKETIME_NO_CACHE": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-            "FAKETIME_DONT_RESET": "1",
-        }
-
-    def step(self, seconds: int) -> None:
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(f"{seconds:+d}\n")
-        fresh.rename(self._file)
 
 
 @pytest.mark.slow
