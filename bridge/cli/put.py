@@ -29,6 +29,12 @@ _OF: Final[Mapping[str, frozenset[str]]] = {
     "--at": frozenset({"schedule"}),
 }
 """What an option is for: an embedded stream, or a source of these types."""
+_WORDS: Final[Mapping[str, str]] = {
+    _STREAM: "an embedded stream",
+    "webhook": "a webhook",
+    "mqtt": "an MQTT source",
+    "schedule": "a schedule",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,18 +99,14 @@ def put_command(context: click.Context, /, name: str, data: str | None, **option
     target = _target(client, name, as_mapping=options["as_mapping"], as_source=options["as_source"])
     for option, value in given.items():
         if value not in (None, False, ()) and target.kind not in _OF[option]:
-            wanted = " or ".join(sorted(_OF[option]))
-            raise click.UsageError(f"{option} is for {_article(wanted)}; {target.name} is {_article(target.kind)}")
+            wanted = " or ".join(_WORDS[kind] for kind in sorted(_OF[option]))
+            raise click.UsageError(f"{option} is for {wanted}; {target.name} is {_WORDS[target.kind]}")
     if (data is None) != (target.kind == "schedule"):
         what = "takes no data: its event is the tick's" if data is not None else "needs data: FILE, - or JSON"
-        raise click.UsageError(f"{target.name} is {_article(target.kind)}, which {what}")
+        raise click.UsageError(f"{target.name} is {_WORDS[target.kind]}, which {what}")
     if target.address is not None:
         return _put_records(client, target, data or "", options)
     return _put_events(client, target, data, options)
-
-
-def _article(kind: str) -> str:
-    return f"an {kind}" if kind[:1] in "aeim" and kind != "mapping" else f"a {kind}"
 
 
 # --- what it goes to -----------------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from bridge.core.errors import StoreError
 from bridge.core.invocation import Condition, DeadLetter, InvocationType
 from bridge.core.mqtt import MqttSession, MqttSessions
 from bridge.core.ports import Clock, Intake
+from bridge.core.push import Accepted, Given, NotAccepted
 from bridge.core.record import Record
-from bridge.core.topics import apart, matches, overlapping, split_shared, stored_key, uncovered
+from bridge.core.topics import apart, filter_mistake, matches, overlapping, split_shared, stored_key, uncovered
 from bridge.events.mqtt import Message, MessageShape
 from bridge.sources.push.mqtt_address import MqttAddress, MqttTrouble, Oversized
 from bridge.sources.push.mqtt_client import MqttConnection
@@ -91,6 +92,7 @@ class MqttSource:
         scheme = "mqtts" if address.tls else "mqtt"
         self.place = f"{scheme}://{address.host}:{address.port} {', '.join(spec.topics)}"
         self._spec = spec
+        self._intake = intake
         self._sessions = sessions
         self._clock = clock
         self._connect = connect
@@ -123,6 +125,7 @@ class MqttSource:
         )
         self._left = telemetry.MQTT_LEFT.labels(source=spec.name)
         self._not_json = telemetry.MQTT_NOT_JSON.labels(source=spec.name)
+        self._accepted = telemetry.EVENTS_ACCEPTED.labels(source=spec.name, type=InvocationType.EVENT.value)
 
     @property
     def trouble(self) -> str:
@@ -149,6 +152,32 @@ class MqttSource:
         """Stop reading; store and acknowledge what was read; leave the session to the broker. See push.PushSource."""
         self._stopping.set()
         await self._finished.wait()
+
+    async def feed(self, given: Given) -> Accepted:
+        """Take a message that no broker sent, as one of QoS 0 on its topic. See push.Feedable."""
+        message = Message(self._given_topic(given.topic), given.data, received_ms=self._wall_ms())
+        event, is_json = self._spec.shape(message)
+        if not is_json:
+            self._not_json.inc()
+        if len(event) > self._spec.event_max_bytes:
+            text = f"the event has {len(event)} bytes; the limit is {self._spec.event_max_bytes}"
+            raise NotAccepted(text, status=413)
+        receipt = await self._intake.submit(self._record(message, event))
+        self._accepted.inc()
+        return Accepted(ids=(receipt.id,))
+
+    def _given_topic(self, topic: str) -> str:
+        """Return the topic of a message given by hand; the source's own where it has just one."""
+        if not topic:
+            only = self._filters[0] if len(self._filters) == 1 else ""
+            topic = split_shared(only)[1]
+            if not topic or set(topic) & set("+#"):
+                raise NotAccepted(f"{self.name} needs a topic, one of {', '.join(self._filters)}")
+        if set(topic) & set("+#") or (mistake := filter_mistake(topic)):
+            raise NotAccepted("a topic that is published to has no + or #" if set(topic) & set("+#") else mistake)
+        if not any(matches(levels, topic) for levels in self._levels):
+            raise NotAccepted(f"{self.name} does not receive {topic}; its topics are {', '.join(self._filters)}")
+        return topic
 
     async def _serve(self) -> None:
         while not self._stopping.is_set():
@@ -299,17 +328,17 @@ class MqttSource:
             text = f"the event has {len(event)} bytes; the limit is {self._spec.event_max_bytes}"
             self._inbox.take(receipt, self._letter(message.topic, message.qos, len(message.payload), text))
             return
-        self._inbox.take(
-            receipt,
-            Record(
-                id=new_id(),
-                source=self.name,
-                function=self.function,
-                invocation_type=InvocationType.EVENT,
-                received_at=message.received_ms / 1000,
-                payload=event,
-                key=stored_key(message.topic.encode()),
-            ),
+        self._inbox.take(receipt, self._record(message, event))
+
+    def _record(self, message: Message, event: bytes) -> Record:
+        return Record(
+            id=new_id(),
+            source=self.name,
+            function=self.function,
+            invocation_type=InvocationType.EVENT,
+            received_at=message.received_ms / 1000,
+            payload=event,
+            key=stored_key(message.topic.encode()),
         )
 
     def _skip(self, message: Oversized) -> None:

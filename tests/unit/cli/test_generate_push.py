@@ -1,4 +1,4 @@
-"""`bridge generate-event schedule`."""
+"""`bridge generate-event mqtt|schedule`."""
 
 import json
 
@@ -40,6 +40,44 @@ def test_the_next_ticks_of_an_expression(alone):
 )
 def test_a_mistake_is_told_in_words(alone, arguments, message):
     found = alone("generate-event", "schedule", *arguments)
+
+    assert found.code == 2
+    assert message in found.err
+
+
+def test_a_message_in_each_format(alone):
+    payload = ("--topic", "plant/3", "--payload", '{"t": 1}', "--timestamp", "1513968228000")
+    raw = alone("generate-event", "mqtt", *payload).out
+    rule = alone("generate-event", "mqtt", *payload, "--format", "iot-rule", "--select", "*, topic(2) AS device").out
+    records = alone(
+        "generate-event", "mqtt", *payload, "--format", "records", "--retain", "--message-id", "7", "--property",
+        "a=b", "--content-type", "application/json",
+    ).out  # fmt: skip
+
+    assert raw == '{"t": 1}\n'
+    assert json.loads(rule) == {"t": 1, "device": "3"}
+    assert json.loads(records) == {"Records": [{
+        "eventSource": "bridge:mqtt", "topic": "plant/3", "qos": 1, "retain": True, "messageId": 7,
+        "payload": "eyJ0IjogMX0=", "timestamp": 1513968228000, "userProperties": [{"key": "a", "value": "b"}],
+        "contentType": "application/json",
+    }]}  # fmt: skip
+
+
+def test_a_payload_that_is_no_json(alone):
+    assert alone("generate-event", "mqtt", "--payload", "hi").out == '{"data":"aGk="}\n'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--format", "iot-rule"), "--select goes with --format iot-rule"),
+        (("--select", "*"), "--select goes with --format iot-rule"),
+        (("--format", "iot-rule", "--select", "topic("), "--select:"),
+        (("--qos", "2"), "--qos"),
+    ],
+)
+def test_a_mistake_in_a_message_is_told(alone, arguments, message):
+    found = alone("generate-event", "mqtt", *arguments)
 
     assert found.code == 2
     assert message in found.err
