@@ -68,6 +68,12 @@ REQUEST_EVENTS_MAX: Final = 1000
 """Events of one webhook request (a batch of CloudEvents): ours, each is a task while it is stored."""
 LOGS_UNPACKED_MAX_BYTES: Final = 16 * MIB
 """What the gzip of log events may unpack to, where somebody must look into it."""
+ALB_MAX_BYTES: Final = 1 * MIB
+"""Body of a request and JSON of an answer of a load balancer's target group (format `alb`)."""
+REST_ANSWER_MAX_S: Final = 29.0
+"""API Gateway's default integration timeout of REST APIs (format `apigateway-v1`): then 504, the function runs on."""
+COGNITO_ANSWER_MAX_S: Final = 5.0
+"""A quota of Cognito's that cannot be changed (format `cognito`): then its failure, the function runs on."""
 REQUEST_MAX_S: Final = 10.0
 HEADER_MAX_S: Final = 5.0
 KEEPALIVE_S: Final = 5.0

@@ -44,6 +44,7 @@ from bridge.testing.store import MemoryDeadLetters, MemoryMarks, MemoryParked
 from bridge.testing.streams import MemoryMappingStates, MemoryStreamMarks
 from bridge.testing.virtual import VirtualClock, VirtualLoop
 from bridge.util.aio import Supervisor
+from bridge.util.asgi import HEADER_NAMES
 from bridge.util.logs import to_standard_logging
 
 DRAIN_MAX_S: Final = 8 * 3600.0
@@ -281,14 +282,19 @@ class BridgeApp:
     async def _request(
         self, name: str, body: bytes, headers: Sequence[tuple[str, bytes]], *, method: str, query: str
     ) -> HttpAnswer:
-        sent = [(name.lower().encode("latin-1"), value) for name, value in headers]
-        given = {name for name, _ in sent}
-        defaults = [(b"host", b"localhost"), (b"content-type", b"application/json")]
-        sent = [*(pair for pair in defaults if pair[0] not in given), *sent, (b"content-length", b"%d" % len(body))]
+        sent = [(name.encode("latin-1"), value) for name, value in headers]
+        given = {name.lower() for name, _ in sent}
+        defaults = [(b"Host", b"localhost"), (b"Content-Type", b"application/json")]
+        sent = [
+            *(pair for pair in defaults if pair[0].lower() not in given),
+            *sent,
+            (b"Content-Length", b"%d" % len(body)),
+        ]
         path = self._routes[name].path
         scope = {
             "type": "http", "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode("ascii"),
-            "query_string": query.encode("ascii"), "headers": sent, "client": ("127.0.0.1", 0),
+            "query_string": query.encode("ascii"), "client": ("127.0.0.1", 0),
+            "headers": [(name.lower(), value) for name, value in sent], HEADER_NAMES: [name for name, _ in sent],
         }  # fmt: skip
         messages: list[Any] = []
 

@@ -1,5 +1,6 @@
 """What a test puts into a trial and what it sees of it: plain values, read from the daemon's own."""
 
+from base64 import b64decode
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -38,12 +39,16 @@ def as_headers(headers: Headers) -> list[tuple[str, bytes]]:
 def values(event: Any) -> list[Any]:
     """Return what the senders of an event's records sent: from JSON, else text, else bytes; None for a tombstone.
 
-    Of an event without records (a webhook's): its body. Of DynamoDB: each new item, as plain JSON.
+    Of a request: its body. Of another event without records: the event. Of DynamoDB: each new item, as plain JSON.
     """
     records = event_records(event)
     if records is None:
-        body = event.get("body") if isinstance(event, dict) else None
-        return [] if body is None else [_read(str(body).encode())]
+        if not isinstance(event, dict) or "isBase64Encoded" not in event:
+            return [event]
+        body = event.get("body")
+        if body is None:
+            return []
+        return [_read(b64decode(body) if event["isBase64Encoded"] else str(body).encode())]
     return [_sent(record.document, record.format) for record in records if record.format is not None]
 
 

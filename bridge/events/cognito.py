@@ -4,16 +4,13 @@ docs.aws.amazon.com/cognito/latest/developerguide/cognito-user-pools-working-wit
 returns the event with `response` filled. Failures are worded as the user pool's api words them (recorded), status 400.
 """
 
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
 from bridge.core.invocation import InvocationResult, ResultKind
 from bridge.events.bodies import needed_object, needed_text, read_object
 from bridge.events.responses import HttpResponse
-
-ANSWER_WITHIN_S: Final = 5.0
-"""A quota of Cognito's that cannot be changed."""
 
 
 def check_trigger(body: bytes) -> None:
@@ -50,7 +47,7 @@ def cognito_response(result: InvocationResult, *, event: dict[str, Any]) -> Http
 
 
 def cognito_timeout(event: dict[str, Any]) -> HttpResponse:
-    """Return the answer when the function took longer than `ANSWER_WITHIN_S`."""
+    """Return the answer when the function took longer than `limits.COGNITO_ANSWER_MAX_S`."""
     text = f"{trigger_of(event)} invocation failed due to error Socket timeout while invoking Lambda function."
     return _failed("UnexpectedLambdaException", text)
 

@@ -10,12 +10,10 @@ from typing import Any, Final
 
 import orjson
 
+from bridge.core import limits
 from bridge.core.invocation import InvocationResult
 from bridge.events.media import MediaTypes
 from bridge.events.responses import JSON, HttpResponse, Malformed, body_bytes, status_of, whole, wire_headers
-
-ALB_MAX_BYTES: Final = 1024 * 1024
-"""Of a request's body, and of what a function returns, its JSON."""
 
 REST_BAD_GATEWAY: Final = HttpResponse(status=502, body=b'{"message": "Internal server error"}')
 REST_TIMEOUT: Final = HttpResponse(status=504, body=b'{"message": "Endpoint request timed out"}')
@@ -61,7 +59,7 @@ def alb_response(result: InvocationResult, *, multi_value: bool) -> HttpResponse
         result: how it ended.
         multi_value: `multiValueHeaders` counts, else `headers`; the other is ignored.
     """
-    if not result.is_ok or len(result.payload) > ALB_MAX_BYTES:
+    if not result.is_ok or len(result.payload) > limits.ALB_MAX_BYTES:
         return ALB_TIMEOUT if result.is_late else ALB_BAD_GATEWAY
     try:
         value = orjson.loads(result.payload)

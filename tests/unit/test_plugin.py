@@ -229,6 +229,46 @@ def test_webhooks_are_events_of_api_gateway_with_lambdas_retries(run: Run) -> No
     result.assert_outcomes(passed=2)
 
 
+def test_routes_of_other_formats_answer_as_they_do_in_a_daemon(run: Run) -> None:
+    route = """
+        [sources.{name}]
+        type = "webhook"
+        path = "/{name}"
+        function = "clicks"
+        verify = "none"
+        invocation_type = "RequestResponse"
+        format = "{format}"
+    """
+    handler = """
+        def handler(event, context):
+            if "requestContext" in event:
+                return {"statusCode": 200, "headers": {"x-seen": event["headers"]["X-Id"]}, "extra": 1}
+            return {"given": event}
+    """
+    functions = """
+        [functions.clicks]
+        code = "functions/clicks"
+        handler = "app.handler"
+    """
+
+    result = run(
+        """
+        def test(put, invocations):
+            assert put("rest", 1, headers={"X-Id": "7"}).body == b'{"message": "Internal server error"}'
+            assert put("skill", {"version": "1.0"}).json() == {"given": {"version": "1.0"}}
+            assert put("skill", b"no json").status == 400
+            assert [i.values for i in invocations] == [[1], [{"version": "1.0"}]]
+            assert invocations[0].event["headers"]["Content-Type"] == "application/json"
+            assert invocations[0].event["multiValueHeaders"]["X-Id"] == ["7"]
+        """,
+        config=functions
+        + "".join(route.format(name=n, format=f) for n, f in (("rest", "apigateway-v1"), ("skill", "raw"))),
+        handler=handler,
+    )
+
+    result.assert_outcomes(passed=1)
+
+
 def test_a_window_is_ended_by_drain(run: Run) -> None:
     handler = """
         def handler(event, context):

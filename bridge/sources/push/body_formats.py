@@ -4,10 +4,11 @@ from typing import ClassVar
 
 import orjson
 
+from bridge.core import limits
 from bridge.core.errors import ConfigError
 from bridge.core.invocation import InvocationResult, InvocationType
 from bridge.events.bodies import Unreadable, read_json
-from bridge.events.cognito import ANSWER_WITHIN_S, check_trigger, cognito_response, cognito_timeout
+from bridge.events.cognito import check_trigger, cognito_response, cognito_timeout
 from bridge.events.http import HttpRequest
 from bridge.events.responses import BAD_GATEWAY, GATEWAY_TIMEOUT, HttpResponse
 from bridge.sources.push.formats import Format, FormatContext, Reading
@@ -45,7 +46,7 @@ class Cognito(Format):
 
     __slots__ = ()
 
-    answer_within_s: ClassVar[float | None] = ANSWER_WITHIN_S
+    answer_within_s: ClassVar[float | None] = limits.COGNITO_ANSWER_MAX_S
 
     def __init__(self, context: FormatContext) -> None:
         if context.invocation_type is not InvocationType.REQUEST_RESPONSE:

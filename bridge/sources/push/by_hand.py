@@ -28,16 +28,24 @@ def hand_request(given: Given, *, path: bytes, methods: Sequence[str]) -> HttpRe
     if method not in methods and _ANY not in methods:
         raise NotAccepted(f"only {', '.join(methods)} here, not {method}", status=405)
     try:
-        headers = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in given.headers]
+        sent = [(name.encode("ascii"), value.encode("latin-1")) for name, value in given.headers]
         query = given.query.removeprefix("?").encode("ascii")
     except UnicodeEncodeError as error:
         raise NotAccepted(f"a header or the query holds {error.object[error.start : error.end]!r}") from error
-    names = {name for name, _ in headers}
+    names = {name.lower() for name, _ in sent}
     if b"content-type" not in names and given.data:
-        headers.append((b"content-type", _content_type(given.data)))
+        sent.append((b"Content-Type", _content_type(given.data)))
     if b"content-length" not in names:
-        headers.append((b"content-length", b"%d" % len(given.data)))
-    return HttpRequest(method=method, path=path, query=query, headers=headers, body=given.data, source_ip=_SOURCE_IP)
+        sent.append((b"Content-Length", b"%d" % len(given.data)))
+    return HttpRequest(
+        method=method,
+        path=path,
+        query=query,
+        headers=[(name.lower(), value) for name, value in sent],
+        sent_names=[name for name, _ in sent],
+        body=given.data,
+        source_ip=_SOURCE_IP,
+    )
 
 
 def _content_type(data: bytes) -> bytes:

@@ -1,20 +1,18 @@
 """Webhook formats that are HTTP requests as other AWS services hand them over: REST APIs and load balancers."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Final
+from typing import ClassVar
 
+from bridge.core import limits
 from bridge.core.invocation import InvocationResult
 from bridge.events import alb
 from bridge.events.http import HttpRequest, TooManyParameters
 from bridge.events.http_v1 import rest_event
 from bridge.events.media import MediaTypes
-from bridge.events.proxy_responses import ALB_MAX_BYTES, REST_TIMEOUT, alb_response, rest_response
+from bridge.events.proxy_responses import REST_TIMEOUT, alb_response, rest_response
 from bridge.events.responses import HttpResponse
 from bridge.sources.push.formats import Format, FormatContext, Reading
 from bridge.sources.push.refusals import Refusal, bad_query, too_large
-
-REST_ANSWER_WITHIN_S: Final = 29.0
-"""API Gateway's default integration timeout."""
 
 
 class ApiGatewayV1(Format):
@@ -27,7 +25,7 @@ class ApiGatewayV1(Format):
 
     __slots__ = ("_binary", "_origin")
 
-    answer_within_s: ClassVar[float | None] = REST_ANSWER_WITHIN_S
+    answer_within_s: ClassVar[float | None] = limits.REST_ANSWER_MAX_S
 
     def __init__(self, context: FormatContext, *, binary_media_types: Sequence[str] = ()) -> None:
         self._origin = context.origin
@@ -74,8 +72,10 @@ class Alb(Format):
         if alb.is_websocket(request):
             text = "a load balancer cannot hand a WebSocket to a function; send a plain request"
             raise Refusal(400, text, reason="websocket")
-        if len(request.body) > ALB_MAX_BYTES:
-            raise too_large(f"the body is larger than {ALB_MAX_BYTES} bytes, which is as much as a load balancer takes")
+        if len(request.body) > limits.ALB_MAX_BYTES:
+            raise too_large(
+                f"the body is larger than {limits.ALB_MAX_BYTES} bytes, which is as much as a load balancer takes"
+            )
         try:
             return alb.alb_event(
                 request,

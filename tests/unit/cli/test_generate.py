@@ -18,6 +18,12 @@ from aws_lambda_powertools.utilities.data_classes import (
     SNSEvent,
     SQSEvent,
 )
+from aws_lambda_powertools.utilities.parser import models
+from aws_lambda_powertools.utilities.parser.models import (
+    AlbModel,
+    APIGatewayProxyEventModel,
+    APIGatewayProxyEventV2Model,
+)
 
 from bridge.events.cloudwatch_logs import LogDefaults, read_logs
 from bridge.events.cognito import check_trigger
@@ -25,6 +31,18 @@ from bridge.events.eventbridge import BusDefaults, read_eventbridge
 from bridge.events.generate_http import TRIGGERS
 from bridge.events.s3 import read_s3
 from bridge.events.sns import read_sns, sns_event
+
+MODELS = {
+    "PreSignUp": models.CognitoPreSignupTriggerModel,
+    "PostConfirmation": models.CognitoPostConfirmationTriggerModel,
+    "PreAuthentication": models.CognitoPreAuthenticationTriggerModel,
+    "PostAuthentication": models.CognitoPostAuthenticationTriggerModel,
+    "CustomMessage": models.CognitoCustomMessageTriggerModel,
+    "TokenGeneration": models.CognitoPreTokenGenerationTriggerModelV1,
+    "DefineAuthChallenge": models.CognitoDefineAuthChallengeTriggerModel,
+    "CreateAuthChallenge": models.CognitoCreateAuthChallengeTriggerModel,
+    "VerifyAuthChallengeResponse": models.CognitoVerifyAuthChallengeTriggerModel,
+}
 
 
 @pytest.fixture
@@ -399,7 +417,9 @@ class TestHttp:
 
     def test_apigateway_v2_is_what_webhook_prints(self, event):
         assert event("apigateway-v2", *self.FIELDS) == event("webhook", *self.FIELDS)
-        assert APIGatewayProxyEventV2(event("apigateway-v2", *self.FIELDS)).json_body == {"id": 7}
+        made = event("apigateway-v2", *self.FIELDS)
+        APIGatewayProxyEventV2Model.model_validate(made)
+        assert APIGatewayProxyEventV2(made).json_body == {"id": 7}
 
     def test_apigateway_v1(self, event):
         made = event("apigateway-v1", *self.FIELDS, "--account", "123456789012", "--region", "eu-west-1")
@@ -414,6 +434,7 @@ class TestHttp:
         )
         assert (context.identity.source_ip, context.request_time_epoch) == ("203.0.113.5", 1583348638390)
         assert context.request_id == "deef4878-7910-41e6-8f14-25afc3e9ae33"
+        APIGatewayProxyEventModel.model_validate(made)
         assert event("apigateway-v1", "--body", "P", "--binary-media-type", "text/*")["body"] == "UA=="
         assert event("apigateway-v1", "--method", "GET")["body"] is None
 
@@ -424,6 +445,7 @@ class TestHttp:
         assert made["headers"]["x-id"] == "2"
         assert made["headers"]["x-forwarded-for"] == "203.0.113.5"
         assert ALBEvent(made).json_body == {"id": 7}
+        AlbModel.model_validate(made)
         many = event("alb", *self.FIELDS, "--multi-value-headers")
         assert many["multiValueQueryStringParameters"] == {"q": ["a+b", "c"]}
         assert many["multiValueHeaders"]["x-id"] == ["1", "2"]
@@ -439,6 +461,11 @@ class TestHttp:
         assert (made["triggerSource"], made["region"], made["userName"]) == (trigger, "eu-west-1", "ada")
         assert made["request"]["userAttributes"] == {"email": "ada@example.com"}
         assert made["callerContext"]["clientId"] == "app"
+        kind = trigger.partition("_")[0]
+        made["triggerSource"] = next(each for each in TRIGGERS if each.startswith(kind))  # each model knows one
+        if kind == "VerifyAuthChallengeResponse":
+            made["response"]["answerCorrect"] = True  # null until a handler says so, which the model does not know
+        MODELS[kind].model_validate(made)
 
     def test_alexa(self, event):
         launch = event("alexa", "--timestamp", "1583348638390", "--request-id", "r")

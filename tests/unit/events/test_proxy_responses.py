@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bridge.core.invocation import InvocationResult, ResultKind
+from bridge.core.limits import ALB_MAX_BYTES
 from bridge.events.media import MediaTypes
-from bridge.events.proxy_responses import ALB_BAD_GATEWAY, ALB_MAX_BYTES, REST_BAD_GATEWAY, alb_response, rest_response
+from bridge.events.proxy_responses import ALB_BAD_GATEWAY, REST_BAD_GATEWAY, alb_response, rest_response
 
 GOLDEN = Path(__file__).parent / "golden"
 
