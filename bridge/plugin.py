@@ -65,7 +65,10 @@ def bridge_app(bridge_config: "Path | str") -> "Iterator[BridgeApp]":
 
 @pytest.fixture
 def put(bridge_app: "BridgeApp") -> "Callable[..., HttpAnswer | None]":
-    """`put(mapping_or_source, value, key=…, headers=…)`: a record or a request; it is handled by the next `drain`."""
+    """`put(mapping_or_source, value, key=…, headers=…, topic=…, at=…)`: a record, a request, a message or a tick.
+
+    It is handled by the next `drain`.
+    """
 
     def put(name: str, value: Any = None, **options: Any) -> "HttpAnswer | None":
         __tracebackhide__ = True

@@ -10,6 +10,7 @@ import structlog
 from bridge.core.invocation import InvocationType
 from bridge.core.push import Accepted, Feedable, Given, NotAccepted, PushSource, Ticking
 from bridge.daemon.health import TROUBLE_TOLD_S, Fact
+from bridge.events.batches import iso_seconds
 from bridge.sources.push.routes import Route
 from bridge.sources.push.signatures import make_verifier
 from bridge.sources.push.webhook import WebhookSource
@@ -165,7 +166,11 @@ class PushSources:
     def facts(self) -> list[Fact]:
         """Return what is known of each running source; nothing is tried."""
         return [
-            (f"source {source.name}", not source.trouble, source.trouble or f"{source.kind}: {source.place}")
+            (
+                f"source {source.name}",
+                not source.trouble,
+                source.trouble or f"{source.kind}: {source.place}{_next(source)}",
+            )
             for source in self.running()
         ]
 
@@ -260,6 +265,13 @@ def _view(source: PushSource) -> dict[str, object]:
     if isinstance(source, Ticking):
         view |= {"next_at": source.next_at, "last_at": source.last_at}
     return view
+
+
+def _next(source: PushSource) -> str:
+    """Return when the next tick is, as a person reads it; nothing of sources that do not tick."""
+    if not isinstance(source, Ticking):
+        return ""
+    return ", never again" if source.next_at is None else f", next {iso_seconds(source.next_at)}"
 
 
 def _accepted() -> dict[str, int]:

@@ -17,12 +17,14 @@ from bridge.core.errors import BridgeError, ConfigError
 from bridge.core.function import FunctionVersion
 from bridge.core.invocation import Invocation, InvocationResult
 from bridge.core.mapping import EventSourceMapping, MappingState, parse_source
+from bridge.core.push import Given
 from bridge.core.queues import QueueStatus
 from bridge.core.sources import MappingStatus
 from bridge.core.stream import PutRecord
 from bridge.daemon.composition import read_catalog
-from bridge.daemon.push import read_routes
+from bridge.daemon.push import PushParts, read_routes
 from bridge.daemon.streams import Streams
+from bridge.daemon.trial_sources import trial_sources
 from bridge.daemon.trial_values import Data, Headers, HttpAnswer, Invoked, Unhandled, as_bytes, as_headers, readable
 from bridge.destinations.spill import Spill
 from bridge.events.http import HttpRequest
@@ -102,11 +104,13 @@ class BridgeApp:
         headers: Headers = (),
         method: str = "POST",
         query: str = "",
+        topic: str = "",
+        at: float | None = None,
     ) -> HttpAnswer | None:
-        """Put one record into the stream of a mapping, or send one request to a webhook source.
+        """Put one record into the stream of a mapping, or give one event to a push source: a request, message or tick.
 
         It waits for the next `drain`: what was put until then is read together. Only a RequestResponse route runs at
-        once. A webhook's signature is not checked.
+        once. A webhook's signature is not checked, no broker is asked, and no schedule ticks but by this.
 
         Args:
             name: of a mapping or of a source.
@@ -116,9 +120,11 @@ class BridgeApp:
             headers: of the record or the request.
             method: of the request.
             query: of the request, percent-encoded.
+            topic: of the message of an MQTT source.
+            at: when a schedule ticks, epoch seconds; None: now.
 
         Returns:
-            The answer to a request; None for a record.
+            The answer to a request; None for anything else.
 
         Raises:
             BridgeError: there is no such mapping or source; nothing was stored.
@@ -131,6 +137,9 @@ class BridgeApp:
                 headers=tuple(as_headers(headers)),
             )
             self._run(self._local_streams.put(stream, [record]))
+            return None
+        if (source := self._others.get(route)) is not None:
+            self._run(source.feed(Given(data=b"" if value is None else as_bytes(value), topic=topic, at=at)))
             return None
         return self._run(self._request(route, as_bytes(value), as_headers(headers), method=method, query=query))
 
@@ -256,6 +265,8 @@ class BridgeApp:
         )
         self._routes = {route.name: _unverified(route) for route in read_routes(settings, clock)}
         self._webhooks.set_routes(self._routes.values())
+        parts = PushParts(settings=settings, intake=intake, invoker=self._service, clock=clock)
+        self._others = trial_sources(parts, journal=self._journal, dead_letters=self._letters)
         await self._dispatcher.open([function.name for function in self._catalog.functions()])
         await self._supervisor.open(list(self._mappings.values()))
         self._tasks.start("lanes", self._dispatcher.run)
@@ -269,14 +280,14 @@ class BridgeApp:
     # --- putting ------------------------------------------------------------------------------
 
     def _place(self, name: str) -> tuple[str, str]:
-        """Return the embedded stream or the webhook source that a name leads to, the other one empty."""
+        """Return the embedded stream or the push source that a name leads to, the other one empty."""
         mapping = self._mappings.get(name)
         if mapping is not None:
             address = parse_source(mapping.source)
             return (address.name, "") if address.kind == "local" else ("", address.name)
-        if name in self._routes:
+        if name in self._routes or name in self._others:
             return "", name
-        known = ", ".join(sorted({*self._mappings, *self._routes})) or "none"
+        known = ", ".join(sorted({*self._mappings, *self._routes, *self._others})) or "none"
         raise BridgeError(f"put: there is no mapping or source {name}; the configuration has: {known}")
 
     async def _request(

@@ -655,3 +655,59 @@ def test_pytest_finds_it_by_the_packages_entry_point() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
     assert project["entry-points"]["pytest11"] == {"bridge": "bridge.plugin"}
+
+
+SOURCES = (
+    CONFIG
+    + """
+[sources.sensors]
+type = "mqtt"
+url = "mqtt://127.0.0.1"
+topics = ["plant/+"]
+function = "clicks"
+
+[sources.nightly]
+type = "schedule"
+schedule = "rate(1 minute)"
+function = "clicks"
+"""
+)
+
+
+def test_messages_and_ticks_are_put_without_a_broker_or_waiting(run: Run) -> None:
+    result = run(
+        """
+        def test(put, drain, invocations, bridge_app):
+            assert put("sensors", {"t": 1}, topic="plant/3") is None
+            put("nightly", at=1_772_359_200)
+            put("nightly")
+
+            assert drain() == []
+            message, then, now = (invocation.event for invocation in invocations)
+            assert message == {"t": 1}
+            assert (then["detail-type"], then["time"]) == ("Scheduled Event", "2026-03-01T10:00:00Z")
+            assert now["time"] == "2026-01-01T00:00:00Z"
+
+        def test_no_schedule_ticks_by_itself(drain, bridge_app, invocations):
+            bridge_app.advance(3600)
+
+            assert (drain(), invocations) == ([], [])
+        """,
+        config=SOURCES,
+        handler="def handler(event, context): ...",
+    )
+
+    result.assert_outcomes(passed=2)
+
+
+def test_what_a_source_does_not_take_is_one_line(run: Run) -> None:
+    result = run(
+        """
+        def test(put):
+            put("sensors", {"t": 1}, topic="office/3")
+        """,
+        config=SOURCES,
+    )
+
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["*sensors does not receive office/3; its topics are plant/+*"])

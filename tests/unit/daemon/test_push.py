@@ -203,3 +203,15 @@ async def test_views_tell_what_is_known_of_each(world):
         "accepted": a["accepted"],
     }  # fmt: skip
     assert (c["next_at"], c["last_at"], c["trouble"], c["accepted"] >= 2) == (1_772_359_200, None, "lost", True)
+
+
+async def test_facts_tell_when_the_next_tick_is(world):
+    world.sources._makers = {"ticker": FeedableTicker}
+    await world.reload(a="here", c="new")
+
+    assert world.sources.facts() == [
+        ("source a", True, "ticker: here"),
+        ("source c", True, "ticker: new, next 2026-03-01T10:00:00Z"),
+    ]
+    TICKERS[-1].next_at = None
+    assert world.sources.facts()[1] == ("source c", True, "ticker: new, never again")
