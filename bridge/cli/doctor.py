@@ -121,6 +121,7 @@ def _configured(options: Options, state: Path) -> list[Finding]:
         for name, reach in sorted(reached.items())
     ]
     found += asyncio.run(_aws(settings))
+    found += asyncio.run(_brokers(settings))
     for name, mapping in sorted(settings.mappings.items()):
         text = f"no daemon runs it{'; paused' if name in paused else ''}; reads {mapping.source} for {mapping.function}"
         places = [mapping.source] + ([mapping.on_failure] if mapping.on_failure.startswith("kafka://") else [])
@@ -128,6 +129,25 @@ def _configured(options: Options, state: Path) -> list[Finding]:
         text = ": ".join([text, *dict.fromkeys(problems)])
         found.append(Finding(f"mapping {name}", not problems, text))
     return found
+
+
+async def _brokers(settings: "Settings") -> list[Finding]:
+    """Try the broker of each MQTT source."""
+    from bridge.config.mqtt import MqttSettings
+
+    sources = {name: each for name, each in settings.sources.items() if isinstance(each, MqttSettings)}
+    if not sources:
+        return []
+    from bridge.daemon.mqtt import mqtt_address
+    from bridge.sources.push.mqtt_reach import mqtt_problem
+
+    problems = await asyncio.gather(*(mqtt_problem(mqtt_address(source)) for _, source in sorted(sources.items())))
+    return [
+        Finding(
+            f"source {name}", not problem, f"no daemon runs it; {source.url} {problem or 'is reached and lets us in'}"
+        )
+        for (name, source), problem in zip(sorted(sources.items()), problems, strict=True)
+    ]
 
 
 def _problem(place: str, reached: "Mapping[str, Reach]") -> str:

@@ -104,7 +104,7 @@ MQTT_BUFFER_DEFAULT_BYTES: Final = 16 * MIB
 """Received and not stored, of one source; above it nothing is read from the socket until half of it is stored."""
 MQTT_STORES_MAX: Final = 4096
 """Events of one source on their way into the journal at once."""
-MQTT_RECEIVE_MAX: Final = 2000
+MQTT_RECEIVE_MAX: Final = 500
 """Messages that a broker may have sent and we have not acknowledged (MQTT 5, Receive Maximum)."""
 MQTT_PACKET_SPARE_BYTES: Final = 128 * KIB
 """What a packet may have beside its payload: a topic and properties."""

@@ -169,7 +169,7 @@ class PushSources:
             (
                 f"source {source.name}",
                 not source.trouble,
-                source.trouble or f"{source.kind}: {source.place}{_next(source)}",
+                source.trouble or f"{source.kind}: {source.place}{_next(source)}{_ADVICE.get(source.kind, '')}",
             )
             for source in self.running()
         ]
@@ -282,6 +282,14 @@ def _accepted() -> dict[str, int]:
             source = sample.labels["source"]
             counts[source] = counts.get(source, 0) + int(sample.value)
     return counts
+
+
+_ADVICE: Final[Mapping[str, str]] = {
+    "mqtt": (
+        "; while we are behind or away the broker queues, within its limits: of mosquitto max_queued_messages (1000 a "
+        "client, then it drops) and persistence (off: a restart of it forgets)"
+    )
+}
 
 
 def _task(name: str) -> str:

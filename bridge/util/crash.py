@@ -18,7 +18,7 @@ def crash_point(step: str) -> None:
     (stored), `stream.revoked` (committed in a rebalance, the shards still ours). Of queues: `queue.received` (ours,
     nothing begun), `queue.handled` (after the handler, nothing archived), `queue.archived` (copied, not deleted),
     `queue.deleted` (deleted, not counted). Of schedules: `schedule.claimed` (the tick is claimed, its event not
-    stored), `schedule.stored` (stored, the tick not noted as passed).
+    stored), `schedule.stored` (stored, the tick not noted as passed). Of MQTT: `mqtt.stored` (stored, no PUBACK sent).
     """
     global _left  # noqa: PLW0603 - one counter a process, by design
     if step != _step:

@@ -156,6 +156,20 @@ def test_an_oversized_message_is_a_dead_letter_without_its_payload_and_blocks_no
     assert "7000000" not in mosquitto.log_tail(5)
 
 
+def test_doctor_tries_the_broker_where_no_daemon_runs(daemon, mosquitto, config):
+    process = daemon(config)
+    subscribed(mosquitto, 2)
+    assert "max_queued_messages" in process.cli("doctor").stdout
+    assert process.terminate() == 0
+
+    def said() -> str:
+        return process.cli("--config", str(process.file), "doctor").stdout
+
+    assert said().count("is reached and lets us in") == 2
+    mosquitto.stop()
+    assert said().count("nobody listens there") == 2
+
+
 def test_a_wrong_password_is_told_and_a_right_one_read_from_a_file(daemon, mosquitto, config, tmp_path):
     url = mosquitto.endpoints.user
     secret = tmp_path / "password"

@@ -212,7 +212,7 @@ def children_at_once() -> None:
 MUTANTS = {
     f.__name__: f
     for f in (
-        none, acknowledge_before_commit, drop_on_full_queue, dead_letter_not_awaited, commit_before_handled,
+        none, acknowledge_before_commit, acknowledge_mqtt_on_arrival, drop_on_full_queue, dead_letter_not_awaited, commit_before_handled,
         commit_all_handed_out, stream_dead_letter_not_awaited, commit_of_a_revoked_shard, not_polled_while_running,
         delete_before_handled, groups_not_kept, children_at_once,
     )
