@@ -40,7 +40,10 @@ def cognito_response(result: InvocationResult, *, event: dict[str, Any]) -> Http
         return cognito_timeout(event)
     if not result.is_ok:
         return _failed("UnexpectedLambdaException", f"{trigger} invocation failed due to error ServiceException.")
-    returned = orjson.loads(result.payload)
+    try:
+        returned = orjson.loads(result.payload)
+    except orjson.JSONDecodeError:
+        returned = None
     if not isinstance(returned, dict) or not isinstance(returned.get("response"), dict):
         return _failed("InvalidLambdaResponseException", "Unrecognizable lambda output")
     return HttpResponse(status=200, body=result.payload)

@@ -77,7 +77,8 @@ def alb_response(result: InvocationResult, *, multi_value: bool) -> HttpResponse
 def _merged(value: dict[str, Any]) -> list[tuple[str, Any]]:
     """Return multi-value headers, then those of the single ones that are not among them."""
     items = list(_many(value.get("multiValueHeaders")))
-    return items + [item for item in _single(value.get("headers")) if item not in items]
+    known = {(name, str(item)) for name, item in items}
+    return items + [(name, item) for name, item in _single(value.get("headers")) if (name, str(item)) not in known]
 
 
 def _single(value: Any) -> Iterable[tuple[str, Any]]:

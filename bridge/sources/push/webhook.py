@@ -1,18 +1,16 @@
 """The webhook source: verifies a request, makes it an event, stores it before the 202, or answers what was returned."""
 
 import asyncio
-import os
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 import orjson
 import structlog
 
-from bridge.core import limits
 from bridge.core.errors import FunctionNotFound, InvokeError, LaneFull, SourceError, StoreError, StoreFull
 from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
-from bridge.core.invocation import InvocationResult, InvocationType
+from bridge.core.invocation import InvocationType
 from bridge.core.ports import Clock, Intake, Invoker, Receipt
 from bridge.core.push import Accepted, Given, NotAccepted
 from bridge.core.record import Record
@@ -20,7 +18,9 @@ from bridge.events.http import HttpRequest
 from bridge.events.responses import HttpResponse
 from bridge.sources.push.by_hand import Answered, hand_request
 from bridge.sources.push.formats import Taken
+from bridge.sources.push.patience import Patience
 from bridge.sources.push.proxies import TrustedProxies
+from bridge.sources.push.records import batch_of, new_id, record_of
 from bridge.sources.push.refusals import RETRY_AFTER_S, Refusal, not_accepted, retry_after, too_large, unavailable
 from bridge.sources.push.routes import Mounted, Route, Table, route_table
 from bridge.sources.push.signatures import Unavailable, Verdict
@@ -80,8 +80,7 @@ class WebhookSource:
         self._proxies = TrustedProxies(trusted_proxies)
         self._table: Table = {}
         self._draining = False
-        self._late: set[asyncio.Future[InvocationResult]] = set()
-        """Invocations whose sender has been told that they take too long."""
+        self._patience = Patience(clock)
         self.set_routes(routes)
 
     def set_routes(self, routes: Iterable[Route]) -> None:
@@ -142,19 +141,19 @@ class WebhookSource:
 
     async def _handle(self, mounted: Mounted, request: HttpRequest, verdict: Verdict, send: Send) -> None:
         """Answer a request that is whole and verified."""
-        request_id, received_at = _request_id(), round(self._clock.time(), 3)
+        request_id, received_at = new_id(), round(self._clock.time(), 3)
         reading = verdict.response or await mounted.format.read(request, request_id=request_id, received_at=received_at)
         if isinstance(reading, bytes):
-            record = _record(mounted, reading, request_id, received_at, verdict.delivery_id)
+            record = record_of(mounted, reading, request_id, received_at, verdict.delivery_id)
             await self._take(mounted, request, record, send)
         elif isinstance(reading, Taken):
             delivery_id = verdict.delivery_id or reading.delivery_id
-            record = _record(mounted, reading.payload, request_id, received_at, delivery_id)
+            record = record_of(mounted, reading.payload, request_id, received_at, delivery_id)
             await self._take(mounted, request, record, send)
         elif isinstance(reading, HttpResponse):
             await respond(send, reading.status, reading.body, reading.headers)
         else:
-            await self._take_batch(mounted, _batch(mounted, reading, received_at, verdict.delivery_id), send)
+            await self._take_batch(mounted, batch_of(mounted, reading, received_at, verdict.delivery_id), send)
 
     def _find(self, scope: Scope) -> Mounted:
         if self._draining:
@@ -257,7 +256,7 @@ class WebhookSource:
             self._intake.archive(record)
             invoking = self._invoker.invoke(record.function, request_id=record.id, payload=record.payload)
             limit_s = mounted.format.answer_within_s
-            result = await invoking if limit_s is None else await self._within(limit_s, invoking)
+            result = await invoking if limit_s is None else await self._patience.within(limit_s, invoking)
         except InvokeError as error:
             raise not_accepted(error) from error
         except StoreError as error:
@@ -266,28 +265,6 @@ class WebhookSource:
         response = mounted.format.late(request) if result is None else mounted.format.answer(result, request)
         headers = (*response.headers, (b"x-amzn-requestid", record.id.encode("ascii")))
         await respond(send, response.status, response.body, headers)
-
-    async def _within(self, limit_s: float, invoking: Coroutine[Any, Any, InvocationResult]) -> InvocationResult | None:
-        """Return the result; None when it takes longer, and then the function runs on to its end."""
-        running = asyncio.ensure_future(invoking)
-        timer = asyncio.ensure_future(self._clock.sleep(limit_s))
-        try:
-            await asyncio.wait({running, timer}, return_when=asyncio.FIRST_COMPLETED)
-        except asyncio.CancelledError:
-            running.cancel()
-            raise
-        finally:
-            timer.cancel()
-        if running.done():
-            return running.result()
-        self._late.add(running)
-        running.add_done_callback(self._end_late)
-        return None
-
-    def _end_late(self, running: asyncio.Future[InvocationResult]) -> None:
-        self._late.discard(running)
-        if not running.cancelled() and (error := running.exception()) is not None:
-            log.warning("late_invocation_failed", error=str(error))
 
 
 def _unstored(record: Record, error: BaseException) -> Exception:
@@ -304,42 +281,3 @@ def _unstored(record: Record, error: BaseException) -> Exception:
         return unavailable(str(error), reason="no function")
     log.error("event_unanswered", source=record.source, request_id=record.id, exc_info=error)
     return ConnectionAbandoned()
-
-
-def _record(mounted: Mounted, payload: bytes, request_id: str, received_at: float, delivery_id: str) -> Record:
-    """Make the record; its serialised size is what the limits are about."""
-    route = mounted.route
-    size = len(payload)
-    if size > mounted.payload_max:
-        raise too_large(f"the event has {size} bytes; {route.invocation_type} takes {mounted.payload_max}")
-    return Record(
-        id=request_id,
-        source=route.name,
-        function=route.function,
-        invocation_type=route.invocation_type,
-        received_at=received_at,
-        payload=payload,
-        delivery_id=delivery_id,
-    )
-
-
-def _batch(mounted: Mounted, batch: Sequence[Taken], received_at: float, delivery_id: str) -> list[Record]:
-    """Make the records of a batch; a sender's id of the whole is no event's own: each gets its number behind it."""
-    if len(batch) > limits.REQUEST_EVENTS_MAX:
-        raise too_large(f"{len(batch)} events in one request; {limits.REQUEST_EVENTS_MAX} at most")
-    return [
-        _record(
-            mounted,
-            taken.payload,
-            _request_id(),
-            received_at,
-            taken.delivery_id or (f"{delivery_id}#{number}" if delivery_id else ""),
-        )
-        for number, taken in enumerate(batch)
-    ]
-
-
-def _request_id() -> str:
-    """Return a random UUID (version 4) as lower-case text; half the time of `str(uuid.uuid4())`."""
-    h = os.urandom(16).hex()
-    return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-{'89ab'[int(h[16], 16) & 3]}{h[17:20]}-{h[20:]}"

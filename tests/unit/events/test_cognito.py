@@ -54,7 +54,7 @@ def test_what_is_no_trigger_says_what_is_missing(event, text):
         check_trigger(json.dumps(event).encode())
 
 
-@pytest.mark.parametrize("payload", [b"null", b"{}", b'"ok"', b'{"response": null}', b'[{"response": {}}]'])
+@pytest.mark.parametrize("payload", [b"null", b"{}", b"NaN", b'"ok"', b'{"response": null}', b'[{"response": {}}]'])
 def test_what_is_no_event_is_unrecognizable(payload):
     assert failure(cognito_response(result_of(payload), event=EVENT)) == {
         "__type": "InvalidLambdaResponseException",
