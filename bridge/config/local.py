@@ -11,6 +11,7 @@ from bridge.core.outcome import LOCAL
 _OF_BROKERS: Final = (
     "consumer_group_id", "group_instance_id", "session_timeout_s", "isolation_level", "allow_remote", "connection",
 )  # fmt: skip
+_NO_BROKER: Final = "mqtt://localhost"
 _Place: TypeAlias = tuple[str, str, str]
 """Kind, connection (or, for an ARN, what is before its resource) and name of a stream."""
 
@@ -25,11 +26,22 @@ def without_clusters(data: Mapping[str, Any], *, remote: bool = False) -> dict[s
         remote: functions elsewhere are invoked all the same: keep the connections to AWS, if there are such functions.
     """
     aws = _to_aws(data) if remote else {}
+    if not remote and isinstance(sources := data.get("sources"), dict):
+        data = {**data, "sources": {name: _without_broker(source) for name, source in sources.items()}}
     kept = {
         name: {"event_source_arn": connection["event_source_arn"]} if "event_source_arn" in connection else {}
         for name, connection in tables(data, "connections", broken=True)
     } | aws
     return {**data, "connections": kept} if "connections" in data else dict(data)
+
+
+def _without_broker(source: Any) -> Any:
+    """Return a push source without what only its broker asks for: MQTT's is not asked, `bridge put` gives it events."""
+    if not isinstance(source, dict) or source.get("type") != "mqtt":
+        return source
+    kept = {key: value for key, value in source.items() if key not in ("username", "password", "tls", "insecure")}
+    # A variable of production's is not set where the file is tried.
+    return kept | {"url": _NO_BROKER} if "${" in text(source, "url") else kept
 
 
 def _to_aws(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -148,6 +148,7 @@ class Daemon:
             clock=self._clock,
             tasks=self._supervisor,
             makers=self._parts.makers,
+            idle=frozenset({"mqtt"}) if self.local and not self.allow_remote else frozenset(),
         )
         self._api_app = ApiApp(
             self._services(),

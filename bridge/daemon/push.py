@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -73,6 +74,7 @@ class PushSources:
         clock: every source's time.
         tasks: keeps running sources running.
         makers: those of running sources, by type.
+        idle: types that do not run here: they are only given events by hand (`bridge run --local` asks no broker).
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class PushSources:
         clock: "Clock",
         tasks: "Tasks",
         makers: Mapping[str, Maker] = MAKERS,
+        idle: AbstractSet[str] = frozenset(),
     ) -> None:
         self._settings = settings
         self._intake = intake
@@ -91,6 +94,7 @@ class PushSources:
         self._clock = clock
         self._tasks = tasks
         self._makers = makers
+        self._idle = idle
         self._running: dict[str, PushSource] = {}
         self._since: dict[str, float] = {}
         """Monotonic time at which each running source's trouble was first seen."""
@@ -166,13 +170,19 @@ class PushSources:
     def facts(self) -> list[Fact]:
         """Return what is known of each running source; nothing is tried."""
         return [
-            (
-                f"source {source.name}",
-                not source.trouble,
-                source.trouble or f"{source.kind}: {source.place}{_next(source)}{_ADVICE.get(source.kind, '')}",
-            )
+            (f"source {source.name}", not source.trouble, source.trouble or f"{source.kind}: {self._place(source)}")
             for source in self.running()
         ]
+
+    def _place(self, source: PushSource) -> str:
+        """Return where a source's events come from, and what else a person wants to know first."""
+        if source.kind in self._idle:
+            return f"{source.place}, not asked here: bridge put {source.name} gives it events"
+        if not isinstance(source, Ticking):
+            return source.place + _ADVICE.get(source.kind, "")
+        return f"{source.place}, " + (
+            f"next {iso_seconds(at)}" if (at := source.next_at) is not None else "never again"
+        )
 
     def status(self) -> list[dict[str, str]]:
         """Return every source, short: its name and type, and where its events come from."""
@@ -223,7 +233,8 @@ class PushSources:
 
     def _start(self, source: PushSource) -> None:
         self._running[source.name] = source
-        self._tasks.start(_task(source.name), source.run)
+        if source.kind not in self._idle:
+            self._tasks.start(_task(source.name), source.run)
 
     async def _end(self, names: Sequence[str], *, deadline_s: float) -> None:
         await asyncio.gather(*(self._end_one(name, deadline_s=deadline_s) for name in names))
@@ -265,13 +276,6 @@ def _view(source: PushSource) -> dict[str, object]:
     if isinstance(source, Ticking):
         view |= {"next_at": source.next_at, "last_at": source.last_at}
     return view
-
-
-def _next(source: PushSource) -> str:
-    """Return when the next tick is, as a person reads it; nothing of sources that do not tick."""
-    if not isinstance(source, Ticking):
-        return ""
-    return ", never again" if source.next_at is None else f", next {iso_seconds(source.next_at)}"
 
 
 def _accepted() -> dict[str, int]:

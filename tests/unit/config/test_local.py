@@ -131,3 +131,25 @@ def test_mistakes_keep_their_lines(folder):
     assert [line.partition(": ")[0] for line in caught.value.mistakes] == [
         "bridge.toml:12", "bridge.toml:20", "bridge.toml:29",
     ]  # fmt: skip
+
+
+MQTT = """
+[sources.sensors]
+type = "mqtt"
+url = "mqtts://${BROKER}:8883"
+topics = ["plant/+"]
+function = "f"
+username = "bridge"
+password = { env = "MQTT_PASSWORD" }
+tls = { ca = "/etc/nowhere/ca.pem" }
+"""
+
+
+def test_an_mqtt_source_needs_no_secret_and_no_address(folder):
+    source = localised(folder, PRODUCTION + MQTT).sources["sensors"]
+
+    assert (source.url, source.topics, source.username, source.password, source.tls) == (
+        "mqtt://localhost", ("plant/+",), "", None, None,
+    )  # fmt: skip
+    plain = MQTT.replace("${BROKER}", "broker")
+    assert localised(folder, PRODUCTION + plain).sources["sensors"].url == "mqtts://broker:8883"

@@ -215,3 +215,14 @@ async def test_facts_tell_when_the_next_tick_is(world):
     ]
     TICKERS[-1].next_at = None
     assert world.sources.facts()[1] == ("source c", True, "ticker: new, never again")
+
+
+async def test_idle_types_do_not_run_and_take_what_they_are_given(world):
+    world.sources._makers, world.sources._idle = {"ticker": FeedableTicker}, frozenset({"ticker"})
+    await world.reload(a="here", b="there", c="new")
+
+    assert TICKERS[-1].calls == []
+    assert await world.sources.feed("c", Given(topic="t")) == Accepted(ids=("c:t",))
+    assert world.sources.facts()[2][2] == "ticker: new, not asked here: bridge put c gives it events"
+    await world.reload(a="here", b="there")
+    assert TICKERS[-1].calls == ["drain"]
