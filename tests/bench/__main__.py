@@ -19,7 +19,9 @@ from tests.bench.aws_sources import KINDS, Source, emulator, full_source, write_
 from tests.bench.baselines.aws_own_mapping import own_mapping
 from tests.bench.kafka_topics import Topic, full_topic
 from tests.bench.measure import Bar, Figure, interleave, spread
+from tests.bench.mqtt_topics import full_broker
 from tests.bench.variants import aws, daemons, kafka
+from tests.bench.variants import mqtt as variants_mqtt
 from tests.brokers.aws import AwsService
 
 RUNTIME_API = "tests.bench.baselines.runtime_api"
@@ -32,6 +34,7 @@ KAFKA_GETMANY = "tests.bench.baselines.kafka_getmany"
 KAFKA_NAIVE = "tests.bench.baselines.kafka_naive"
 KINESIS_SHAPE = "tests.bench.variants.kinesis_shape"
 KINESIS_BOTOCORE = "tests.bench.baselines.kinesis_botocore"
+MQTT_AIOMQTT = "tests.bench.baselines.mqtt_aiomqtt"
 AWS_POLLER = "tests.bench.baselines.aws_poller"
 SCANNED = 100_000
 # Bytes of a value, and more records than are read in a second.
@@ -39,6 +42,9 @@ KAFKA_SMALL = (200, 600_000)
 KAFKA_LARGE = (1024, 250_000)
 # More records than are read in a second; of the emulator's own mapping.
 AWS_PER_S = {"kinesis": (8_000, 1500), "dynamodb": (4_000, 1500), "sqs": (1_000, 500)}
+
+# More than are stored in a second.
+MQTT_PER_S = 20_000
 
 Note = Callable[[str], None]
 
@@ -243,6 +249,33 @@ def _aws_source(rounds: int, seconds: float, note: Note, service: AwsService, fo
     return [rate, own]
 
 
+def mqtt(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """Messages of 200 B at QoS 1 that wait at mosquitto: stored and acknowledged; as a stream in batches of 100."""
+    messages = round(MQTT_PER_S * seconds)
+
+    def bare() -> dict[str, float]:
+        with measure.scratch() as folder, full_broker(folder, messages) as broker:
+            return measure.run(MQTT_AIOMQTT, "--port", str(broker.port), "--messages", str(messages))
+
+    results = interleave(rounds, {
+        "stored": lambda: variants_mqtt.daemon(messages, handles=False),
+        "handled": lambda: variants_mqtt.daemon(messages, handles=True),
+        "aiomqtt": bare,
+    }, note)  # fmt: skip
+    stored = Figure(
+        bar=Bar(name="mqtt stored, acknowledged", limit=0.75, at_least=True),
+        baseline="a bare aiomqtt subscriber",
+        unit="/s",
+    )
+    handled = Figure(
+        bar=Bar(name="mqtt as a stream", limit=0.7, at_least=True), baseline="ours, storing alone", unit="/s"
+    )
+    for found in results:
+        stored.add(found["stored"]["per_s"], found["aiomqtt"]["per_s"])
+        handled.add(found["handled"]["per_s"], found["stored"]["per_s"])
+    return [stored, handled]
+
+
 def blocked(rounds: int, seconds: float, note: Note) -> list[Figure]:
     """A daemon's resident memory while its shards are blocked and their topic grows tenfold, to 450 MB."""
     note("grows a topic behind a function that fails")
@@ -256,7 +289,7 @@ def blocked(rounds: int, seconds: float, note: Note) -> list[Figure]:
 
 BENCHES = {
     f.__name__: f
-    for f in (invoke, start, append, webhook, saturation, scan, match, pipeline, kinesis, aws_sources, blocked, ready)
+    for f in (invoke, start, append, webhook, saturation, scan, match, pipeline, kinesis, aws_sources, mqtt, blocked, ready)
 }  # fmt: skip
 
 
