@@ -5,17 +5,24 @@ import binascii
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+import orjson
+
 from bridge.core.stream import RecordFormat
 from bridge.events.kafka import EVENT_SOURCES as KAFKA_SOURCES
 
+_SCHEDULE: Final = "bridge:schedule"
 _FORMATS: Final[Mapping[str, RecordFormat]] = {
     **dict.fromkeys(KAFKA_SOURCES, RecordFormat.KAFKA),
     "aws:kinesis": RecordFormat.KINESIS,
     "aws:dynamodb": RecordFormat.DYNAMODB,
     "aws:sqs": RecordFormat.SQS,
     "bridge:webhook": RecordFormat.BRIDGE,
-    "bridge:schedule": RecordFormat.BRIDGE,
+    _SCHEDULE: RecordFormat.BRIDGE,
 }
+
+
+_OURS: Final = frozenset({"eventSource", "eventSourceARN", "shardId", "eventID"})
+"""Members that a push source's events get as records (`events/streams.py`)."""
 
 
 class NotARecord(ValueError):
@@ -71,7 +78,20 @@ def key_and_data(record: object, record_format: RecordFormat) -> tuple[bytes | N
         case RecordFormat.SQS:
             return None, _text(record, "body")
         case RecordFormat.BRIDGE:
-            return None, _decoded(record, "body") if record.get("isBase64Encoded") is True else _text(record, "body")
+            return None, _sent(record)
+
+
+def _sent(record: Mapping[str, object]) -> bytes | None:
+    """Return the body of a push source's event: the event itself where its route's format makes it of the body."""
+    if record.get("isBase64Encoded") is True:
+        return _decoded(record, "body")
+    body = record.get("body")
+    if body is not None and not isinstance(body, str):
+        return orjson.dumps(body)
+    is_itself = "isBase64Encoded" not in record and "body" not in record and record.get("eventSource") != _SCHEDULE
+    if is_itself:
+        return orjson.dumps({name: value for name, value in record.items() if name not in _OURS})
+    return _text(record, "body")
 
 
 def _format(value: object) -> RecordFormat | None:

@@ -50,7 +50,7 @@ def test_what_has_no_records(event):
         (SQS, {"body": "grün"}, (None, "grün".encode())),
         (BRIDGE, {"body": "YQ==", "isBase64Encoded": True}, (None, b"a")),
         (BRIDGE, {"body": "YQ==", "isBase64Encoded": False}, (None, b"YQ==")),
-        (BRIDGE, {}, (None, None)),
+        (BRIDGE, {}, (None, b"{}")),
     ],
 )
 def test_key_and_data(record_format, record, expected):
@@ -70,3 +70,23 @@ def test_key_and_data(record_format, record, expected):
 def test_what_is_no_record_of_its_source(record_format, record, why):
     with pytest.raises(NotARecord, match=why):
         key_and_data(record, record_format)
+
+
+@pytest.mark.parametrize(
+    ("record", "data"),
+    [
+        ({"a": 1, "eventSource": "bridge:webhook", "eventSourceARN": "x", "shardId": "s", "eventID": "i"}, {"a": 1}),
+        ({"body": [1, {"a": 2}], "eventSource": "bridge:webhook"}, [1, {"a": 2}]),
+        ({"body": '{"a":3}', "isBase64Encoded": False, "headers": {}}, {"a": 3}),
+        ({"body": "eyJhIjo0fQ==", "isBase64Encoded": True}, {"a": 4}),
+    ],
+)
+def test_the_body_of_a_push_source_s_event_is_the_event_itself_where_it_is_no_request(record, data):
+    assert json.loads(key_and_data(record, RecordFormat.BRIDGE)[1]) == data
+
+
+@pytest.mark.parametrize(
+    "record", [{"isBase64Encoded": False, "body": None}, {"isBase64Encoded": False}, {"eventSource": "bridge:schedule"}]
+)
+def test_a_request_without_a_body_and_a_tick_have_none(record):
+    assert key_and_data(record, RecordFormat.BRIDGE) == (None, None)
