@@ -43,7 +43,8 @@ class Told:
         self.address = server.address
 
     def __call__(self) -> list:
-        return [json.loads(line) for line in self._server.path.read_bytes().splitlines()]
+        whole, _, _begun = self._server.path.read_bytes().rpartition(b"\n")  # the last line may be half written
+        return [json.loads(line) for line in whole.splitlines()]
 
     def records(self) -> list:
         """Return the records of all events, in the order of their coming."""
