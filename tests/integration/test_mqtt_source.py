@@ -273,6 +273,20 @@ async def test_a_broker_that_does_not_answer_is_left(receiver, mosquitto, monkey
         await one.kill()
 
 
+async def test_one_that_hangs_up_is_told_at_once(receiver, mosquitto):
+    async def hang_up(reader, writer):
+        await reader.read(100)
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    address = MqttAddress(host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+    one = await receiver(address=address).start()
+    await wait_until(lambda: 'write version = "3.1.1"' in one.source.trouble)
+    await one.kill()
+    server.close()
+    await server.wait_closed()
+
+
 async def test_two_with_one_name_say_so(receiver, mosquitto):
     one = await receiver(client_id="same").ready()
     two = await receiver(client_id="same", name="other").ready()

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import aiomqtt
 import structlog
-from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, ConnectFlags, MQTTMessage
+from paho.mqtt.client import MQTT_CLEAN_START_FIRST_ONLY, ConnectFlags, DisconnectFlags, MQTTMessage
 from paho.mqtt.client import Client as Paho
 from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
@@ -379,6 +379,20 @@ class MqttConnection(aiomqtt.Client):
             identifies = getattr(properties, "SubscriptionIdentifierAvailable", 1) == 1
             self._begin(self.session_present, self._address.is_five and identifies)
         super()._on_connect(client, userdata, flags, reason_code, properties)
+
+    def _on_disconnect(
+        self,
+        client: Paho,
+        userdata: Any,
+        flags: DisconnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        if not self._connected.done():
+            hint = '; if it does not speak MQTT 5, write version = "3.1.1"' if self._address.is_five else ""
+            self._connected.set_exception(MqttTrouble(f"the broker ended the connection before it let us in{hint}"))
+            return
+        super()._on_disconnect(client, userdata, flags, reason_code, properties)
 
     def _on_socket_open(self, client: Paho, userdata: Any, sock: Any) -> None:
         """Called in the thread that connects."""

@@ -18,7 +18,6 @@ from tests.bench.mqtt_topics import CLIENT, TOPIC
 async def consume(options: argparse.Namespace) -> dict[str, float]:
     properties = Properties(PacketTypes.CONNECT)
     properties.SessionExpiryInterval = 3600
-    properties.ReceiveMaximum = 500  # as ours
     client = aiomqtt.Client(
         "127.0.0.1", options.port, identifier=CLIENT, protocol=aiomqtt.ProtocolVersion.V5, clean_start=False,
         properties=properties,

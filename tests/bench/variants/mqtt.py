@@ -25,7 +25,10 @@ client_id = "{client}"
 [mappings.bench]
 source = "bench"
 function = "bench"
+key = "topic"
+shards = 1
 batch_size = 100
+maximum_batching_window_s = 5
 enabled = {enabled}
 """
 HANDLER = "def handler(event, context):\n    return None\n"
