@@ -94,6 +94,29 @@ def test_latest_begins_with_what_comes_after_the_mapping(kinesis, telling, told)
     assert data(told)[-1] == "while it was stopped"
 
 
+def test_a_stream_of_ministack_is_read_on_where_it_was_left(ministack, telling, told) -> None:
+    """ministack begins these sequence numbers with zeros too: a mark without them would stand behind all records."""
+    read_on(ministack, telling, told)
+
+
+def test_a_stream_of_moto_is_read_on_where_it_was_left(moto, telling, told) -> None:
+    read_on(moto, telling, told)
+
+
+def read_on(service, telling, told) -> None:
+    feed = KinesisFeed(service, shards=1)
+    feed.put([{"id": 1, "key": "k"}, {"id": 2, "key": "k"}])
+    process = telling(service, feed.source, 'starting_position = "TRIM_HORIZON"')
+    wait_for(lambda: len(told.records()) >= 2, READ_S, "the first records are read")
+
+    process.stop()
+    feed.put([{"id": 3, "key": "k"}])
+    process.restart()
+    wait_for(lambda: 3 in map(event_id, told.records()), READ_S, "the last record is read")
+
+    assert list(map(event_id, told.records())) == [1, 2, 3]
+
+
 def test_a_stream_is_named_by_its_arn_too(kinesis, telling, told) -> None:
     feed = KinesisFeed(kinesis, shards=1)
     put(feed, "1")

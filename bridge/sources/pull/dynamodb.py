@@ -3,7 +3,7 @@
 A stream keeps a day. Its shards are closed and followed by others every few hours, as those of a reshard are.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, overload
 
 import orjson
@@ -19,6 +19,7 @@ from bridge.sources.pull.shard_api import (
     MakeClient,
     Page,
     ReadLimits,
+    SequenceNumbers,
     ShardCallFailed,
     ShardCalls,
     Start,
@@ -64,7 +65,7 @@ class DynamoDbApi:
         self._table = table
         self._arn = self._written_arn = arn
         self._calls = ShardCalls(make_client, clock=clock)
-        self._digits = _SEQUENCE_DIGITS
+        self._numbers = SequenceNumbers(digits=_SEQUENCE_DIGITS)
 
     @property
     def title(self) -> str:
@@ -119,7 +120,7 @@ class DynamoDbApi:
         for _ in range(LISTING_PAGES_MAX):
             stream = (await self._call("describe_stream", **arguments))["StreamDescription"]
             found.update((shard.name, shard) for shard in map(_listed, stream["Shards"]))
-            self._learn(shard["SequenceNumberRange"].get("StartingSequenceNumber") for shard in stream["Shards"])
+            self._numbers.seen(shard["SequenceNumberRange"].get("StartingSequenceNumber") for shard in stream["Shards"])
             if not stream.get("LastEvaluatedShardId"):
                 break
             arguments["ExclusiveStartShardId"] = stream["LastEvaluatedShardId"]
@@ -132,17 +133,13 @@ class DynamoDbApi:
         )
         return str(answer["ShardIterator"])
 
-    def _learn(self, numbers: Iterable[str | None]) -> None:
-        """Remember how long sequence numbers are: some stand-ins begin them with zeros, and compare them as texts."""
-        self._digits = max(self._digits, *(len(number or "") for number in numbers), 0)
-
     def _iterator_type(self, start: Start) -> dict[str, Any]:
         if start.at is not None:
-            return {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "SequenceNumber": str(start.at).zfill(self._digits)}
+            return {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "SequenceNumber": self._numbers.text(start.at)}
         if start.after is not None:
             return {
                 "ShardIteratorType": "AFTER_SEQUENCE_NUMBER",
-                "SequenceNumber": str(start.after).zfill(self._digits),
+                "SequenceNumber": self._numbers.text(start.after),
             }
         assert start.time is None, "DynamoDB has no iterator for a time"
         return {"ShardIteratorType": "LATEST" if start.is_latest else "TRIM_HORIZON"}
@@ -153,7 +150,7 @@ class DynamoDbApi:
         body = answer[RAW]
         parsed = parsed_page(body, stream=self.title)
         records = parsed["Records"]
-        self._learn(record["dynamodb"]["SequenceNumber"] for record in records[:1])
+        self._numbers.seen(record["dynamodb"]["SequenceNumber"] for record in records[:1])
         return Page(
             records=records,
             iterator=parsed.get("NextShardIterator") or None,

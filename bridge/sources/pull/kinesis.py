@@ -18,6 +18,7 @@ from bridge.sources.pull.shard_api import (
     MakeClient,
     Page,
     ReadLimits,
+    SequenceNumbers,
     ShardCalls,
     Start,
     StreamFacts,
@@ -64,6 +65,7 @@ class KinesisApi:
         self._calls = ShardCalls(make_client, clock=clock)
         self._named = {"StreamARN": arn.partition("/consumer/")[0]} if arn else {"StreamName": stream}
         self._frames: dict[Shard, RecordFrame] = {}
+        self._numbers = SequenceNumbers()
 
     @property
     def title(self) -> str:
@@ -90,6 +92,7 @@ class KinesisApi:
         for _ in range(LISTING_PAGES_MAX):
             answer = await self._call("list_shards", **arguments)
             found.update((shard.name, shard) for shard in map(_listed, answer["Shards"]))
+            self._numbers.seen(shard["SequenceNumberRange"]["StartingSequenceNumber"] for shard in answer["Shards"])
             if not answer.get("NextToken"):
                 break
             arguments = {"NextToken": answer["NextToken"]}
@@ -97,14 +100,30 @@ class KinesisApi:
 
     async def iterator(self, shard: Shard, start: Start) -> str:
         """Return an iterator."""
-        answer = await self._call("get_shard_iterator", **self._named, ShardId=shard, **_iterator_type(start))
+        answer = await self._call("get_shard_iterator", **self._named, ShardId=shard, **self._iterator_type(start))
         return str(answer["ShardIterator"])
+
+    def _iterator_type(self, start: Start) -> dict[str, Any]:
+        if start.at is not None:
+            return {
+                "ShardIteratorType": "AT_SEQUENCE_NUMBER",
+                "StartingSequenceNumber": self._numbers.text(start.at),
+            }
+        if start.after is not None:
+            return {
+                "ShardIteratorType": "AFTER_SEQUENCE_NUMBER",
+                "StartingSequenceNumber": self._numbers.text(start.after),
+            }
+        if start.time is not None:
+            return {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": start.time}
+        return {"ShardIteratorType": "LATEST" if start.is_latest else "TRIM_HORIZON"}
 
     async def page(self, iterator: str, *, records_max: int) -> Page:
         """Return what lies behind an iterator."""
         answer = await self._call("get_records", ShardIterator=iterator, Limit=records_max)
         body = answer[RAW]
         parsed = parsed_page(body, stream=self.title)
+        self._numbers.seen(record["SequenceNumber"] for record in parsed["Records"][:1])
         behind_ms = parsed.get("MillisBehindLatest")
         return Page(
             records=parsed["Records"],
@@ -158,13 +177,3 @@ def _listed(shard: Mapping[str, Any]) -> ListedShard:
         first=int(numbers["StartingSequenceNumber"]),
         last=None if last is None else int(last),
     )
-
-
-def _iterator_type(start: Start) -> dict[str, Any]:
-    if start.at is not None:
-        return {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": str(start.at)}
-    if start.after is not None:
-        return {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": str(start.after)}
-    if start.time is not None:
-        return {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": start.time}
-    return {"ShardIteratorType": "LATEST" if start.is_latest else "TRIM_HORIZON"}

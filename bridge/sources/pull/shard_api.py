@@ -2,7 +2,7 @@
 
 import asyncio
 import datetime as dt
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol
@@ -180,6 +180,27 @@ def parsed_page(body: bytes, *, stream: str) -> Mapping[str, Any]:
         text = f"GetRecords: 200 without records: {body[:100].decode('utf-8', 'replace')!r}"
         raise ShardCallFailed(AwsTrouble(kind=AwsTroubleKind.SERVICE, code="NoRecords", message=text), stream=stream)
     return found
+
+
+class SequenceNumbers:
+    """Writes sequence numbers as the service does.
+
+    Some stand-ins begin them with zeros and compare them as texts: one that is written without them is behind all.
+
+    Args:
+        digits: at least so many has each.
+    """
+
+    def __init__(self, *, digits: int = 0) -> None:
+        self._digits = digits
+
+    def seen(self, numbers: Iterable[str | None]) -> None:
+        """Look at how the service writes them. AWS's own differ in length, and have no zeros before them."""
+        self._digits = max(self._digits, *(len(number) for number in numbers if number and number[0] == "0"), 0)
+
+    def text(self, position: Position) -> str:
+        """Return a position as the service writes it."""
+        return str(position).zfill(self._digits)
 
 
 class ServiceClock:
