@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import orjson
 
 from bridge.core import limits
-from bridge.util.asgi import BodyTooLarge, Receive, Scope, Send, read_body
+from bridge.util.asgi import BodyTooLarge, Receive, Scope, Send, body_pieces, read_body
 
 BODY_MAX_BYTES: Final = 1 * limits.MIB
 """Largest body of an admin request; an invocation's payload has its own limit."""
@@ -92,6 +92,22 @@ class Request:
         except BodyTooLarge as error:
             raise TooLarge(max_bytes + 1, max_bytes) from error
         return self._body
+
+    async def pieces(self, max_bytes: int) -> AsyncIterator[bytes]:
+        """Yield the body as it comes, for one that is too large to be held; `body` must not be asked for then.
+
+        Raises:
+            TooLarge: more than `max_bytes` came, or are announced.
+            ClientGone: the client left first.
+        """
+        declared = self.headers.get("content-length", ["0"])[0]
+        if declared.isascii() and declared.isdigit() and int(declared) > max_bytes:
+            raise TooLarge(int(declared), max_bytes)
+        try:
+            async for piece in body_pieces(self._receive, limit=max_bytes):
+                yield piece
+        except BodyTooLarge as error:
+            raise TooLarge(max_bytes + 1, max_bytes) from error
 
     async def gone(self) -> None:
         """Return when the client has left. Only once the body has been read (or there is none)."""

@@ -19,7 +19,10 @@ from bridge.events.bodies import is_too_deep
 from bridge.invokers.service import checked_payload
 
 SOURCE: Final = "invoke"
-_CAPITAL: Final = frozenset({"ResourceNotFoundException", "ServiceException"})
+_CAPITAL: Final = frozenset({
+    "ResourceNotFoundException", "ServiceException", "InvalidRuntimeException", "InvalidZipFileException",
+    "KMSNotFoundException",
+})  # fmt: skip
 """Codes whose error body spells `Message`; the others spell `message` (semantics 0.1)."""
 _LOG_TYPES: Final = ("None", "Tail")
 

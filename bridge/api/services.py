@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from bridge.api.awslambda.control import MadeFunctions
 from bridge.core import limits
 from bridge.core.dead_letter_queues import DeadLetterQueues
 from bridge.core.function import Function
@@ -68,6 +69,8 @@ class Services:
     sources: PushSources
     readers: Callable[[Record], Sequence[RecordReader]]
     """Which mappings read a stored record, and whether they are done with it."""
+    made: MadeFunctions | None = None
+    """Functions that Lambda's API makes; None: it makes none."""
     queues: DeadLetterQueues | None = None
     """Dead-letter queues of SQS; None: none are reached."""
     async_payload_max_bytes: int = limits.ASYNC_PAYLOAD_MAX_BYTES

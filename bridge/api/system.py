@@ -8,6 +8,7 @@ from bridge.api.http import Answer, HttpError, Request, Stream, json_answer
 from bridge.api.services import Services
 from bridge.core.function import Function
 from bridge.core.ports import JobState
+from bridge.registry.made import INTERPRETER
 from bridge.util import telemetry
 
 _LOG_LINES_MAX = 10_000
@@ -106,9 +107,24 @@ def _function_view(function: Function) -> dict[str, object]:
     return {
         "name": function.name,
         "handler": latest.handler,
+        **_made_view(function),
         "timeout_s": latest.timeout_s,
         "memory_mb": latest.memory_mb,
     } | _limits_view(function)
+
+
+def _made_view(function: Function) -> dict[str, object]:
+    """Say of a function that Lambda's API made what it was made for, and what it has beside `$LATEST`."""
+    if not function.is_made:
+        return {}
+    latest = function.latest
+    return {
+        "made_by": "Lambda's API",
+        "runtime": latest.runtime if latest.unrunnable else f"{latest.runtime}, run by {INTERPRETER}",
+        "trouble": latest.unrunnable,
+        "versions": list(function.versions),
+        "aliases": {name: alias.version for name, alias in function.aliases.items()},
+    }
 
 
 def _limits_view(function: Function) -> dict[str, object]:

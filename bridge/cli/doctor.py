@@ -314,6 +314,7 @@ async def _probe(folder: Path) -> list[Finding]:
             sandbox="auto",
             packages=None,
             deny_paths=(folder,),
+            code_store=None,
             deny_ports=(_PROBED_PORT,),
             region=REGION_DEFAULT,
         ),

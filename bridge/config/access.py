@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from bridge.config.section import Section, listed
-from bridge.config.values import SecretReference, refuse
+from bridge.config.values import PathValue, SecretReference, refuse
 from bridge.registry.access import ACTION_PATTERN, AccessKey
 
 if TYPE_CHECKING:
@@ -24,6 +24,10 @@ class ApiSettings(Section):
     auth: Literal["sigv4", "none"] = Field(
         default="sigv4",
         description="sigv4: calls of Lambda's API are signed with an access key; none: anybody here may call it.",
+    )
+    key_file: PathValue | None = Field(
+        default=None,
+        description="Key that seals variables of functions the API makes; left out: STATE.key beside the state folder.",
     )
 
 

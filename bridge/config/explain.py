@@ -80,9 +80,8 @@ def _about_value(error: ErrorDetails, *, key: str) -> str:
         return f"must be {words} {context[name]:.15g}" + (f", not {given}" if shown else "")
     if kind in ("literal_error", "enum"):
         allowed = re.findall(r"'([^']*)'", str(context["expected"]))
-        return (
-            "must be " + listing(f'"{word}"' for word in allowed) + (near(given, allowed) if len(allowed) > 1 else "")
-        )
+        choices = listing(f'"{word}"' for word in allowed) if allowed else context["expected"]  # numbers
+        return f"must be {choices}" + (near(given, allowed) if len(allowed) > 1 else "")
     if kind == "finite_number":
         return "must be a finite number"
     if kind == "string_too_long":

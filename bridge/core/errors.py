@@ -9,6 +9,7 @@ BridgeError
 │   ├── PayloadTooLarge        413 RequestEntityTooLargeException
 │   ├── PayloadInvalid         400 InvalidRequestContentException
 │   ├── InvokeDenied           403 AccessDeniedException: a remote function that we may not invoke
+│   ├── Unrunnable             502: no interpreter for the runtime, no package, or no key for the variables
 │   └── RuntimeUnavailable     5xx: the function's worker, or its remote, could not be had
 ├── MappingNotFound        404 ResourceNotFoundException
 ├── StreamNotFound         404: no mapping reads such an embedded stream
@@ -81,6 +82,16 @@ class InvokeDenied(InvokeError):
 
     code = "AccessDeniedException"
     status = 403
+
+
+class Unrunnable(InvokeError):
+    """No worker can run the version, whatever it is given: no interpreter, no package, no key; nothing ran."""
+
+    status = 502
+
+    def __init__(self, text: str, *, code: str) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class RuntimeUnavailable(InvokeError):

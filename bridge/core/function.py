@@ -91,6 +91,26 @@ class FunctionVersion:
     """ARN of the SQS queue or SNS topic that gets asynchronous events that failed; empty: none."""
     remote: RemoteFunction | None = None
     """Where it runs, when not in a worker of ours."""
+    runtime: str = ""
+    """AWS's name of what it was made for; empty: what runs it here."""
+    unrunnable: str = ""
+    """AWS's code, `: `, and why no worker can run it (no interpreter, no package, no key); empty: they can."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alias:
+    """A name for a version, and for a share of its invocations another one (semantics 5.4)."""
+
+    name: str
+    version: str
+    additional: str = ""
+    """A second version; empty: none."""
+    weight: float = 0.0
+    """0..1, the share of invocations that the second version gets."""
+
+    def pick(self, chance: float) -> str:
+        """Return the version for a number that was drawn evenly from 0..1."""
+        return self.additional if self.additional and chance < self.weight else self.version
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +124,27 @@ class Function:
     event_invoke: EventInvokeConfig = field(default_factory=EventInvokeConfig)
     connection: str = ""
     """Name of the `[connections.X]` that its ARNs are reached by; empty: found by an ARN's region."""
+    versions: Mapping[str, FunctionVersion] = field(default_factory=dict)
+    """Published ones, by number."""
+    aliases: Mapping[str, Alias] = field(default_factory=dict)
+    is_made: bool = False
+    """Made by Lambda's API, not declared in the file."""
+    event_invokes: Mapping[str, EventInvokeConfig] = field(default_factory=dict)
+    """Of versions and aliases that have one of their own, by qualifier; the others have AWS's defaults."""
 
-    def version(self, qualifier: str) -> FunctionVersion:
-        """Return the version that `qualifier` names.
+    @property
+    def revisions(self) -> frozenset[str]:
+        """Those of all its versions: workers of others have nothing left to do."""
+        return frozenset(version.revision for version in (self.latest, *self.versions.values()))
+
+    def qualified(self, qualifier: str) -> "Function":
+        """Return the function as it handles what was sent to a version or an alias: by that one's own configuration."""
+        if qualifier in ("", LATEST):
+            return self
+        return replace(self, event_invoke=self.event_invokes.get(qualifier, EventInvokeConfig()))
+
+    def version(self, qualifier: str, *, chance: float = 1.0) -> FunctionVersion:
+        """Return the version that `qualifier` names; where an alias has two, `chance` (0..1, drawn evenly) decides.
 
         Raises:
             FunctionNotFound: no such qualifier (semantics 1.6).
@@ -114,6 +152,10 @@ class Function:
         remote = self.latest.remote
         if qualifier == "" or (qualifier == LATEST and (remote is None or not remote.qualifier)):
             return self.latest
+        if (alias := self.aliases.get(qualifier)) is not None:
+            return self.version(alias.pick(chance))
+        if (found := self.versions.get(qualifier)) is not None:
+            return found
         raise FunctionNotFound(f"Function not found: {self.latest.arn}:{qualifier}")
 
 

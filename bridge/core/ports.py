@@ -1,6 +1,6 @@
 """The seams: what each layer may ask of another. A docstring here is the contract its suite tests."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -325,8 +325,8 @@ class Runtime(Protocol):
         """Call back (on the loop, cheaply) whenever a slot may have become free."""
         ...
 
-    def retire(self, name: str, *, keep_revision: str | None) -> None:
-        """End the function's idle workers of other revisions now, the busy ones after their invocation."""
+    def retire(self, name: str, *, keep_revision: str | None, also_keep: Collection[str] = ()) -> None:
+        """End the function's idle workers of all other revisions now, the busy ones after their invocation."""
         ...
 
 

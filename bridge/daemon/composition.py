@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, Final
 import structlog
 
 from bridge.api.app import AccessRules
+from bridge.api.awslambda.control import MadeFunctions, Place
 from bridge.config.access import access_keys
 from bridge.config.connections import connection_values
 from bridge.config.functions import FunctionSettings, function_specs
@@ -40,13 +42,16 @@ from bridge.pipeline.outcomes import AsyncOutcomes, OutboxDestination
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays, StreamParts
 from bridge.registry.catalog import FunctionCatalog
+from bridge.registry.secrets import Seal
 from bridge.runtime.logs import FunctionLogs
 from bridge.runtime.pool import WorkerPool
 from bridge.sources.pull.backlogs import JournalStreams
 from bridge.sources.pull.local import JournalLocalStreams
 from bridge.store.ballast import Ballast
 from bridge.store.folder import StateFolder
+from bridge.store.functions import SqliteFunctions
 from bridge.store.mqtt_sessions import FileMqttSessions
+from bridge.store.packages import PackageStore
 from bridge.store.state import open_state
 from bridge.util import logs as log_setup
 
@@ -109,15 +114,13 @@ class Parts:
         for end in ends:
             if end is not None:
                 raise end
+        await self._open_made()
         await self._open_pipeline()
 
     def configure(self, settings: Settings) -> None:
         """Take the limits of new settings."""
-        self.service.configure(
-            account_concurrency=settings.invocation.account_concurrency,
-            reserved_total=self.catalog.reserved_total(),
-            sync_wait_s=settings.invocation.sync_wait_s,
-        )
+        self._settings = settings
+        self._configure_service()
         self.intake.set_window(deduplication_window(settings))
         self.aws.configure(settings)
         self.streams.configure(
@@ -127,6 +130,13 @@ class Parts:
         self.retention.configure(
             retention_s=settings.journal.retention_days * 86_400,
             retention_bytes=int(settings.journal.retention_gb * limits.GIB),
+        )
+
+    def _configure_service(self) -> None:
+        self.service.configure(
+            account_concurrency=self._settings.invocation.account_concurrency,
+            reserved_total=self.catalog.reserved_total(),
+            sync_wait_s=self._settings.invocation.sync_wait_s,
         )
 
     async def tidy(self, settings: Settings) -> None:
@@ -185,7 +195,8 @@ class Parts:
             idle_s=settings.runtime.idle_s,
             sandbox=settings.runtime.sandbox,
             packages=packages,
-            deny_paths=(self.folder.path,),
+            deny_paths=(self.folder.path, key_file(settings)),
+            code_store=self.folder.packages,
             deny_ports=(api_port,) if api_port else (),
             region=settings.region,
         )
@@ -203,6 +214,35 @@ class Parts:
             outcomes=self.outcomes,
             hindrance=self.runtimes.hindrance,
         )
+
+    async def _open_made(self) -> None:
+        """Put what Lambda's API made beside what the file declares."""
+        settings = self._settings
+        functions = await SqliteFunctions.open(
+            self.folder.shared / "catalog.db", release_ballast=self.ballast.release, on_failure=self._fail
+        )
+        self._exit.push_async_callback(functions.close)
+        self.made = MadeFunctions(
+            store=functions,
+            packages=PackageStore(self.folder.packages),
+            seal=Seal(key_file(settings)),
+            catalog=self.catalog,
+            place=Place(account=settings.account, region=settings.region),
+            clock=self._clock,
+            changed=self.function_changed,
+            spawn=self._spawn,
+        )
+        await self.made.open()
+
+    def function_changed(self, name: str) -> None:
+        """End the workers of what a function was, and count its limits anew."""
+        function = self.catalog.get(name) if name in self.catalog else None
+        if function is None:
+            self.runtimes.retire(name, keep_revision=None)
+        else:
+            self.runtimes.retire(name, keep_revision=function.latest.revision, also_keep=function.revisions)
+        self._configure_service()
+        self.dispatcher.kick()
 
     async def _open_pipeline(self) -> None:
         settings, state = self._settings, self.state
@@ -335,6 +375,12 @@ def access_rules(settings: Settings) -> AccessRules:
         account=settings.account,
         region=settings.region,
     )
+
+
+def key_file(settings: Settings) -> Path:
+    """Return the file whose key seals variables: by default beside the state folder, never in it."""
+    state = Path(os.path.abspath(settings.state))  # noqa: PTH100 - resolve() would follow links that an operator swaps
+    return settings.api.key_file or state.with_name(state.name + ".key")
 
 
 def deduplication_window(settings: Settings) -> float:

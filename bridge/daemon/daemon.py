@@ -201,6 +201,7 @@ class Daemon:
         start("retention", self._parts.retention.run)
         start("sweep", self._sweep)
         start("ballast", self._keep_ballast)
+        start("packages", self._parts.made.run)
         if self._watches:
             self._start_watch()
         self._parts.dispatcher.kick()
@@ -236,11 +237,11 @@ class Daemon:
         return Services(
             journal=parts.journal, outcomes=parts.outcomes, parked=state.parked, dead_letters=state.dead_letters,
             jobs=state.jobs, replays=parts.replays, redrives=parts.redrives, lanes=parts.dispatcher,
-            mappings=parts.mappings, streams=parts.local_streams, queues=parts.dead_letter_queues,
+            mappings=parts.mappings, streams=parts.local_streams, made=parts.made, queues=parts.dead_letter_queues,
             sources=self._sources, readers=parts.journal_streams.readers, invoker=parts.service, intake=parts.intake,
             logs=parts.logs, functions=parts.catalog.functions, reload=self.reload, readiness=self._problems,
             facts=self._facts, troubles=self._troubles, outbox=state.outbox, sender=parts.outbox, version=__version__,
-            clock=self._clock,
+            clock=self._clock, account_concurrency=lambda: self._settings.invocation.account_concurrency,
             async_payload_max_bytes=self._settings.invocation.async_payload_max_bytes, status=self._status,
         )  # fmt: skip
 
@@ -276,7 +277,8 @@ class Daemon:
 
     async def _watch(self) -> None:
         """Use edited code from the next invocation on; an edited file is a reload."""
-        functions = [function for function in self._parts.catalog.functions() if function.latest.remote is None]
+        catalog = self._parts.catalog
+        functions = [each for each in catalog.functions() if each.latest.remote is None and not each.is_made]
         folders = {function.name: Path(function.latest.code) for function in functions}
         async with aclosing(watch(folders, self._config_path)) as edits:  # type: ignore[type-var]
             self._supervisor.spawn(self._look_once(folders), name="watch-first-look")
@@ -338,8 +340,9 @@ class Daemon:
         changed = self._parts.catalog.replace_all(catalog)
         changes = [f"function {name}" for name in sorted(changed)]
         for name in changed:
-            keep = self._parts.catalog.get(name).latest.revision if name in self._parts.catalog else None
-            self._parts.runtimes.retire(name, keep_revision=keep)
+            self._parts.function_changed(name)
+        hidden = self._parts.catalog.hidden()
+        changes += [f"function {name}: the file's counts, the one made by Lambda's API is hidden" for name in hidden]
         names = sorted(before.sources.keys() | settings.sources.keys())
         changes += [f"source {name}" for name in names if before.sources.get(name) != settings.sources.get(name)]
         names = sorted(before.mappings.keys() | settings.mappings.keys())

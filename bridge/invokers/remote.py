@@ -5,7 +5,7 @@ import base64
 import binascii
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Any, Final
 
@@ -110,9 +110,9 @@ class RemoteFunctions:
         """Call back when one ended, or may be asked again."""
         self._callbacks.append(callback)
 
-    def retire(self, name: str, *, keep_revision: str | None) -> None:
+    def retire(self, name: str, *, keep_revision: str | None, also_keep: Collection[str] = ()) -> None:
         """Forget what is known of the function's other revisions."""
-        for key in [key for key in self._circuits if key[0] == name and key[1] != keep_revision]:
+        for key in [key for key in self._circuits if key[0] == name and key[1] not in {keep_revision, *also_keep}]:
             circuit = self._circuits.pop(key)
             if (alarm := self._alarms.pop(circuit, None)) is not None:
                 alarm.cancel()

@@ -1,8 +1,8 @@
 """Picks where a version runs: in a worker of ours, or behind Lambda's API."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from bridge.core.errors import InvokeError
+from bridge.core.errors import InvokeError, Unrunnable
 from bridge.core.function import FunctionVersion
 from bridge.core.invocation import Invocation, InvocationResult
 from bridge.core.ports import Runtime
@@ -26,6 +26,9 @@ class Runtimes:
 
     async def invoke(self, version: FunctionVersion, invocation: Invocation) -> InvocationResult:
         """Run it where it belongs; raises InvokeError when it was not accepted."""
+        if version.unrunnable:
+            code, _, text = version.unrunnable.partition(": ")
+            raise Unrunnable(text, code=code)
         return await self._of(version).invoke(version, invocation)
 
     def free_slots(self, version: FunctionVersion) -> int:
@@ -37,10 +40,10 @@ class Runtimes:
         self._local.on_free(callback)
         self._remote.on_free(callback)
 
-    def retire(self, name: str, *, keep_revision: str | None) -> None:
+    def retire(self, name: str, *, keep_revision: str | None, also_keep: Collection[str] = ()) -> None:
         """End what belongs to other revisions of a function."""
-        self._local.retire(name, keep_revision=keep_revision)
-        self._remote.retire(name, keep_revision=keep_revision)
+        self._local.retire(name, keep_revision=keep_revision, also_keep=also_keep)
+        self._remote.retire(name, keep_revision=keep_revision, also_keep=also_keep)
 
     def hindrance(self, version: FunctionVersion) -> InvokeError | None:
         """Return why nothing of it starts now, whatever the limits allow; workers have no such reason."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import random
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -123,6 +124,7 @@ class FunctionService:
         outcomes: gets the history of synchronous calls; None: nobody does.
         account_concurrency: invocations at once.
         sync_wait_s: how long a caller waits at a limit.
+        draw: returns a number from 0..1, drawn evenly, for each attempt: which version of a weighted alias it gets.
         hindrance: why nothing of a version starts now, whatever the limits allow (a remote that is down).
     """
 
@@ -135,8 +137,10 @@ class FunctionService:
         outcomes: Outcomes | None = None,
         account_concurrency: int = limits.ACCOUNT_CONCURRENCY_DEFAULT,
         sync_wait_s: float = limits.SYNC_CONCURRENCY_WAIT_S,
+        draw: Callable[[], float] = random.random,
         hindrance: Callable[[FunctionVersion], InvokeError | None] = lambda _: None,
     ) -> None:
+        self._draw = draw
         self._hindrance = hindrance
         self._catalog = catalog
         self._runtime = runtime
@@ -164,7 +168,9 @@ class FunctionService:
         """Return what `name[:qualifier]` names; raises FunctionNotFound."""
         name, qualifier = split_target(target)
         function = self._catalog.get(name)
-        version = function.version(qualifier)
+        version = function.version(qualifier, chance=self._draw())
+        if function.is_made:
+            function = function.qualified(qualifier)
         arn = f"{version.arn}:{qualifier}" if qualifier else version.arn
         return Target(function=function, version=version, invoked_arn=arn)
 

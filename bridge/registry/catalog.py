@@ -101,7 +101,10 @@ class FunctionCatalog:
     def __init__(
         self, functions: Iterable[Function] = (), *, region: str = REGION_DEFAULT, account: str = ACCOUNT_DEFAULT
     ) -> None:
-        self._functions: Mapping[str, Function] = {function.name: function for function in functions}
+        self._declared: Mapping[str, Function] = {function.name: function for function in functions}
+        self._made: Mapping[str, Function] = {}
+        """By Lambda's API; where the file declares the same name, that one counts."""
+        self._functions = self._declared
         self._region = region
         self._account = account
         self._swap = threading.Lock()
@@ -145,14 +148,15 @@ class FunctionCatalog:
         return len(self._functions)
 
     def replace_all(self, new: "FunctionCatalog") -> frozenset[str]:
-        """Take over all that `new` holds; return the names that came, went or changed in any way.
+        """Take over what `new` declares, beside what was made; return the names that came, went or changed.
 
         What runs ends under the values it began with: they are frozen, and only looked up anew.
         """
         with self._swap:
-            before, after = self._functions, new._functions  # noqa: SLF001 - of our own class
+            before = self._functions
+            self._declared = new._declared  # noqa: SLF001 - of our own class
             self._region, self._account = new._region, new._account  # noqa: SLF001
-            self._functions = after
+            self._functions = after = {**self._made, **self._declared}
         return frozenset(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
     def refresh(self, name: str) -> bool:
@@ -168,7 +172,30 @@ class FunctionCatalog:
             return False
         latest = replace(function.latest, revision=revision)
         with self._swap:
-            if self._functions.get(name) is not function:
+            if self._declared.get(name) is not function:
                 return False  # a reload was faster, and it has looked at the code as well
-            self._functions = {**self._functions, name: replace(function, latest=latest)}
+            self._declared = {**self._declared, name: replace(function, latest=latest)}
+            self._functions = {**self._made, **self._declared}
         return True
+
+    # --- made by Lambda's API -----------------------------------------------------------------------------------
+
+    def put_made(self, function: Function) -> None:
+        """Take a function beside the declared ones, in the place of an earlier one that was made."""
+        with self._swap:
+            self._made = {**self._made, function.name: function}
+            self._functions = {**self._made, **self._declared}
+
+    def drop_made(self, name: str) -> None:
+        """Forget one that was made; another one is fine."""
+        with self._swap:
+            self._made = {other: function for other, function in self._made.items() if other != name}
+            self._functions = {**self._made, **self._declared}
+
+    def is_declared(self, name: str) -> bool:
+        """Tell whether the file has it: then Lambda's API changes nothing of it."""
+        return name in self._declared
+
+    def hidden(self) -> tuple[str, ...]:
+        """Return the names that were made and that the file declares as well."""
+        return tuple(sorted(self._made.keys() & self._declared.keys()))

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -103,7 +103,7 @@ class InProcessRuntime:
         """Call back after each invocation."""
         self._callbacks.append(callback)
 
-    def retire(self, name: str, *, keep_revision: str | None) -> None:
+    def retire(self, name: str, *, keep_revision: str | None, also_keep: Collection[str] = ()) -> None:
         """Do nothing: configurations do not change here."""
 
 

@@ -74,6 +74,7 @@ def restrict(
     *,
     denied: Iterable[str],
     writable: Iterable[str],
+    readable: Iterable[str] = (),
     files: bool,
     denied_ports: Collection[int],
     ports_ruleset: int | None = None,
@@ -83,6 +84,7 @@ def restrict(
     Args:
         denied: paths that may not be read (only with `files`).
         writable: folders that may be written (only with `files`).
+        readable: folders within the denied ones that may be read all the same (only with `files`).
         files: False where mounts already do this (a Landlock domain over files forbids mounting).
         denied_ports: TCP ports of this machine that may not be connected to.
         ports_ruleset: what `allow_other_ports` returned for the same ports; closed here.
@@ -100,6 +102,8 @@ def restrict(
             ruleset = syscalls.landlock_create(filesystem=_change_rights(abi) | _READ_FILE, network=0)
             rulesets.append(ruleset)
             _allow_files(ruleset, denied=denied, writable=writable, change=_change_rights(abi))
+            for path in readable:
+                _allow(ruleset, path, _READ_FILE)
             done.append("state and key files unreadable, only the scratch folders writable")
         if denied_ports and abi >= 4:
             if ports_ruleset is None:

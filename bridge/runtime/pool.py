@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +51,7 @@ class WorkerPool:
         clock: wall time for logs, monotonic time for deadlines.
         workers_max: most workers over all functions; None: from cores and free memory.
         idle_s: seconds after which an idle worker ends.
-        run_folder, sandbox, packages, deny_paths, deny_ports, region: see `Confinement`.
+        run_folder, sandbox, packages, deny_paths, deny_ports, code_store, region: see `Confinement`.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class WorkerPool:
         packages: Path | None = None,
         deny_paths: Sequence[Path] = (),
         deny_ports: Sequence[int] = (),
+        code_store: Path | None = None,
         region: str = "us-east-1",
     ) -> None:
         self._logs = logs
@@ -73,8 +74,8 @@ class WorkerPool:
         self._workers_max = workers_max or workers_default()
         self._idle_s = idle_s
         confinement = Confinement(
-            run_folder=run_folder, sandbox=sandbox, packages=packages, deny_paths=deny_paths, deny_ports=deny_ports,
-            region=region,
+            run_folder=run_folder, sandbox=sandbox, packages=packages, deny_paths=deny_paths, code_store=code_store,
+            deny_ports=deny_ports, region=region,
         )  # fmt: skip
         self._starter = Starter(
             confinement, logs=logs, clock=clock, on_report=self._reported, on_end=self._zygote_ended
@@ -159,9 +160,8 @@ class WorkerPool:
         """How many invocations could start now; see `ports.Runtime.free_slots`."""
         if self._is_closing:
             return 0
-        fleet = self._fleets.get((version.name, version.revision))
+        fleet, own = self._fleets.get((version.name, version.revision)), 0
         room = max(0, self._workers_max - self._count)
-        own = 0
         if fleet is not None:
             own = fleet.free_now(cores=self._cores, may_start=room > 0)
             # Workers start a few at a time: a burst of short invocations is over before the sixtieth stands.
@@ -173,10 +173,10 @@ class WorkerPool:
         """Register a callback; see `ports.Runtime.on_free`."""
         self._callbacks.append(callback)
 
-    def retire(self, name: str, *, keep_revision: str | None) -> None:
+    def retire(self, name: str, *, keep_revision: str | None, also_keep: Collection[str] = ()) -> None:
         """End workers of other revisions; see `ports.Runtime.retire`."""
         for fleet in list(self._fleets.values()):
-            if fleet.version.name != name or fleet.version.revision == keep_revision:
+            if fleet.version.name != name or fleet.version.revision in {keep_revision, *also_keep}:
                 continue
             fleet.is_retired = True
             for worker in list(fleet.workers):

@@ -42,6 +42,9 @@ class Confinement:
     """Folder that comes last on sys.path (boto3)."""
     deny_paths: Sequence[Path]
     """Files and folders that functions must not read."""
+    code_store: Path | None
+    """Folder within `deny_paths` that holds code of functions: what is below may be read (of the others' too, where
+    only Landlock keeps functions apart)."""
     deny_ports: Sequence[int]
     """TCP ports that functions must not connect to."""
     region: str
@@ -128,6 +131,7 @@ class Starter:
                 "needed": environment.interpreter_paths(),
                 "packages": None if self._packages is None else str(self._packages),
                 "denied": self._denied,
+                "code_store": None if self._confinement.code_store is None else str(self._confinement.code_store),
                 "denied_ports": list(self._confinement.deny_ports),
             }
         )

@@ -135,6 +135,7 @@ class Zygote:
             done = landlock.restrict(
                 denied=self._settings["denied"],
                 writable=[scratch],
+                readable=[self._settings["code_store"]] if self._settings.get("code_store") else [],
                 files=not self._mounts,
                 denied_ports=self._settings["denied_ports"],
                 ports_ruleset=self._ports_ruleset,

@@ -62,6 +62,11 @@ class StateFolder:
         return self.path / "shared"
 
     @property
+    def packages(self) -> Path:
+        """Code of functions that Lambda's API made: what workers may read of this folder."""
+        return self.shared / "packages"
+
+    @property
     def partition(self) -> Path:
         """What the first (today: only) daemon process owns: journal, outcomes, parked events, dead letters."""
         return self.path / "p0"

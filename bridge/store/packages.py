@@ -116,6 +116,10 @@ class PackageStore:
             raise StoreCorrupt(f"the package {key} is gone: {error.strerror}") from error
         return Package(key=key, size=size, code=place / _CODE, zip=place / _ZIP)
 
+    def temporary(self) -> Path:
+        """Return a new path for a file that the next start throws away."""
+        return self._folder / f"{_FRESH}{secrets.token_hex(8)}"
+
     def keys(self) -> frozenset[str]:
         """Return the keys of all packages."""
         return frozenset(entry.name for entry in self._folder.iterdir() if not entry.name.startswith("."))

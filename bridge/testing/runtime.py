@@ -1,7 +1,7 @@
 """A runtime that follows a script: what each function answers, how long it takes, and a record of what it was asked."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import orjson
 
@@ -26,6 +26,8 @@ class ScriptedRuntime:
         self.running = 0
         self.running_max = 0
         self.retired: list[tuple[str, str | None]] = []
+        self.kept: dict[str, frozenset[str]] = {}
+        """Further revisions that the last `retire` of a function kept."""
         self._callbacks: list[Callable[[], None]] = []
 
     def asked(self, name: str | None = None) -> list[str]:
@@ -76,6 +78,7 @@ class ScriptedRuntime:
         """Call back after each invocation."""
         self._callbacks.append(callback)
 
-    def retire(self, name: str, *, keep_revision: str | None) -> None:
+    def retire(self, name: str, *, keep_revision: str | None, also_keep: Collection[str] = ()) -> None:
         """Remember it."""
         self.retired.append((name, keep_revision))
+        self.kept.update({name: frozenset(also_keep)})

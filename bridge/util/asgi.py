@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final
 
 import orjson
@@ -108,6 +108,32 @@ async def read_body(receive: Receive, *, limit: int, headers: Headers = ()) -> b
     if len(body) > limit:
         raise BodyTooLarge
     return body
+
+
+async def body_pieces(receive: Receive, *, limit: int) -> AsyncIterator[bytes]:
+    """Yield the request's body in pieces, as they come.
+
+    Raises:
+        BodyTooLarge: more than `limit` bytes came.
+        ClientGone: the client left, or a deadline passed.
+    """
+    exchange = getattr(receive, "__self__", None)
+    if isinstance(exchange, Shortcut) and (body := exchange.whole_body()) is not None:
+        if len(body) > limit:
+            raise BodyTooLarge
+        yield body
+        return
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > limit:
+            raise BodyTooLarge
+        yield piece
+        more = message.get("more_body", False)
 
 
 async def _receive_all(receive: Receive, *, limit: int) -> bytes:

@@ -90,8 +90,8 @@ def test_boto3_invokes_and_looks(bridge):
     assert api.get_account_settings()["AccountLimit"]["UnreservedConcurrentExecutions"] == 995
     with pytest.raises(api.exceptions.ResourceNotFoundException):
         api.get_policy(FunctionName="hello")
-    with pytest.raises(api.exceptions.InvalidParameterValueException, match="CreateFunction is not offered"):
-        api.create_function(FunctionName="new", Role="arn:aws:iam::123456789012:role/r", Code={"ZipFile": b"x"})
+    with pytest.raises(api.exceptions.InvalidParameterValueException, match="AddPermission is not offered"):
+        api.add_permission(FunctionName="hello", StatementId="s", Action="lambda:InvokeFunction", Principal="*")
 
 
 def test_rights_and_signatures(bridge):

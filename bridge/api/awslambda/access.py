@@ -1,6 +1,5 @@
 """Who calls Lambda's API: a signature that is checked, or nobody is asked (`auth = "none"`)."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,8 +28,8 @@ class AccessRules:
     region: str = REGION_DEFAULT
 
 
-def authenticate(request: Request, body: bytes, rules: AccessRules, clock: Clock) -> Caller:
-    """Return who calls.
+def authenticate(request: Request, body_hash: str, rules: AccessRules, clock: Clock) -> Caller:
+    """Return who calls; `body_hash` is the SHA-256 of the body, hexadecimal.
 
     The region is that of the signature's scope, the account that of the key. Where nobody is asked, a key id of 12
     digits is the account, and what is not signed at all counts as the file's own account and region.
@@ -49,7 +48,7 @@ def authenticate(request: Request, body: bytes, rules: AccessRules, clock: Clock
         path=request.path,
         query=request.scope.get("query_string", b"").decode("latin-1"),
         headers=request.headers,
-        body_hash=hashlib.sha256(body).hexdigest(),
+        body_hash=body_hash,
     )
     try:
         signer = check_signature(signed, secret_of=lambda key_id: _secret(rules, key_id), now=clock.stepped())

@@ -1,5 +1,6 @@
 """Lambda's API: which operation a request is, who may do it, and its answer or its refusal in AWS's form."""
 
+import hashlib
 import re
 import uuid
 from collections.abc import Awaitable, Callable
@@ -9,16 +10,23 @@ from typing import Final
 import structlog
 
 from bridge.api.awslambda.access import AccessRules, authenticate
+from bridge.api.awslambda.control import PENDING, MadeFunctions
+from bridge.api.awslambda.editions import EditionOperations
 from bridge.api.awslambda.errors import Refused
 from bridge.api.awslambda.invocations import InvocationOperations
 from bridge.api.awslambda.names import denied, read_name
 from bridge.api.awslambda.reading import ReadOperations
+from bridge.api.awslambda.sharing import SharingOperations
+from bridge.api.awslambda.uploads import Upload, Uploads
+from bridge.api.awslambda.writing import WriteOperations, check_place
 from bridge.api.http import Answer, HttpError, Request
 from bridge.api.invoke import InvokeEndpoint
 from bridge.api.router import Router
 from bridge.api.services import Services
+from bridge.core.errors import StoreFull
 from bridge.core.function import function_arn
 from bridge.registry.access import Caller
+from bridge.registry.secrets import SealBroken
 from bridge.util.asgi import ClientGone
 
 log = structlog.get_logger("bridge.lambda")
@@ -27,31 +35,41 @@ _PATH: Final = re.compile(r"/20[0-9]{2}-[0-9]{2}-[0-9]{2}/")
 """How every path of Lambda's API begins: the version of the operation."""
 
 Reader = Callable[[Request, Caller], Awaitable[Answer]]
+Uploader = Callable[[Request, Caller, Upload], Awaitable[Answer]]
 Invocation = Callable[[Request, str, Callable[[bytes], str]], Awaitable[Answer]]
 
 _FUNCTION: Final = "/2015-03-31/functions/{fn}"
 _EVENT_INVOKE: Final = "/2019-09-25/functions/{fn}/event-invoke-config"
-_ELSEWHERE: Final = "what runs is declared in the daemon's file, and changed there (`bridge reload`)"
+_ELSEWHERE: Final = "the daemon's file declares such things, and `bridge reload` takes it anew"
 _NOT_OFFERED: Final = (
+    ("POST", _FUNCTION + "/policy", "AddPermission"),
+    ("DELETE", _FUNCTION + "/policy/{sid}", "RemovePermission"),
+    ("PUT", "/2019-09-30/functions/{fn}/provisioned-concurrency", "PutProvisionedConcurrencyConfig"),
+    ("POST", "/2015-03-31/event-source-mappings", "CreateEventSourceMapping"),
+    ("PUT", "/2015-03-31/event-source-mappings/{uuid}", "UpdateEventSourceMapping"),
+    ("DELETE", "/2015-03-31/event-source-mappings/{uuid}", "DeleteEventSourceMapping"),
+    ("POST", "/2018-10-31/layers/{name}/versions", "PublishLayerVersion"),
+    ("POST", "/2021-10-31/functions/{fn}/url", "CreateFunctionUrlConfig"),
+)
+
+
+_ALIAS: Final = _FUNCTION + "/aliases/{alias}"
+_CONCURRENCY: Final = "/2017-10-31/functions/{fn}/concurrency"
+_WRITING: Final = (
     ("POST", "/2015-03-31/functions", "CreateFunction"),
     ("DELETE", _FUNCTION, "DeleteFunction"),
     ("PUT", _FUNCTION + "/code", "UpdateFunctionCode"),
     ("PUT", _FUNCTION + "/configuration", "UpdateFunctionConfiguration"),
     ("POST", _FUNCTION + "/versions", "PublishVersion"),
     ("POST", _FUNCTION + "/aliases", "CreateAlias"),
-    ("POST", _FUNCTION + "/policy", "AddPermission"),
-    ("DELETE", _FUNCTION + "/policy/{sid}", "RemovePermission"),
-    ("PUT", "/2017-10-31/functions/{fn}/concurrency", "PutFunctionConcurrency"),
-    ("DELETE", "/2017-10-31/functions/{fn}/concurrency", "DeleteFunctionConcurrency"),
-    ("PUT", "/2019-09-30/functions/{fn}/provisioned-concurrency", "PutProvisionedConcurrencyConfig"),
+    ("GET", _ALIAS, "GetAlias"),
+    ("PUT", _ALIAS, "UpdateAlias"),
+    ("DELETE", _ALIAS, "DeleteAlias"),
+    ("PUT", _CONCURRENCY, "PutFunctionConcurrency"),
+    ("DELETE", _CONCURRENCY, "DeleteFunctionConcurrency"),
     ("PUT", _EVENT_INVOKE, "PutFunctionEventInvokeConfig"),
     ("POST", _EVENT_INVOKE, "UpdateFunctionEventInvokeConfig"),
     ("DELETE", _EVENT_INVOKE, "DeleteFunctionEventInvokeConfig"),
-    ("POST", "/2015-03-31/event-source-mappings", "CreateEventSourceMapping"),
-    ("PUT", "/2015-03-31/event-source-mappings/{uuid}", "UpdateEventSourceMapping"),
-    ("DELETE", "/2015-03-31/event-source-mappings/{uuid}", "DeleteEventSourceMapping"),
-    ("POST", "/2018-10-31/layers/{name}/versions", "PublishLayerVersion"),
-    ("POST", "/2021-10-31/functions/{fn}/url", "CreateFunctionUrlConfig"),
     ("POST", "/2017-03-31/tags/{arn}", "TagResource"),
     ("DELETE", "/2017-03-31/tags/{arn}", "UntagResource"),
 )
@@ -61,6 +79,14 @@ _NOT_OFFERED: Final = (
 class _Read:
     action: str
     handler: Reader
+
+
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """An operation whose request carries a package."""
+
+    action: str
+    handler: Uploader
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +107,11 @@ class LambdaApi:
         self._services = services
         self._rules = rules
         self._reading = ReadOperations(services, account=rules.account, region=rules.region)
-        self._router = Router[_Read | _Invoke]()
+        self._router = Router[_Read | _Upload | _Invoke]()
+        self._uploads = None if services.made is None else Uploads(services.made.packages.temporary)
         self._add_operations()
+        if services.made is not None and self._uploads is not None:
+            self._add_writing(services.made, self._uploads)
 
     def set_rules(self, rules: AccessRules) -> None:
         """Ask by these rules from the next request on; account and region stay what they were."""
@@ -102,6 +131,8 @@ class LambdaApi:
             raise
         except Refused as error:
             return error.answer(request_id)
+        except (StoreFull, SealBroken) as error:
+            return Refused("ServiceException", str(error), status=503, kind="Service").answer(request_id)
         except HttpError as error:
             return _unusable(error, request).answer(request_id)
         except Exception:  # the task boundary: the caller gets AWS's word, the log the traceback
@@ -115,22 +146,33 @@ class LambdaApi:
         operation = self._router.find(request)
         if isinstance(operation, _Invoke):
             return await operation.handler(request, request_id, lambda body: self._target(request, body))
-        caller = self._caller(request, await request.body(), operation.action)
-        answer = await operation.handler(request, caller)
+        if isinstance(operation, _Upload):
+            answer = await self._upload(request, operation)
+        else:
+            caller = self._caller(request, _hash(await request.body()), operation.action)
+            answer = await operation.handler(request, caller)
         answer.headers.setdefault("x-amzn-requestid", request_id)
         return answer
 
-    def _caller(self, request: Request, body: bytes, action: str) -> Caller:
-        caller = authenticate(request, body, self._rules, self._services.clock)
+    async def _upload(self, request: Request, operation: _Upload) -> Answer:
+        assert self._uploads is not None
+        async with self._uploads.receive(request, operation.action.removeprefix("lambda:")) as upload:
+            caller = self._caller(request, upload.body_hash, operation.action)
+            return await operation.handler(request, caller, upload)
+
+    def _caller(self, request: Request, body_hash: str, action: str) -> Caller:
+        caller = authenticate(request, body_hash, self._rules, self._services.clock)
         if not caller.may(action):
             raise denied(caller, action, _resource(request, caller))
         return caller
 
     def _target(self, request: Request, body: bytes) -> str:
         """Return what an invocation is for, once it is known that its caller may."""
-        caller = self._caller(request, body, "lambda:InvokeFunction")
+        caller = self._caller(request, _hash(body), "lambda:InvokeFunction")
         name = read_name(request.params["fn"], caller, qualifier=dict(request.query()).get("Qualifier"))
         self._reading.find(name, caller)
+        if (made := self._services.made) is not None and made.state(name.name) == PENDING:
+            made.check_settled(name.name)
         return name.target
 
     # --- operations ---------------------------------------------------------------------------------------------
@@ -160,6 +202,54 @@ class LambdaApi:
             add("GET", path, _Read(f"lambda:{action}", handler))
         for method, path, action in _NOT_OFFERED:
             add(method, path, _Read(f"lambda:{action}", _not_offered(action)))
+        if self._services.made is None:
+            for method, path, action in _WRITING:
+                add(method, path, _Read(f"lambda:{action}", _not_offered(action)))
+
+    def _add_writing(self, made: MadeFunctions, uploads: Uploads) -> None:
+        writing, editions = WriteOperations(made, uploads, self._services.clock), EditionOperations(made)
+        sharing = SharingOperations(
+            made,
+            self._services.clock,
+            functions=self._services.functions,
+            account_concurrency=self._services.account_concurrency,
+        )
+        handlers: dict[str, Reader] = {
+            "DeleteFunction": writing.delete,
+            "UpdateFunctionConfiguration": writing.update_configuration,
+            "PublishVersion": editions.publish_version,
+            "CreateAlias": editions.create_alias,
+            "GetAlias": editions.get_alias,
+            "UpdateAlias": editions.update_alias,
+            "DeleteAlias": editions.delete_alias,
+            "PutFunctionConcurrency": sharing.put_concurrency,
+            "DeleteFunctionConcurrency": sharing.delete_concurrency,
+            "PutFunctionEventInvokeConfig": sharing.put_event_invoke,
+            "UpdateFunctionEventInvokeConfig": sharing.update_event_invoke,
+            "DeleteFunctionEventInvokeConfig": sharing.delete_event_invoke,
+            "TagResource": sharing.tag,
+            "UntagResource": sharing.untag,
+        }
+        uploaders = {"CreateFunction": writing.create, "UpdateFunctionCode": writing.update_code}
+        for method, path, action in _WRITING:
+            if action in uploaders:
+                self._router.add(method, path, _Upload(f"lambda:{action}", uploaders[action]))
+            else:
+                self._router.add(method, path, _Read(f"lambda:{action}", self._here(handlers[action])))
+
+    def _here(self, handler: Reader) -> Reader:
+        """Let a handler be called in the name space alone that functions are made in."""
+
+        async def answer(request: Request, caller: Caller) -> Answer:
+            if self._services.made is not None:
+                check_place(self._services.made, caller)
+            return await handler(request, caller)
+
+        return answer
+
+
+def _hash(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()
 
 
 def _not_offered(action: str) -> Reader:

@@ -1,9 +1,9 @@
-"""The operations of Lambda's API that only look: functions, versions, limits and mappings that the file declares."""
+"""The operations of Lambda's API that only look: at functions, declared or made, their limits, the file's mappings."""
 
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from bridge.api.awslambda import views
@@ -15,6 +15,7 @@ from bridge.core.errors import FunctionNotFound
 from bridge.core.function import LATEST, Function, FunctionVersion, function_arn
 from bridge.core.sources import MappingStatus
 from bridge.registry.access import Caller
+from bridge.registry.made import MadeFunction
 from bridge.registry.packages import UNZIPPED_MAX_BYTES
 
 PAGE_DEFAULT: Final = 50
@@ -49,35 +50,58 @@ class ReadOperations:
         if wanted not in (None, "ALL"):
             raise violated(wanted, "functionVersion", "satisfy enum value set: [ALL]")
         functions = self._services.functions() if self.owns(caller) else []
-        shown = [views.configuration(each, each.latest, caller, qualified=wanted == "ALL") for each in functions]
-        return _page(query, "Functions", shown, key="FunctionName")
+        shown = [view for each in functions for view in self._views(each, caller, all_versions=wanted == "ALL")]
+        return _page(query, "Functions", shown, key="FunctionArn")
+
+    def _made(self, name: str) -> MadeFunction | None:
+        return None if self._services.made is None else self._services.made.get(name)
+
+    def _views(self, function: Function, caller: Caller, *, all_versions: bool) -> list[dict[str, Any]]:
+        made = self._made(function.name)
+        if made is None or self._services.made is None:
+            return [views.configuration(function, function.latest, caller, qualified=all_versions)]
+        versions = made.all_versions() if all_versions else [made.latest]
+        return [views.made_configuration(self._services.made, made, each, qualified=all_versions) for each in versions]
+
+    def _shown(self, request: Request, caller: Caller) -> tuple[dict[str, Any], Function, MadeFunction | None]:
+        """Return the configuration that a request names, and whose it is."""
+        function, version, name = self._find(request, caller)
+        made = self._made(function.name)
+        kept = None if made is None else made.find(name.qualifier)
+        if made is None or kept is None or self._services.made is None:
+            return views.configuration(function, version, caller, qualified=bool(name.qualifier)), function, None
+        return views.made_configuration(self._services.made, made, kept, qualified=bool(name.qualifier)), function, made
 
     async def get_function(self, request: Request, caller: Caller) -> Answer:
         """API_GetFunction; the code of a declared function has no Location, it is a folder of the file's machine."""
-        function, version, name = self._find(request, caller)
-        found: dict[str, Any] = {
-            "Configuration": views.configuration(function, version, caller, qualified=bool(name.qualifier)),
-            "Code": {"RepositoryType": "S3"},
-        }
+        shown, function, made = self._shown(request, caller)
+        found: dict[str, Any] = {"Configuration": shown, "Code": {"RepositoryType": "S3"}}
+        if made is not None and made.tags:
+            found["Tags"] = dict(made.tags)
         if function.reserved_concurrency is not None:
             found["Concurrency"] = {"ReservedConcurrentExecutions": function.reserved_concurrency}
         return json_answer(found)
 
     async def get_configuration(self, request: Request, caller: Caller) -> Answer:
         """API_GetFunctionConfiguration."""
-        function, version, name = self._find(request, caller)
-        return json_answer(views.configuration(function, version, caller, qualified=bool(name.qualifier)))
+        shown, _, _ = self._shown(request, caller)
+        return json_answer(shown)
 
     async def list_versions(self, request: Request, caller: Caller) -> Answer:
-        """API_ListVersionsByFunction: `$LATEST` alone."""
+        """API_ListVersionsByFunction: `$LATEST`, then what was published, in order."""
         function, _, _ = self._find(request, caller)
-        shown = [views.configuration(function, function.latest, caller, qualified=True)]
-        return _page(dict(request.query()), "Versions", shown, key="Version")
+        shown = self._views(function, caller, all_versions=True)
+        return _page(dict(request.query()), "Versions", shown, key="Version", order=_version_order)
 
     async def list_aliases(self, request: Request, caller: Caller) -> Answer:
-        """API_ListAliases: none."""
-        self._find(request, caller)
-        return json_answer({"Aliases": []})
+        """API_ListAliases; those of one version, where one is named."""
+        function, _, name = self._find(request, caller)
+        query, made = dict(request.query()), self._made(function.name)
+        wanted = query.get("FunctionVersion")
+        aliases = [] if made is None else made.aliases.values()
+        arn = function_arn(name.name, region=caller.region, account=caller.account)
+        shown = [views.alias_view(each, f"{arn}:{each.name}") for each in aliases if wanted in (None, each.version)]
+        return _page(query, "Aliases", shown, key="Name")
 
     async def get_policy(self, request: Request, caller: Caller) -> Answer:
         """API_GetPolicy: there is none."""
@@ -93,24 +117,37 @@ class ReadOperations:
     async def get_event_invoke(self, request: Request, caller: Caller) -> Answer:
         """API_GetFunctionEventInvokeConfig."""
         function, _, name = self._find(request, caller)
-        return json_answer(views.event_invoke_config(function.event_invoke, self._arn(function, caller, name)))
+        arn, made = self._arn(function, caller, name), self._made(function.name)
+        if made is None:
+            return json_answer(views.event_invoke_config(function.event_invoke, arn))
+        config = made.event_invokes.get(name.qualifier or LATEST)
+        if config is None:
+            raise not_found(f"The function {arn} doesn't have an EventInvokeConfig")
+        return json_answer(views.made_event_invoke(config, arn))
 
     async def list_event_invoke(self, request: Request, caller: Caller) -> Answer:
         """API_ListFunctionEventInvokeConfigs."""
         function, _, name = self._find(request, caller)
+        if (made := self._made(function.name)) is not None:
+            arn = function_arn(made.name, region=caller.region, account=caller.account)
+            configs = [views.made_event_invoke(each, f"{arn}:{key}") for key, each in made.event_invokes.items()]
+            return _page(dict(request.query()), "FunctionEventInvokeConfigs", configs, key="FunctionArn")
         shown = views.event_invoke_config(function.event_invoke, self._arn(function, caller, name))
         return json_answer({"FunctionEventInvokeConfigs": [shown]})
 
     async def list_tags(self, request: Request, caller: Caller) -> Answer:
-        """API_ListTags: none."""
-        self._find(request, caller, member="arn")
-        return json_answer({"Tags": {}})
+        """API_ListTags."""
+        function, _, _ = self._find(request, caller, member="arn")
+        made = self._made(function.name)
+        return json_answer({"Tags": {} if made is None else dict(made.tags)})
 
     async def account_settings(self, _request: Request, caller: Caller) -> Answer:
         """API_GetAccountSettings."""
         functions: Sequence[Function] = self._services.functions() if self.owns(caller) else []
         total = self._services.account_concurrency()
         reserved = sum(function.reserved_concurrency or 0 for function in functions)
+        made = self._services.made
+        size = made.total_size() if made is not None and self.owns(caller) else 0
         return json_answer(
             {
                 "AccountLimit": {
@@ -120,7 +157,7 @@ class ReadOperations:
                     "ConcurrentExecutions": total,
                     "UnreservedConcurrentExecutions": total - reserved,
                 },
-                "AccountUsage": {"TotalCodeSize": 0, "FunctionCount": len(functions)},
+                "AccountUsage": {"TotalCodeSize": size, "FunctionCount": len(functions)},
             }
         )
 
@@ -181,7 +218,20 @@ class ReadOperations:
         return f"{arn}:{name.qualifier or LATEST}"
 
 
-def _page(query: dict[str, str], member: str, shown: list[dict[str, Any]], *, key: str, most: int = PAGE_MAX) -> Answer:
+def _version_order(version: str) -> tuple[int, str]:
+    """`$LATEST` first, then by number."""
+    return (int(version), "") if version.isdecimal() else (0, version)
+
+
+def _page(
+    query: dict[str, str],
+    member: str,
+    shown: list[dict[str, Any]],
+    *,
+    key: str,
+    most: int = PAGE_MAX,
+    order: Callable[[str], Any] = str,
+) -> Answer:
     """Answer one page: behind `Marker`, `MaxItems` at most, with NextMarker when more follow."""
     count = PAGE_DEFAULT
     if (written := query.get("MaxItems")) is not None:
@@ -192,10 +242,10 @@ def _page(query: dict[str, str], member: str, shown: list[dict[str, Any]], *, ke
             raise violated(count, "maxItems", "have value greater than or equal to 1")
         if count > PAGE_MAX:
             raise violated(count, "maxItems", f"have value less than or equal to {PAGE_MAX}")
-    shown = sorted(shown, key=lambda each: str(each[key]))
+    shown = sorted(shown, key=lambda each: order(str(each[key])))
     if marker := query.get("Marker"):
         after = _marked(marker)
-        shown = [each for each in shown if str(each[key]) > after]
+        shown = [each for each in shown if order(str(each[key])) > order(after)]
     count = min(count, most)
     page: dict[str, Any] = {member: shown[:count]}
     if len(shown) > count:

@@ -3,17 +3,22 @@
 import platform
 import sys
 import uuid
+from collections.abc import Mapping
 from typing import Any, Final
 
+from bridge.api.awslambda.control import PENDING, MadeFunctions
 from bridge.core.function import LATEST, EventInvokeConfig, Function, FunctionVersion, function_arn
 from bridge.core.mapping import EventSourceMapping, StartingPosition, parse_source
 from bridge.core.outcome import LOCAL
 from bridge.core.sources import MappingStatus
 from bridge.registry.access import Caller
+from bridge.registry.made import MadeAlias, MadeFunction, MadeVersion
+from bridge.registry.secrets import SealBroken
 
 RUNTIME: Final = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 """What runs every function of the file."""
 ARCHITECTURE: Final = "arm64" if platform.machine() in {"aarch64", "arm64"} else "x86_64"
+_CREATING: Final = "The function is being created."
 _NAMESPACE: Final = uuid.UUID("7a4a5b0e-6f0c-5c58-8d0c-5a1c7a1f5e11")
 
 
@@ -52,6 +57,64 @@ def configuration(function: Function, version: FunctionVersion, caller: Caller, 
     if version.dead_letter_target:
         shown["DeadLetterConfig"] = {"TargetArn": version.dead_letter_target}
     return shown
+
+
+def made_configuration(
+    functions: MadeFunctions, made: MadeFunction, version: MadeVersion, *, qualified: bool
+) -> dict[str, Any]:
+    """Return FunctionConfiguration of a function that Lambda's API made.
+
+    Variables that cannot be opened are told as AWS tells it, in Environment.Error.
+    """
+    arn, state = functions.place.arn(made.name), functions.state(made.name)
+    shown: dict[str, Any] = {
+        **version.settings,
+        "FunctionName": made.name,
+        "FunctionArn": f"{arn}:{version.version}" if qualified else arn,
+        "CodeSha256": version.code_sha256,
+        "CodeSize": version.code_size,
+        "LastModified": version.modified_at,
+        "Version": version.version,
+        "RevisionId": version.revision_id,
+        "PackageType": "Zip",
+        "State": "Active",
+        "LastUpdateStatus": "Successful",
+    }
+    if version.version == LATEST and state == PENDING:
+        del shown["LastUpdateStatus"]
+        shown |= {"State": PENDING, "StateReason": _CREATING, "StateReasonCode": "Creating"}
+    elif version.version == LATEST and state:
+        shown |= {
+            "LastUpdateStatus": state,
+            "LastUpdateStatusReason": _CREATING,
+            "LastUpdateStatusReasonCode": "Creating",
+        }
+    if version.environment:
+        try:
+            shown["Environment"] = {"Variables": dict(functions.variables(made.name, version))}
+        except SealBroken as error:
+            shown["Environment"] = {"Error": {"ErrorCode": "KMSNotFoundException", "Message": str(error)}}
+    return shown
+
+
+def alias_view(alias: MadeAlias, arn: str) -> dict[str, Any]:
+    """Return AliasConfiguration."""
+    shown: dict[str, Any] = {
+        "AliasArn": arn,
+        "Name": alias.name,
+        "FunctionVersion": alias.version,
+        "Description": alias.description,
+        "RevisionId": alias.revision_id,
+    }
+    if alias.weights:
+        shown["RoutingConfig"] = {"AdditionalVersionWeights": dict(alias.weights)}
+    return shown
+
+
+def made_event_invoke(config: Mapping[str, Any], arn: str) -> dict[str, Any]:
+    """Return FunctionEventInvokeConfig as it was set; `arn` names the qualifier."""
+    targets = {"OnSuccess": {}, "OnFailure": {}, **config.get("DestinationConfig", {})}
+    return {**config, "FunctionArn": arn, "DestinationConfig": targets}
 
 
 def event_invoke_config(config: EventInvokeConfig, arn: str) -> dict[str, Any]:

@@ -1,0 +1,298 @@
+"""The functions that Lambda's API makes: kept durably, put beside the declared ones; their states (semantics 5.2)."""
+
+import asyncio
+import contextlib
+import datetime as dt
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final, Protocol
+
+import orjson
+import structlog
+
+from bridge.api.awslambda.errors import Refused, not_found
+from bridge.core.errors import StoreCorrupt
+from bridge.core.function import LATEST, function_arn
+from bridge.core.ports import Clock
+from bridge.registry.catalog import FunctionCatalog
+from bridge.registry.made import Builder, MadeFunction, MadeVersion, named_packages, new_id
+from bridge.registry.secrets import Seal
+from bridge.registry.zips import ZipRefused
+from bridge.store.packages import Package, PackageStore
+
+log = structlog.get_logger("bridge.lambda")
+
+SETTLE_S: Final = 0.05
+"""How long a function is Pending, or its update InProgress: a client that polls sees either state at least once."""
+COLLECT_S: Final = 60.0
+PACKAGE_KEPT_S: Final = 1800.0
+"""A package that nothing names stays this long: the longest invocation of it has ended by then."""
+PENDING: Final = "Pending"
+IN_PROGRESS: Final = "InProgress"
+
+
+class FunctionStore(Protocol):
+    """Keeps what was made."""
+
+    async def load(self) -> tuple[dict[str, MadeFunction], dict[str, int]]:
+        """Return all functions, and the last version number of every name there ever was."""
+        ...
+
+    async def save(self, name: str, *, before: MadeFunction | None, after: MadeFunction | None) -> None:
+        """Write what differs, durably; raises StoreError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """The name space that functions are made in: the file's account and region."""
+
+    account: str
+    region: str
+
+    def arn(self, name: str) -> str:
+        """Return a function's ARN, unqualified."""
+        return function_arn(name, region=self.region, account=self.account)
+
+
+class MadeFunctions:
+    """Functions by name; every change is durable before it counts, one at a time.
+
+    Args:
+        store: where they are kept.
+        packages: their code.
+        seal: their variables.
+        catalog: what runs.
+        place: their name space.
+        clock: the daemon's.
+        changed: told the name of a function after the catalog has changed: workers retire, limits are counted anew.
+        spawn: starts a task whose failure is seen.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: FunctionStore,
+        packages: PackageStore,
+        seal: Seal,
+        catalog: FunctionCatalog,
+        place: Place,
+        clock: Clock,
+        changed: Callable[[str], None],
+        spawn: Callable[..., object],
+    ) -> None:
+        self.place = place
+        self.packages = packages
+        self._store = store
+        self._seal = seal
+        self._catalog = catalog
+        self._clock = clock
+        self._changed = changed
+        self._spawn = spawn
+        self._functions: dict[str, MadeFunction] = {}
+        self._numbers: dict[str, int] = {}
+        self._unsettled: dict[str, str] = {}
+        """Pending or InProgress, by name; all others are Active."""
+        self._lost: Collection[str] = frozenset()
+        self._unnamed: dict[str, float] = {}
+        """Packages that nothing names, and since when (monotonic seconds)."""
+        self._lock = asyncio.Lock()
+        self._builder = Builder(
+            code_of=self._code_of, variables_of=self._variables_of, region=place.region, account=place.account
+        )
+
+    async def open(self) -> None:
+        """Load everything, check the packages, and put the functions into the catalog.
+
+        Raises:
+            StoreError: what was kept cannot be read.
+        """
+        self._functions, self._numbers = await self._store.load()
+        self._lost = await asyncio.to_thread(self.packages.open, named_packages(self._functions.values()))
+        for made in self._functions.values():
+            self._catalog.put_made(await asyncio.to_thread(self._builder.build, made))
+        for name in self._catalog.hidden():
+            log.warning("function_hidden", function=name, reason="the file declares one of that name as well")
+
+    async def run(self) -> None:
+        """Delete packages that nothing names any more, for ever."""
+        while True:
+            await self._collect()
+            await self._clock.sleep(COLLECT_S)
+
+    # --- looking ------------------------------------------------------------------------------------------------
+
+    def get(self, name: str) -> MadeFunction | None:
+        """Return a function that was made and that the file does not declare as well."""
+        return None if self._catalog.is_declared(name) else self._functions.get(name)
+
+    def names(self) -> tuple[str, ...]:
+        """Return the names of all of them, in order."""
+        return tuple(name for name in sorted(self._functions) if not self._catalog.is_declared(name))
+
+    def state(self, name: str) -> str:
+        """Return Pending, InProgress, or nothing: it is settled."""
+        return self._unsettled.get(name, "")
+
+    def variables(self, name: str, version: MadeVersion) -> Mapping[str, str]:
+        """Return a version's variables; blocking once, when the key is read. Raises SealBroken."""
+        return self._variables_of(name, version)
+
+    def last_number(self, name: str) -> int:
+        """Return the version number that was given last to a function of that name; 0: none was."""
+        return self._numbers.get(name, 0)
+
+    def total_size(self) -> int:
+        """Return the bytes of all versions' zips."""
+        return sum(version.code_size for made in self._functions.values() for version in made.all_versions())
+
+    # --- changing -----------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def changing(self) -> AsyncIterator[None]:
+        """Let one caller at a time look and then change."""
+        async with self._lock:
+            yield
+
+    def writable(self, name: str, *, qualifier: str = "") -> MadeFunction:
+        """Return a function that may be changed.
+
+        Raises:
+            Refused: declared in the file, or not there.
+        """
+        if self._catalog.is_declared(name):
+            raise declared(name)
+        found = self._functions.get(name)
+        if found is None:
+            raise not_found(f"Function not found: {self.place.arn(name)}:{qualifier or LATEST}")
+        return found
+
+    def check_new(self, name: str) -> None:
+        """Refuse a name that is taken."""
+        if self._catalog.is_declared(name):
+            raise Refused(
+                "ResourceConflictException",
+                f"Function already exist: {name} (declared in the daemon's file)",
+                status=409,
+            )
+        if name in self._functions:
+            raise Refused("ResourceConflictException", f"Function already exist: {name}", status=409)
+
+    def check_settled(self, name: str) -> None:
+        """Refuse a change while an earlier one is not through."""
+        state = self._unsettled.get(name)
+        if state == PENDING:
+            text = (
+                "The operation cannot be performed at this time. The function is currently in the following state: "
+                "Pending"
+            )
+            raise Refused("ResourceConflictException", text, status=409)
+        if state == IN_PROGRESS:
+            text = (
+                "The operation cannot be performed at this time. An update is in progress for resource: "
+                f"{self.place.arn(name)}"
+            )
+            raise Refused("ResourceConflictException", text, status=409)
+
+    async def add_package(self, file: Path) -> Package:
+        """Keep a zip. Raises Refused in AWS's words, StoreError."""
+        try:
+            return await asyncio.to_thread(self.packages.add, file)
+        except ZipRefused as error:
+            log.info("package_refused", reason=error.reason or str(error))
+            if error.is_too_large:
+                raise Refused("RequestEntityTooLargeException", str(error), status=413) from error
+            raise Refused("InvalidParameterValueException", str(error)) from error
+
+    async def sealed(self, name: str, version: str, variables: Mapping[str, str]) -> str:
+        """Return variables sealed for a version. Raises Refused: there is no usable key."""
+        if not variables:
+            return ""
+        return await asyncio.to_thread(self._seal.close, orjson.dumps(variables), bound_to=self._binding(name, version))
+
+    async def save(self, made: MadeFunction, *, state: str = "", runs: bool = True) -> None:
+        """Keep a function as it is now; under `changing`.
+
+        Args:
+            made: it.
+            state: Pending or InProgress, for a moment; empty: it is settled at once.
+            runs: it is what runs from now on; otherwise only once it has settled.
+        """
+        before = self._functions.get(made.name)
+        await self._store.save(made.name, before=before, after=made)
+        self._functions[made.name] = made
+        self._numbers[made.name] = max(made.last_version, self.last_number(made.name))
+        self._lost = [key for key in self._lost if key not in made.packages()]
+        if state:
+            self._unsettled[made.name] = state
+            self._spawn(self._settle(made.name, made.id), f"settle-{made.name}")
+        if runs:
+            await self._take(made)
+
+    async def delete(self, made: MadeFunction) -> None:
+        """Forget a function; what runs of it ends by itself. Under `changing`."""
+        await self._store.save(made.name, before=made, after=None)
+        del self._functions[made.name]
+        self._unsettled.pop(made.name, None)
+        self._catalog.drop_made(made.name)
+        self._changed(made.name)
+
+    async def _settle(self, name: str, identity: str) -> None:
+        await self._clock.sleep(SETTLE_S)
+        async with self._lock:
+            made = self._functions.get(name)
+            if made is None or made.id != identity or name not in self._unsettled:
+                return  # deleted meanwhile
+            # With every change the revision is another one, this one included (semantics 5.3).
+            settled = replace(made, latest=replace(made.latest, revision_id=new_id()))
+            try:
+                await self.save(settled)
+            finally:
+                self._unsettled.pop(name, None)
+
+    async def _take(self, made: MadeFunction) -> None:
+        self._catalog.put_made(await asyncio.to_thread(self._builder.build, made))
+        self._changed(made.name)
+
+    # --- parts --------------------------------------------------------------------------------------------------
+
+    def _binding(self, name: str, version: str) -> str:
+        return f"{self.place.arn(name)}:{version}:Environment"
+
+    def _code_of(self, key: str) -> str:
+        if key in self._lost:
+            raise StoreCorrupt(f"the package {key} is lost or damaged")
+        return str(self.packages.get(key).code)
+
+    def _variables_of(self, name: str, version: MadeVersion) -> Mapping[str, str]:
+        if not version.environment:
+            return {}
+        opened = self._seal.open(version.environment, bound_to=self._binding(name, version.version))
+        found: Mapping[str, str] = orjson.loads(opened)
+        return found
+
+    async def _collect(self) -> None:
+        async with self._lock:
+            now = self._clock.monotonic()
+            unnamed = await asyncio.to_thread(self.packages.keys) - named_packages(self._functions.values())
+            self._unnamed = {key: self._unnamed.get(key, now) for key in unnamed}
+            for key, since in list(self._unnamed.items()):
+                if now - since >= PACKAGE_KEPT_S:
+                    await asyncio.to_thread(self.packages.remove, key)
+                    log.info("package_deleted", package=key)
+
+
+def declared(name: str) -> Refused:
+    """Return the refusal to change what the file declares."""
+    return Refused(
+        "InvalidParameterValueException",
+        f"{name} is declared in the daemon's file, which alone changes it (then `bridge reload`): "
+        "Lambda's API only reads and invokes it",
+    )
+
+
+def stamp(clock: Clock) -> str:
+    """Return now as AWS writes it: ISO 8601 with milliseconds."""
+    now = dt.datetime.fromtimestamp(clock.time(), dt.UTC)
+    return f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}+0000"

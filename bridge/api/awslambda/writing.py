@@ -1,0 +1,224 @@
+"""CreateFunction, UpdateFunctionCode, UpdateFunctionConfiguration and DeleteFunction of Lambda's API."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from bridge.api.awslambda import shapes, views
+from bridge.api.awslambda.control import IN_PROGRESS, PENDING, MadeFunctions, declared, stamp
+from bridge.api.awslambda.errors import Refused, invalid
+from bridge.api.awslambda.names import FunctionName, read_name
+from bridge.api.awslambda.shapes import Body
+from bridge.api.awslambda.uploads import Upload, Uploads
+from bridge.api.http import Answer, Request, json_answer
+from bridge.core import limits
+from bridge.core.function import LATEST
+from bridge.core.ports import Clock
+from bridge.registry.access import Caller
+from bridge.registry.made import MadeFunction, MadeVersion, last_published, new_id, published
+
+STALE: Final = (
+    "The Revision Id provided does not match the latest Revision Id. "
+    "Call the GetFunction/GetAlias API to retrieve the latest Revision Id"
+)
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "Description": "",
+    "Timeout": limits.TIMEOUT_DEFAULT_S,
+    "MemorySize": limits.MEMORY_DEFAULT_MB,
+    "EphemeralStorage": {"Size": limits.EPHEMERAL_STORAGE_DEFAULT_MB},
+    "TracingConfig": {"Mode": "PassThrough"},
+    "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
+}
+_OPTIONAL: Final = ("DeadLetterConfig", "VpcConfig", "KMSKeyArn")
+"""Settings that an empty value takes away."""
+
+
+class WriteOperations:
+    """Handlers of what makes, changes and deletes functions.
+
+    Args:
+        made: the functions.
+        uploads: receives their code.
+        clock: the daemon's.
+    """
+
+    def __init__(self, made: MadeFunctions, uploads: Uploads, clock: Clock) -> None:
+        self._made = made
+        self._uploads = uploads
+        self._clock = clock
+
+    async def create(self, _request: Request, caller: Caller, upload: Upload) -> Answer:
+        """API_CreateFunction."""
+        async with self._uploads.decode(upload, member="Code") as (members, file):
+            body = Body(members)
+            name = read_name(body.text("FunctionName") or _missing("functionName"), caller)
+            if name.qualifier not in ("", LATEST):
+                raise invalid("A function is created without a qualifier")
+            check_place(self._made, caller)
+            settings = shapes.configuration(body, creates=True)
+            if "Runtime" not in settings or "Handler" not in settings:
+                raise invalid(
+                    "Runtime and Handler are mandatory parameters for functions created with deployment packages."
+                )
+            settings = _without_empty({**_DEFAULTS, **settings})
+            settings["Architectures"] = shapes.architectures(body) or [views.ARCHITECTURE]
+            settings.setdefault("LoggingConfig", {"LogFormat": "Text"})
+            settings["LoggingConfig"].setdefault("LogGroup", f"/aws/lambda/{name.name}")
+            variables, tags = shapes.environment(body) or {}, shapes.tags(body)
+            async with self._made.changing():
+                self._made.check_new(name.name)
+                created = await self._first_version(name.name, settings, variables, file)
+                made = MadeFunction(
+                    name=name.name, latest=created, tags=tags, last_version=self._made.last_number(name.name)
+                )
+                if body.get("Publish", bool):
+                    made = await publish(self._made, made, description=None)
+                await self._made.save(made, state=PENDING)
+            version = last_published(made) or made.latest
+            shown = views.made_configuration(self._made, made, version, qualified=version.version != LATEST)
+            return json_answer(shown, status=201)
+
+    async def _first_version(
+        self, name: str, settings: dict[str, Any], variables: Mapping[str, str], file: Path
+    ) -> MadeVersion:
+        package = await self._made.add_package(file)
+        return MadeVersion(
+            settings=settings,
+            package=package.key,
+            code_size=package.size,
+            environment=await self._made.sealed(name, LATEST, variables),
+            modified_at=stamp(self._clock),
+        )
+
+    async def update_code(self, request: Request, caller: Caller, upload: Upload) -> Answer:
+        """API_UpdateFunctionCode."""
+        async with self._uploads.decode(upload) as (members, file):
+            body = Body(members)
+            name = latest_only(request, caller)
+            architectures = shapes.architectures(body)
+            body.finish()
+            is_dry = body.get("DryRun", bool) or False
+            async with self._made.changing():
+                before = self._changeable(name, body)
+                package = await self._made.add_package(file)
+                settings = {**before.latest.settings, **({"Architectures": architectures} if architectures else {})}
+                latest = replace(
+                    before.latest,
+                    settings=settings,
+                    package=package.key,
+                    code_size=package.size,
+                    modified_at=stamp(self._clock),
+                    revision_id=new_id(),
+                )
+                made = replace(before, latest=latest)
+                if body.get("Publish", bool) and not is_dry:
+                    made = await publish(self._made, made, description=None)
+                if not is_dry:
+                    await self._made.save(made, state=IN_PROGRESS, runs=False)
+            version = made.latest
+            if body.get("Publish", bool):
+                version = last_published(made) or version
+            return json_answer(views.made_configuration(self._made, made, version, qualified=version.version != LATEST))
+
+    async def update_configuration(self, request: Request, caller: Caller) -> Answer:
+        """API_UpdateFunctionConfiguration: what is left out stays; the variables are replaced as a whole."""
+        body = Body.of(await request.body())
+        name = latest_only(request, caller)
+        settings = shapes.configuration(body, creates=False)
+        variables = shapes.environment(body)
+        async with self._made.changing():
+            before = self._changeable(name, body)
+            merged = _without_empty({**before.latest.settings, **settings})
+            merged["LoggingConfig"] = {**before.latest.settings["LoggingConfig"], **settings.get("LoggingConfig", {})}
+            latest = replace(before.latest, settings=merged, modified_at=stamp(self._clock), revision_id=new_id())
+            if variables is not None:
+                latest = replace(latest, environment=await self._made.sealed(name.name, LATEST, variables))
+            made = replace(before, latest=latest)
+            await self._made.save(made, state=IN_PROGRESS, runs=False)
+        return json_answer(views.made_configuration(self._made, made, made.latest, qualified=False))
+
+    def _changeable(self, name: FunctionName, body: Body) -> MadeFunction:
+        made = self._made.writable(name.name)
+        self._made.check_settled(name.name)
+        check_revision(body.get("RevisionId", str), made.latest.revision_id)
+        return made
+
+    async def delete(self, request: Request, caller: Caller) -> Answer:
+        """API_DeleteFunction: a function, or one of its versions."""
+        name = read_name(request.params["fn"], caller, qualifier=dict(request.query()).get("Qualifier"))
+        async with self._made.changing():
+            made = self._made.writable(name.name, qualifier=name.qualifier)
+            if not name.qualifier:
+                await self._made.delete(made)
+                return Answer(204)
+            if name.qualifier == LATEST:
+                raise invalid("$LATEST version cannot be deleted without deleting the function.")
+            if name.qualifier in made.aliases:
+                raise invalid(f"{name.qualifier} is an alias: DeleteAlias deletes it")
+            self._check_unused(made, name.qualifier)
+            versions = {number: each for number, each in made.versions.items() if number != name.qualifier}
+            configs = {key: each for key, each in made.event_invokes.items() if key != name.qualifier}
+            if len(versions) != len(made.versions):
+                await self._made.save(replace(made, versions=versions, event_invokes=configs))
+        return Answer(204)
+
+    def _check_unused(self, made: MadeFunction, number: str) -> None:
+        users = [alias.name for alias in made.aliases.values() if number in (alias.version, *alias.weights)]
+        if users:
+            raise Refused(
+                "ResourceConflictException",
+                f"Version {number} cannot be deleted: the following aliases reference it: [{', '.join(users)}]",
+                status=409,
+            )
+
+
+async def publish(functions: MadeFunctions, made: MadeFunction, *, description: str | None) -> MadeFunction:
+    """Return the function with `$LATEST` published, or as it is where nothing has changed since the last time."""
+    variables = await asyncio.to_thread(functions.variables, made.name, made.latest)
+    last = last_published(made)
+    is_same = last is not None and last.compared() == made.latest.compared()
+    if is_same and last is not None and await asyncio.to_thread(functions.variables, made.name, last) == variables:
+        return made
+    number = str(made.last_version + 1)
+    environment = await functions.sealed(made.name, number, variables)
+    return published(made, description=description, environment=environment)
+
+
+def check_place(made: MadeFunctions, caller: Caller) -> None:
+    """Refuse a name space other than the file's: functions are not made there."""
+    place = made.place
+    if (caller.account, caller.region) != (place.account, place.region):
+        raise invalid(
+            f"Functions are made in account {place.account}, region {place.region} alone, those of the daemon's file: "
+            f"account {caller.account}, region {caller.region} is not offered"
+        )
+
+
+def check_revision(given: str | None, current: str) -> None:
+    """Refuse a change that was asked for of another revision."""
+    if given is not None and given != current:
+        raise Refused("PreconditionFailedException", STALE, status=412)
+
+
+def latest_only(request: Request, caller: Caller) -> FunctionName:
+    """Return the function of a path that must name `$LATEST`, or no qualifier."""
+    name = read_name(request.params["fn"], caller, qualifier=dict(request.query()).get("Qualifier"))
+    if name.qualifier not in ("", LATEST):
+        raise invalid("This operation is permitted on $LATEST only: versions are immutable, aliases have none of it.")
+    return name
+
+
+def _without_empty(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if value or name not in _OPTIONAL}
+
+
+def _missing(member: str) -> str:
+    text = (
+        f"1 validation error detected: Value null at '{member}' failed to satisfy constraint: Member must not be null"
+    )
+    raise Refused("ValidationException", text, kind="")
+
+
+__all__ = ["WriteOperations", "check_place", "check_revision", "declared", "latest_only", "publish"]

@@ -1,0 +1,258 @@
+"""Functions that Lambda's API made: what is kept of them, and the function that runs."""
+
+import base64
+import hashlib
+import sys
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import orjson
+
+from bridge.core import limits
+from bridge.core.errors import BridgeError
+from bridge.core.function import LATEST, Alias, EventInvokeConfig, Function, FunctionVersion, function_arn
+from bridge.core.outcome import LOCAL
+
+INTERPRETER: Final = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+"""What runs every python3.x function here."""
+NOT_COMPARED: Final = frozenset({"Description"})
+"""Settings that alone make no new version."""
+
+
+def new_id() -> str:
+    """Return a RevisionId."""
+    return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeVersion:
+    """Code and configuration of `$LATEST` or a published version."""
+
+    version: str = LATEST
+    settings: Mapping[str, Any]
+    """What FunctionConfiguration shows of it, by AWS's names: Runtime, Handler, Timeout…"""
+    package: str
+    """Key in the package store: SHA-256 of the zip, hexadecimal."""
+    code_size: int
+    """Bytes of the zip."""
+    environment: str = field(default="", repr=False)
+    """The variables as JSON, sealed; empty: none."""
+    modified_at: str
+    """ISO 8601 with milliseconds, as AWS writes it."""
+    revision_id: str = field(default_factory=new_id)
+
+    @property
+    def code_sha256(self) -> str:
+        """CodeSha256."""
+        return base64.b64encode(bytes.fromhex(self.package)).decode("ascii")
+
+    def compared(self) -> tuple[object, ...]:
+        """Return what makes a new version when it changes, but for the variables, which are sealed."""
+        settings = {name: value for name, value in self.settings.items() if name not in NOT_COMPARED}
+        return settings, self.package
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeAlias:
+    """An alias as it was asked for."""
+
+    name: str
+    version: str
+    description: str = ""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Of at most one additional version."""
+    revision_id: str = field(default_factory=new_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeFunction:
+    """A function, its versions and aliases, and what all of them share."""
+
+    name: str
+    id: str = field(default_factory=new_id)
+    """Of this creation: one that was deleted and made again is another, whose workers are its own."""
+    latest: MadeVersion
+    versions: Mapping[str, MadeVersion] = field(default_factory=dict)
+    """By number, in order."""
+    last_version: int = 0
+    """The number given last, to it or to an earlier function of its name."""
+    aliases: Mapping[str, MadeAlias] = field(default_factory=dict)
+    reserved: int | None = None
+    event_invokes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """FunctionEventInvokeConfig by qualifier, as set: what was left out is not there."""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def find(self, qualifier: str) -> MadeVersion | None:
+        """Return the version that a qualifier names; of a weighted alias the first one."""
+        if qualifier in ("", LATEST):
+            return self.latest
+        if (alias := self.aliases.get(qualifier)) is not None:
+            return self.find(alias.version)
+        return self.versions.get(qualifier)
+
+    def has(self, qualifier: str) -> bool:
+        """Tell whether there is such a version or alias."""
+        return self.find(qualifier) is not None
+
+    def packages(self) -> frozenset[str]:
+        """Return the keys of all packages that it names."""
+        return frozenset(version.package for version in (self.latest, *self.versions.values()))
+
+    def all_versions(self) -> tuple[MadeVersion, ...]:
+        """Return `$LATEST` and the published ones, in order."""
+        return self.latest, *self.versions.values()
+
+
+# --- as rows --------------------------------------------------------------------------------------------------------
+Row = tuple[str, str]
+"""Kind and key of a part of a function."""
+
+
+def parts(made: MadeFunction) -> dict[Row, object]:
+    """Return the parts that are stored in a row each; an unchanged part is the same object."""
+    found: dict[Row, object] = {
+        ("function", ""): (made.id, made.reserved, dict(made.tags)),
+        ("version", LATEST): made.latest,
+    }
+    found |= {("version", number): version for number, version in made.versions.items()}
+    found |= {("alias", name): alias for name, alias in made.aliases.items()}
+    found |= {("event-invoke", qualifier): config for qualifier, config in made.event_invokes.items()}
+    return found
+
+
+def pack(part: object) -> bytes:
+    """Return a part as JSON."""
+    if isinstance(part, tuple):
+        part = {"id": part[0], "reserved": part[1], "tags": part[2]}
+    return orjson.dumps(part, option=orjson.OPT_SORT_KEYS)
+
+
+def unpack(name: str, rows: Mapping[Row, bytes], *, last_version: int) -> MadeFunction:
+    """Return the function of stored parts.
+
+    Raises:
+        ValueError, KeyError, TypeError: they are not what `pack` made.
+    """
+    found = {row: orjson.loads(data) for row, data in rows.items()}
+    base = found["function", ""]
+    versions = {key: MadeVersion(**value) for (kind, key), value in found.items() if kind == "version"}
+    latest = versions.pop(LATEST)
+    return MadeFunction(
+        name=name,
+        id=base["id"],
+        latest=latest,
+        versions=dict(sorted(versions.items(), key=lambda item: int(item[0]))),
+        last_version=last_version,
+        aliases={key: MadeAlias(**value) for (kind, key), value in found.items() if kind == "alias"},
+        reserved=base["reserved"],
+        event_invokes={key: value for (kind, key), value in found.items() if kind == "event-invoke"},
+        tags=base["tags"],
+    )
+
+
+# --- as what runs ---------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Builder:
+    """What turns a made function into one that runs."""
+
+    code_of: Callable[[str], str]
+    """Folder of a package; raises BridgeError when it is lost."""
+    variables_of: Callable[[str, MadeVersion], Mapping[str, str]]
+    """Opens a version's variables, given the function's name; raises BridgeError."""
+    region: str
+    account: str
+
+    def build(self, made: MadeFunction) -> Function:
+        """Return the function; a version that cannot run says why when it is invoked."""
+        return Function(
+            name=made.name,
+            latest=self._version(made, made.latest),
+            reserved_concurrency=made.reserved,
+            event_invoke=event_invoke(made.event_invokes.get(LATEST, {})),
+            event_invokes={name: event_invoke(config) for name, config in made.event_invokes.items()},
+            versions={number: self._version(made, version) for number, version in made.versions.items()},
+            aliases={name: _alias(alias) for name, alias in made.aliases.items()},
+            is_made=True,
+        )
+
+    def _version(self, made: MadeFunction, version: MadeVersion) -> FunctionVersion:
+        settings, code, variables, unrunnable = version.settings, "", {}, runtime_trouble(version.settings["Runtime"])
+        try:
+            variables = dict(self.variables_of(made.name, version))
+        except BridgeError as error:
+            unrunnable = f"KMSNotFoundException: {error}"
+        try:
+            code = self.code_of(version.package)
+        except BridgeError as error:
+            unrunnable = f"InvalidZipFileException: {error}; give the code again (UpdateFunctionCode)"
+        facts = (made.id, version.version, version.package, settings, version.environment)
+        return FunctionVersion(
+            name=made.name,
+            version=version.version,
+            arn=function_arn(made.name, region=self.region, account=self.account),
+            code=code,
+            revision=hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32],
+            handler=settings["Handler"],
+            timeout_s=settings["Timeout"],
+            memory_mb=settings["MemorySize"],
+            ephemeral_storage_mb=settings["EphemeralStorage"]["Size"],
+            environment=variables,
+            region=self.region,
+            dead_letter_target=settings.get("DeadLetterConfig", {}).get("TargetArn", ""),
+            runtime=settings["Runtime"],
+            unrunnable=unrunnable,
+        )
+
+
+def runtime_trouble(runtime: str) -> str:
+    """Return why nothing here runs a runtime, with AWS's code before it; empty: it is run."""
+    if runtime.startswith("python3."):
+        return ""
+    return (
+        f"InvalidRuntimeException: the runtime {runtime} has no interpreter here: functions run on {INTERPRETER}, "
+        "whichever python3.x they name"
+    )
+
+
+def event_invoke(config: Mapping[str, Any]) -> EventInvokeConfig:
+    """Return how events are retried, by what was set of FunctionEventInvokeConfig."""
+    destinations = config.get("DestinationConfig", {})
+    return EventInvokeConfig(
+        maximum_retry_attempts=config.get("MaximumRetryAttempts", limits.ASYNC_RETRY_ATTEMPTS_DEFAULT),
+        maximum_event_age_s=config.get("MaximumEventAgeInSeconds", limits.EVENT_AGE_DEFAULT_S),
+        on_success=destinations.get("OnSuccess", {}).get("Destination", ""),
+        on_failure=destinations.get("OnFailure", {}).get("Destination", "") or LOCAL,
+    )
+
+
+def _alias(alias: MadeAlias) -> Alias:
+    for version, weight in alias.weights.items():
+        return Alias(name=alias.name, version=alias.version, additional=version, weight=weight)
+    return Alias(name=alias.name, version=alias.version)
+
+
+def published(made: MadeFunction, *, description: str | None, environment: str) -> MadeFunction:
+    """Return the function with `$LATEST` frozen under the next number; `environment` is sealed for that one."""
+    number = str(made.last_version + 1)
+    settings = dict(made.latest.settings)
+    if description is not None:
+        settings["Description"] = description
+    version = replace(made.latest, version=number, settings=settings, environment=environment, revision_id=new_id())
+    return replace(
+        made,
+        versions={**made.versions, number: version},
+        last_version=made.last_version + 1,
+        latest=replace(made.latest, revision_id=new_id()),
+    )
+
+
+def last_published(made: MadeFunction) -> MadeVersion | None:
+    """Return the latest version that is still there; None: there is none."""
+    return next(iter(reversed(list(made.versions.values()))), None)
+
+
+def named_packages(functions: Iterable[MadeFunction]) -> frozenset[str]:
+    """Return the keys of all packages that functions name."""
+    return frozenset(key for made in functions for key in made.packages())

@@ -1,0 +1,368 @@
+"""Functions made by Lambda's API over a store in memory: AWS's words for what is wrong, states, revisions, aliases."""
+
+import asyncio
+import base64
+import io
+import json
+import zipfile
+from dataclasses import replace
+
+import pytest
+
+from bridge.api.app import AccessRules, ApiApp
+from bridge.api.awslambda.control import MadeFunctions, Place
+from bridge.registry.catalog import FunctionCatalog
+from bridge.registry.made import pack, parts, unpack
+from bridge.registry.secrets import Seal
+from bridge.store.packages import PackageStore
+from tests.harness import wait_until
+from tests.unit.api.harness import TOKEN, World
+
+FUNCTIONS = "/2015-03-31/functions"
+ROLE = "arn:aws:iam::000000000000:role/r"
+ARN = "arn:aws:lambda:us-east-1:000000000000:function:made"
+
+
+class MemoryFunctions:
+    """Keeps what the rows say, so that every answer has been through them."""
+
+    def __init__(self):
+        self.rows, self.numbers = {}, {}
+
+    async def load(self):
+        found = {name: unpack(name, rows, last_version=self.numbers.get(name, 0)) for name, rows in self.rows.items()}
+        return found, dict(self.numbers)
+
+    async def save(self, name, *, before, after):
+        if after is None:
+            del self.rows[name]
+            return
+        self.rows[name] = {row: pack(part) for row, part in parts(after).items()}
+        self.numbers[name] = max(self.numbers.get(name, 0), after.last_version)
+
+
+class Made:
+    """The api of a world whose functions can be made."""
+
+    def __init__(self, folder, store):
+        self.world = World()
+        self.changed = []
+        self.catalog = FunctionCatalog([self.world.catalog.get("hello")])
+        self.packages = PackageStore(folder / "packages")
+        self.made = MadeFunctions(
+            store=store, packages=self.packages, seal=Seal(folder / "key"), catalog=self.catalog,
+            place=Place(account="000000000000", region="us-east-1"), clock=self.world.clock,
+            changed=self.changed.append, spawn=self.world._spawn,
+        )  # fmt: skip
+        self.world.invoker._catalog = self.catalog
+        services = replace(self.world.services, made=self.made, functions=self.catalog.functions)
+        self.world.app = ApiApp(services, token=TOKEN, rules=AccessRules(asks=False))
+
+    async def ask(self, method, path, body=None, status=None):
+        answer = await self.world.ask(method, path, body=b"" if body is None else json.dumps(body).encode(), token=None)
+        if status is not None:
+            assert answer.status == status, answer.body
+        return answer
+
+    async def json(self, method, path, body=None, status=200):
+        return (await self.ask(method, path, body, status)).json()
+
+    async def refused(self, method, path, body, status, code):
+        answer = await self.ask(method, path, body)
+        assert (answer.status, answer.headers["x-amzn-errortype"]) == (status, code), answer.body
+        return answer.json().get("message") or answer.json()["Message"]
+
+    async def create(self, name="made", **more):
+        made = await self.json("POST", FUNCTIONS, request(FunctionName=name, **more), 201)
+        await self.settled(name)
+        return made
+
+    def hold(self):
+        """Leave the next change unsettled until what is returned is awaited."""
+        held, spawn = [], self.made._spawn
+        self.made._spawn = lambda work, name: held.append(work)
+
+        async def release():
+            self.made._spawn = spawn
+            await held.pop()
+
+        return release
+
+    async def settled(self, name="made"):
+        await wait_until(lambda: not self.made.state(name), description="it has settled")
+
+
+def zipped(text="def handler(event, context): pass"):
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("app.py", text)
+    return base64.b64encode(target.getvalue()).decode()
+
+
+def request(**more):
+    base = {"FunctionName": "made", "Runtime": "python3.13", "Role": ROLE, "Handler": "app.handler"}
+    given = base | {"Code": {"ZipFile": zipped()}} | more
+    return {name: value for name, value in given.items() if value is not None}
+
+
+@pytest.fixture
+async def api(tmp_path):
+    made = Made(tmp_path, MemoryFunctions())
+    await made.made.open()
+    yield made
+    await made.world.close()
+
+
+async def test_pending_then_active_with_another_revision(api):
+    release = api.hold()
+    made = await api.json("POST", FUNCTIONS, request(), 201)
+    assert (made["State"], made["StateReasonCode"]) == ("Pending", "Creating")
+    assert made["FunctionArn"] == ARN
+    text = await api.refused("POST", f"{FUNCTIONS}/made/invocations", {}, 409, "ResourceConflictException")
+    assert text.endswith("in the following state: Pending")
+    await release()
+    shown = await api.json("GET", f"{FUNCTIONS}/made/configuration")
+    assert (shown["State"], shown["LastUpdateStatus"]) == ("Active", "Successful")
+    assert shown["RevisionId"] != made["RevisionId"]
+    await api.ask("POST", f"{FUNCTIONS}/made/invocations", {}, 200)
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "code", "text"),
+    [
+        ({"Role": None}, 400, "ValidationException", "Value null at 'role'"),
+        ({"Role": "x"}, 400, "ValidationException", "Value 'x' at 'role' failed"),
+        ({"Timeout": 0, "MemorySize": 1}, 400, "ValidationException", "2 validation errors detected: Value '0' at 'timeout'"),
+        ({"Timeout": 901}, 400, "ValidationException", "Member must have value less than or equal to 900"),
+        ({"Timeout": "3"}, 400, "SerializationException", "STRING_VALUE can not be converted to an Integer"),
+        ({"MemorySize": 10_241}, 400, "ValidationException", "less than or equal to 10240"),
+        ({"Handler": "a b"}, 400, "ValidationException", "'handler'"),
+        ({"Handler": None}, 400, "InvalidParameterValueException", "mandatory parameters"),
+        ({"Runtime": "Python3.13"}, 400, "InvalidParameterValueException", "Value Python3.13 at 'runtime'"),
+        ({"Description": "x" * 257}, 400, "ValidationException", "'description'"),
+        ({"FunctionName": "a b"}, 400, "ValidationException", "'functionName'"),
+        ({"FunctionName": None}, 400, "ValidationException", "Value null at 'functionName'"),
+        ({"Code": None}, 400, "ValidationException", "Value null at 'code'"),
+        ({"Code": {}}, 400, "InvalidParameterValueException", "Please provide a source"),
+        ({"Code": {"ZipFile": "AAAA"}}, 400, "InvalidParameterValueException", "Could not unzip uploaded file."),
+        ({"Code": {"ZipFile": "?"}}, 400, "SerializationException", "base64"),
+        ({"Code": {"S3Bucket": "b", "S3Key": "k"}}, 400, "InvalidParameterValueException", "S3Bucket is not offered"),
+        ({"Layers": ["arn"]}, 400, "InvalidParameterValueException", "Layers is not offered"),
+        ({"PackageType": "Image"}, 400, "InvalidParameterValueException", "not offered"),
+        ({"Environment": {"Variables": {"AWS_REGION": "x"}}}, 400, "InvalidParameterValueException", "request: AWS_REGION"),
+        ({"Environment": {"Variables": {"A": "x"}}}, 400, "ValidationException", "Map keys must satisfy"),
+        ({"Environment": {"Variables": {"AB": "x" * 5000}}}, 400, "InvalidParameterValueException", "exceeded the 4KB"),
+        ({"EphemeralStorage": {"Size": 1}}, 400, "ValidationException", "'size'"),
+        ({"Architectures": ["mips"]}, 400, "ValidationException", "'architectures'"),
+        ({"Tags": {"aws:x": "y"}}, 400, "InvalidParameterValueException", "aws:x"),
+        ({"DeadLetterConfig": {"TargetArn": "arn:aws:s3:::b"}}, 400, "InvalidParameterValueException", "dead-letter"),
+    ],
+)  # fmt: skip
+async def test_what_create_refuses(api, more, status, code, text):
+    assert text in await api.refused("POST", FUNCTIONS, request(**more), status, code)
+    assert await api.json("GET", FUNCTIONS) == {
+        "Functions": [(await api.json("GET", f"{FUNCTIONS}/hello"))["Configuration"]]
+    }
+
+
+async def test_names_that_are_taken(api):
+    await api.create()
+    assert (
+        await api.refused("POST", FUNCTIONS, request(), 409, "ResourceConflictException")
+        == "Function already exist: made"
+    )
+    text = await api.refused("POST", FUNCTIONS, request(FunctionName="hello"), 409, "ResourceConflictException")
+    assert "declared in the daemon's file" in text
+
+
+async def test_an_update_runs_once_it_is_through_and_no_second_one_meanwhile(api):
+    await api.create(Environment={"Variables": {"AB": "1"}})
+    before = api.catalog.get("made").latest
+    release = api.hold()
+    shown = await api.json("PUT", f"{FUNCTIONS}/made/configuration", {"Timeout": 9})
+    assert (shown["LastUpdateStatus"], shown["Timeout"]) == ("InProgress", 9)
+    assert api.catalog.get("made").latest is before
+    body = {"ZipFile": zipped("two")}
+    text = await api.refused("PUT", f"{FUNCTIONS}/made/code", body, 409, "ResourceConflictException")
+    assert text.endswith(f"An update is in progress for resource: {ARN}")
+    await release()
+    latest = api.catalog.get("made").latest
+    assert (latest.timeout_s, latest.environment, api.changed[-1]) == (9, {"AB": "1"}, "made")
+
+
+async def test_revisions_and_dry_runs(api):
+    await api.create()
+    shown = await api.json("GET", f"{FUNCTIONS}/made/configuration")
+    body = {"ZipFile": zipped("two"), "RevisionId": "stale"}
+    text = await api.refused("PUT", f"{FUNCTIONS}/made/code", body, 412, "PreconditionFailedException")
+    assert text.startswith("The Revision Id provided does not match")
+    dry = await api.json("PUT", f"{FUNCTIONS}/made/code", body | {"RevisionId": shown["RevisionId"], "DryRun": True})
+    assert dry["CodeSha256"] != shown["CodeSha256"]
+    assert await api.json("GET", f"{FUNCTIONS}/made/configuration") == shown
+
+
+async def test_versions(api):
+    await api.create()
+    first = await api.json("POST", f"{FUNCTIONS}/made/versions", {"Description": "one"}, 201)
+    assert (first["Version"], first["FunctionArn"], first["Description"]) == ("1", f"{ARN}:1", "one")
+    assert (await api.json("POST", f"{FUNCTIONS}/made/versions", {"Description": "two"}, 201))["Version"] == "1"
+    body = {"CodeSha256": "other"}
+    text = await api.refused("POST", f"{FUNCTIONS}/made/versions", body, 400, "InvalidParameterValueException")
+    assert text.startswith("CodeSHA256 (other) is different from current CodeSHA256 in $LATEST")
+    await api.ask("PUT", f"{FUNCTIONS}/made/configuration", {"Timeout": 9})
+    await api.settled()
+    assert (await api.json("POST", f"{FUNCTIONS}/made/versions", {}, 201))["Version"] == "2"
+    await api.ask("DELETE", f"{FUNCTIONS}/made?Qualifier=2", None, 204)
+    assert (await api.json("POST", f"{FUNCTIONS}/made/versions", {}, 201))["Version"] == "3"
+    listed = await api.json("GET", f"{FUNCTIONS}/made/versions")
+    assert [each["Version"] for each in listed["Versions"]] == ["$LATEST", "1", "3"]
+    text = await api.refused(
+        "DELETE", f"{FUNCTIONS}/made?Qualifier=$LATEST", None, 400, "InvalidParameterValueException"
+    )
+    assert text == "$LATEST version cannot be deleted without deleting the function."
+
+
+async def test_aliases(api):
+    await api.create(Publish=True)
+    await api.ask("PUT", f"{FUNCTIONS}/made/configuration", {"Timeout": 9})
+    await api.settled()
+    await api.json("POST", f"{FUNCTIONS}/made/versions", {}, 201)
+    path = f"{FUNCTIONS}/made/aliases"
+    alias = await api.json("POST", path, {"Name": "live", "FunctionVersion": "1"}, 201)
+    assert alias == {
+        "AliasArn": f"{ARN}:live", "Name": "live", "FunctionVersion": "1", "Description": "", "RevisionId": alias["RevisionId"],
+    }  # fmt: skip
+    invalid = "InvalidParameterValueException"
+    for body, status, code, text in (
+        (
+            {"Name": "live", "FunctionVersion": "1"},
+            409,
+            "ResourceConflictException",
+            f"Alias already exists: {ARN}:live",
+        ),
+        ({"Name": "x", "FunctionVersion": "10"}, 404, "ResourceNotFoundException", f"Function not found: {ARN}:10"),
+        ({"Name": "1", "FunctionVersion": "1"}, 400, "ValidationException", "'name'"),
+        ({"Name": "x", "FunctionVersion": "live"}, 400, "ValidationException", "'functionVersion'"),
+        (weighted("1", {"1": 0.1}), 400, invalid, "Function version 1 is already included in routing configuration."),
+        (weighted("1", {"2": 0.1, "$LATEST": 0.1}), 400, invalid, "cannot be greater than 1"),
+        (
+            weighted("1", {"$LATEST": 0.1}),
+            400,
+            invalid,
+            "$LATEST is not supported for an alias pointing to more than 1",
+        ),
+        (weighted("1", {"2": 1.1}), 400, "ValidationException", "between 0.0 and 1.0"),
+        (weighted("1", {"live": 0.1}), 400, invalid, "never to an alias"),
+    ):
+        assert text in await api.refused("POST", path, body, status, code)
+    await api.refused("DELETE", f"{FUNCTIONS}/made?Qualifier=1", None, 409, "ResourceConflictException")
+    body = {"RoutingConfig": {"AdditionalVersionWeights": {"2": 0.25}}, "RevisionId": alias["RevisionId"]}
+    await api.json("PUT", f"{path}/live", body)
+    function = api.catalog.get("made")
+    assert [function.version("live", chance=chance).version for chance in (0.0, 0.2499, 0.25, 1.0)] == [
+        "2",
+        "2",
+        "1",
+        "1",
+    ]
+    await api.refused("PUT", f"{path}/live", body, 412, "PreconditionFailedException")
+    after = await api.json("PUT", f"{path}/live", {"FunctionVersion": "2", "RoutingConfig": {}})
+    assert "RoutingConfig" not in after
+    assert (await api.json("GET", f"{path}?FunctionVersion=2"))["Aliases"] == [after]
+    await api.ask("DELETE", f"{path}/live", None, 204)
+    text = await api.refused("GET", f"{path}/live", None, 404, "ResourceNotFoundException")
+    assert text == f"Cannot find alias arn: {ARN}:live"
+
+
+def weighted(version, weights):
+    return {"Name": "x", "FunctionVersion": version, "RoutingConfig": {"AdditionalVersionWeights": weights}}
+
+
+async def test_a_tenth_of_an_aliases_invocations(api):
+    await api.create(Publish=True)
+    await api.ask("PUT", f"{FUNCTIONS}/made/configuration", {"Timeout": 9})
+    await api.settled()
+    await api.json("POST", f"{FUNCTIONS}/made/versions", {}, 201)
+    await api.json("POST", f"{FUNCTIONS}/made/aliases", weighted("1", {"2": 0.1}), 201)
+    import random
+
+    api.world.invoker._draw = random.Random(7).random
+    drawn = [api.world.invoker.resolve("made:x").version.version for _ in range(10_000)]
+    assert 900 <= drawn.count("2") <= 1_100
+
+
+async def test_event_invoke_configurations_are_a_qualifiers_own(api):
+    await api.create(Publish=True)
+    path = "/2019-09-25/functions/made/event-invoke-config"
+    text = await api.refused("GET", path, None, 404, "ResourceNotFoundException")
+    assert text == f"The function {ARN}:$LATEST doesn't have an EventInvokeConfig"
+    await api.refused("POST", path, {"MaximumRetryAttempts": 1}, 404, "ResourceNotFoundException")
+    text = await api.refused("PUT", path, {}, 400, "InvalidParameterValueException")
+    assert text == "You must specify at least one of error handling or destination setting."
+    body = {"DestinationConfig": {"OnFailure": {"Destination": f"{ARN}:1"}}}
+    text = await api.refused("PUT", path, body, 400, "InvalidParameterValueException")
+    assert text == "You can't specify the function as a destination for itself."
+    await api.refused("PUT", f"{path}?Qualifier=7", {"MaximumRetryAttempts": 1}, 404, "ResourceNotFoundException")
+    config = await api.json("PUT", f"{path}?Qualifier=1", {"MaximumRetryAttempts": 0})
+    assert config == {
+        "FunctionArn": f"{ARN}:1", "MaximumRetryAttempts": 0, "LastModified": config["LastModified"],
+        "DestinationConfig": {"OnSuccess": {}, "OnFailure": {}},
+    }  # fmt: skip
+    await api.json("POST", f"{path}?Qualifier=1", {"MaximumEventAgeInSeconds": 60})
+    resolve = api.world.invoker.resolve
+    assert resolve("made:1").function.event_invoke.maximum_retry_attempts == 0
+    assert resolve("made:1").function.event_invoke.maximum_event_age_s == 60
+    assert resolve("made").function.event_invoke.maximum_retry_attempts == 2
+    await api.ask("DELETE", f"{path}?Qualifier=1", None, 204)
+    assert resolve("made:1").function.event_invoke.maximum_retry_attempts == 2
+
+
+async def test_concurrency_and_tags(api):
+    await api.create(Tags={"a": "1"})
+    path = "/2017-10-31/functions/made/concurrency"
+    text = await api.refused("PUT", path, {"ReservedConcurrentExecutions": 901}, 400, "InvalidParameterValueException")
+    assert text.endswith("UnreservedConcurrentExecution below its minimum value of [100].")
+    await api.json("PUT", path, {"ReservedConcurrentExecutions": 900})
+    assert api.catalog.get("made").reserved_concurrency == 900
+    await api.ask("DELETE", path, None, 204)
+    tags = f"/2017-03-31/tags/{ARN}"
+    await api.ask("POST", tags, {"Tags": {"b": "2"}}, 204)
+    await api.ask("DELETE", f"{tags}?tagKeys=a", None, 204)
+    assert await api.json("GET", tags) == {"Tags": {"b": "2"}}
+
+
+async def test_another_start_finds_what_was_made(api, tmp_path):
+    await api.create(Publish=True, Environment={"Variables": {"AB": "1"}})
+    await api.json("POST", f"{FUNCTIONS}/made/aliases", {"Name": "live", "FunctionVersion": "1"}, 201)
+    again = Made(tmp_path, api.made._store)
+    await again.made.open()
+    assert await again.json("GET", f"{FUNCTIONS}/made") == await api.json("GET", f"{FUNCTIONS}/made")
+    found = again.catalog.get("made").version("live")
+    assert (found.version, found.environment) == ("1", {"AB": "1"})
+
+    (tmp_path / "key").unlink()
+    blind = Made(tmp_path, api.made._store)
+    await blind.made.open()
+    shown = await blind.json("GET", f"{FUNCTIONS}/made")
+    assert shown["Configuration"]["Environment"]["Error"]["ErrorCode"] == "KMSNotFoundException"
+    assert blind.catalog.get("made").latest.unrunnable.startswith("KMSNotFoundException: ")
+
+
+async def test_packages_that_nothing_names_go_in_the_end(api, monkeypatch):
+    await api.create()
+    kept = api.made.get("made").latest.package
+    await api.ask("PUT", f"{FUNCTIONS}/made/code", {"ZipFile": zipped("two")}, 200)
+    await api.settled()
+    now = api.world.clock.monotonic()
+    await api.made._collect()
+    assert kept in api.packages.keys()
+    monkeypatch.setattr(api.world.clock, "monotonic", lambda: now + 2000)
+    await api.made._collect()
+    assert api.packages.keys() == {api.made.get("made").latest.package}
+
+
+async def test_uploads_beyond_what_aws_takes(api, monkeypatch):
+    monkeypatch.setattr("bridge.api.awslambda.uploads.UPLOAD_MAX_BYTES", 1000)
+    text = await api.refused("POST", FUNCTIONS, request(Description="x" * 1000), 413, "RequestEntityTooLargeException")
+    assert text == "Request must be smaller than 1000 bytes for the CreateFunction operation"
+    assert await asyncio.to_thread(lambda: list(api.packages._folder.iterdir())) == []
