@@ -117,7 +117,7 @@ class StateFolder:
             ) from None
         created_at = self._read_layout()
         self._tighten()
-        for folder in (self.shared, self.partition, self.logs, self.run):
+        for folder in (self.shared, self.packages, self.partition, self.logs, self.run):
             folder.mkdir(mode=_FOLDER_MODE, exist_ok=True)
         if created_at is None:
             meta = {"layout": LAYOUT, "created_at": round(time.time(), 3)}

@@ -223,3 +223,32 @@ def test_reload_keeps_what_was_made_and_a_name_in_both_is_the_files(bridge, tmp_
     bridge.file.write_text(before)
     bridge.admin("POST", "/admin/v1/reload")
     assert call(api)[0]["code"] == "one"
+
+
+READER = """
+import os
+def handler(event, context):
+    found = {}
+    for name in event["paths"]:
+        try:
+            with open(name, "rb") as file:
+                found[name] = len(file.read()) > 0
+        except OSError as error:
+            found[name] = False
+    return {"read": found, "module": __file__}
+"""
+
+
+def test_of_the_state_folder_it_sees_its_code_alone(bridge):
+    api = client(bridge)
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("app.py", READER)
+    create(api, Code={"ZipFile": target.getvalue()}, Environment={"Variables": {"SECRET": CANARY}})
+    hidden = [bridge.state / "token", bridge.state / "shared" / "catalog.db", bridge.state.with_name("state.key")]
+    assert all(path.exists() for path in hidden)
+    result = call(api, event={"paths": [str(path) for path in hidden]})[0]
+    facts = {each["name"]: each["ok"] for each in bridge.admin("GET", "/admin/v1/doctor").json()["facts"]}
+    if facts.get("mount namespace") or facts.get("landlock"):
+        assert result["read"] == {str(path): False for path in hidden}
+    assert result["module"].endswith("/app.py")

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from bridge.runtime.process import Worker
 from bridge.runtime.spawner import ProcessFile, start_time
 from bridge.util.clocks import SystemClock
 from tests.harness import wait_until
-from tests.unit.runtime.conftest import Runner
+from tests.unit.runtime.conftest import FUNCTIONS, Runner
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PID = {"code": "import os; answer = os.environ['AWS_LAMBDA_LOG_STREAM_NAME']"}
@@ -454,6 +455,37 @@ async def test_idle_workers_end(tmp_path):
         assert await Runner(pool, logs).value("app.echo", 1) == 1
         await wait_until(lambda: not pool._workers, description="it ended")
         assert await Runner(pool, logs).value("app.echo", 1) == 1
+    finally:
+        await pool.close()
+        logs.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sandbox", ["auto", "unmounted", "basic"])
+async def test_code_within_the_state_folder(tmp_path, sandbox):
+    """Packages of functions that the API made are there, and nothing else of it is read."""
+    state = tmp_path / "state"
+    store = state / "shared" / "packages"
+    shutil.copytree(FUNCTIONS, store / "key" / "code")
+    state.chmod(0o700)
+    (state / "secret").write_text("the state")
+    logs = FunctionLogs(state / "logs")
+    pool = WorkerPool(
+        run_folder=state / "run",
+        logs=logs,
+        clock=SystemClock(),
+        workers_max=2,
+        sandbox=sandbox,
+        deny_paths=[state],
+        code_store=store,
+    )
+    await pool.open()
+    runner = Runner(pool, logs)
+    try:
+        facts = {mechanism: in_force for mechanism, in_force, _ in pool.sandbox_facts()}
+        code = f"try: answer = len(open({str(state / 'secret')!r}).read())\nexcept OSError as error: answer = 0"
+        read = await runner.value("app.run", {"code": code}, code=str(store / "key" / "code"))
+        assert (read == 0) == bool(facts.get("landlock") or facts["mount namespace"])
     finally:
         await pool.close()
         logs.close()
