@@ -187,3 +187,26 @@ def test_a_wrong_password_is_told_and_a_right_one_read_from_a_file(daemon, mosqu
 
     assert "not authorized" not in process.cli("doctor").stdout
     assert PASSWORD not in process.log()
+
+
+def test_a_function_that_is_too_slow_holds_the_broker_back_and_loses_nothing(daemon, mosquitto, config, tmp_path):
+    """The lane takes 20 events, the buffer a MiB: of 3 MiB the rest waits at the broker."""
+    slow = write_function(tmp_path / "slow", "import time\n\ndef handler(event, context):\n    time.sleep(0.02)\n")
+    text = config.replace('handler = "app.handler"', 'handler = "app.handler"\nreserved_concurrency = 4')
+    text = text.replace(f'code = "{tmp_path / "code"}"', f'code = "{slow}"', 1)
+    text = text.replace('topics = ["plant/+/t", "plant/#"]', 'topics = ["plant/#"]\nbuffer_mb = 1')
+    process = daemon("journal = { lane_events_max = 20 }\n" + text)
+    subscribed(mosquitto, 2)
+
+    mosquitto.publish("plant/7/t", *(json.dumps({"n": n, "filler": "x" * 6000}) for n in range(500)))
+    wait_for(lambda: "messages wait to be stored" in process.cli("doctor").stdout)
+
+    wait_for(lambda: process.metrics()['bridge_events_accepted_total{source="sensors",type="Event"}'] == 500)
+
+    def states() -> set[str]:
+        found = events(process, "--source", "sensors", "--limit", "1000")
+        assert len(found) == 500
+        return {each["state"] for each in found}
+
+    wait_for(lambda: states() == {"succeeded"})
+    assert process.rss_mib() < 256
