@@ -1,9 +1,11 @@
 """boto3 and the AWS CLI against a daemon's own Lambda API: signed, by the key's rights, over declared functions."""
 
 import base64
+import io
 import json
 import os
 import subprocess
+import zipfile
 
 import boto3
 import pytest
@@ -105,6 +107,26 @@ def test_rights_and_signatures(bridge):
         client(bridge, key="NOBODY").list_functions()
     assert SECRET not in bridge.log()
     assert SECRET not in bridge.cli("config", "show", str(bridge.file)).stdout
+
+
+def test_a_signature_covers_a_package_of_many_megabytes(bridge):
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("app.py", "def handler(event, context):\n    return 'signed'\n")
+        archive.writestr("data.bin", os.urandom(20_000_000))
+    given = {
+        "FunctionName": "signed", "Runtime": "python3.13", "Handler": "app.handler", "Code": {"ZipFile": target.getvalue()},
+        "Role": "arn:aws:iam::123456789012:role/r",
+    }  # fmt: skip
+    with pytest.raises(ClientError, match="InvalidSignatureException"):
+        client(bridge, secret="wrong").create_function(**given)
+    with pytest.raises(ClientError, match=r"AccessDeniedException.*lambda:CreateFunction"):
+        client(bridge, key="BRIDGECALLER").create_function(**given)
+    api = client(bridge)
+    assert api.create_function(**given)["CodeSize"] == len(target.getvalue())
+    api.get_waiter("function_active_v2").wait(FunctionName="signed", WaiterConfig={"Delay": 0.1})
+    assert json.loads(api.invoke(FunctionName="signed")["Payload"].read()) == "signed"
+    assert [path.name for path in (bridge.state / "shared" / "packages").iterdir() if path.name.startswith(".")] == []
 
 
 def test_without_keys_on_loopback(daemon, tmp_path):
