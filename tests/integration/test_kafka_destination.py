@@ -15,6 +15,7 @@ from bridge.core.outcome import OutboxEntry, OutcomeKind, RecordRefused, TargetP
 from bridge.destinations.kafka import KafkaDestination
 from bridge.events.kafka import KafkaShape, parse_event, record_fragment, record_prefix
 from bridge.sources.pull.kafka_client import client_arguments
+from tests.harness import DaemonProcess, write_function
 
 pytestmark = pytest.mark.integration
 
@@ -168,3 +169,38 @@ async def test_letters_of_several_mappings_at_once_share_the_producer(kafka, kaf
     await one.close()
 
     assert {message.key for message in await messages(kafka.bootstrap, topic, 20)} == {b"%d" % n for n in range(20)}
+
+
+@pytest.mark.timeout(180)
+async def test_a_daemon_tells_a_topic_how_asynchronous_events_ended(kafka, kafka_topic, tmp_path):
+    done, failed = await kafka_topic(1), await kafka_topic(1)
+    code = write_function(
+        tmp_path / "code", "def handler(event, context):\n    if event['fail']: raise ValueError('no')\n    return 7\n"
+    )
+    config = f"""
+[connections.main]
+type = "kafka"
+bootstrap_servers = ["{kafka.bootstrap}"]
+[functions.f]
+code = "{code}"
+handler = "app.handler"
+event_invoke = {{ retry_delays_s = [0.1], on_success = "kafka://main/{done}", on_failure = "kafka://main/{failed}" }}
+"""
+    process = await asyncio.to_thread(DaemonProcess(tmp_path / "daemon", config).start)
+    try:
+        for event in ('{"fail": true}', '{"fail": false}'):
+            told = await asyncio.to_thread(process.cli, "invoke", "f", "--type", "event", "--payload", event)
+            assert told.returncode == 0, told.stderr
+        (success,) = await messages(kafka.bootstrap, done, 1)
+        (failure,) = await messages(kafka.bootstrap, failed, 1)
+    finally:
+        await asyncio.to_thread(process.stop)
+
+    one, other = json.loads(success.value), json.loads(failure.value)
+    assert (one["requestContext"]["condition"], one["requestPayload"], one["responsePayload"]) == (
+        "Success", {"fail": False}, 7,
+    )  # fmt: skip
+    assert (other["requestContext"]["condition"], other["requestContext"]["approximateInvokeCount"]) == (
+        "RetriesExhausted", 3,
+    )  # fmt: skip
+    assert (other["requestPayload"], other["responsePayload"]["errorType"]) == ({"fail": True}, "ValueError")

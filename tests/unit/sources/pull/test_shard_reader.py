@@ -388,6 +388,18 @@ async def test_how_far_behind_kinesis_says_that_a_shard_is() -> None:
         assert [shard.behind_s for shard in world.worker.shards()] == [0.0]
 
 
+@pytest.mark.parametrize("kind", ["kinesis", "dynamodb"])
+async def test_no_more_shards_than_the_mapping_s_maximum_concurrency_run_at_once(kind: str) -> None:
+    async with ShardsWorld(kind=kind, shards=4, maximum_concurrency=2) as world:
+        world.function.duration_s = 3
+        for number, shard in enumerate((S0, S1, S2, S3)):
+            world.service.put(shard, numbers(number))
+        await world.advance(12)
+
+        assert sorted(values(world)) == [0, 1, 2, 3]
+        assert world.function.running_max == 2
+
+
 async def test_a_shard_that_is_behind_is_read_as_often_as_the_service_allows() -> None:
     world = ShardsWorld(batch_size=10_000)
     world.service.records_max = 10
