@@ -112,7 +112,7 @@ class World:
         return [value for function, value in lines if function == name]
 
     def asked(self):
-        return len(self._asked.read_text().splitlines())
+        return len(self._asked.read_text().splitlines()) if self._asked.exists() else 0
 
     async def status(self, name):
         answer = await asyncio.to_thread(self.daemon.admin, "GET", f"/admin/v1/mappings/{name}")
