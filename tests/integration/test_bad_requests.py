@@ -46,7 +46,7 @@ class Door:
             Route(name="echo", path="/echo", function="echo", verifier=anyone, invocation_type=sync),
         ]
         self.source = WebhookSource(routes, intake=self.intake, invoker=self.invoker, clock=CLOCK)
-        limits = ListenerLimits(connections_max=300, header_s=60, request_s=60)
+        limits = ListenerLimits(connections_max=300, header_s=600, request_s=600)
         self.listener = Listener(self.source, name="door", host="127.0.0.1", port=0, limits=limits)
 
     async def connect(self):
