@@ -133,6 +133,10 @@ crash: kafka aws mqtt
 	BRIDGE_CRASH_KILLS=100 BRIDGE_CRASH_STOPS=50 $(BIN)/pytest -rA tests/crash
 	BRIDGE_LIVES=$(LIVES) $(BIN)/pytest -n 2 --timeout 7200 tests/unit/pipeline/streams/test_simulation.py
 
+# As a user of the container has it: every broker at once, and what goes wrong with them.
+soak: kafka aws mqtt
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
+
 bench: $(VENV)/.stamp-test aws mqtt
 	@requirements/apt.sh wrk:wrk
 	$(BIN)/python -m tests.bench $(BENCH)
