@@ -50,7 +50,7 @@ class Hold:
         name = await asyncio.to_thread(self._keep, payload)
         try:
             yield name, b""
-        except Exception:
+        except Exception:  # whatever it was: without its row the file is nobody's, and the error goes on
             await self.remove(name)
             raise
 

@@ -1,6 +1,5 @@
 """What a webhook stores: the records of events, their ids and their sizes."""
 
-import os
 from collections.abc import Sequence
 
 from bridge.core import limits
@@ -8,6 +7,7 @@ from bridge.core.record import Record
 from bridge.sources.push.formats import Taken
 from bridge.sources.push.refusals import too_large
 from bridge.sources.push.routes import Mounted
+from bridge.util.ids import new_id
 
 
 def record_of(mounted: Mounted, payload: bytes, request_id: str, received_at: float, delivery_id: str) -> Record:
@@ -62,9 +62,3 @@ def batch_of(mounted: Mounted, batch: Sequence[Taken], received_at: float, deliv
         )
         for number, taken in enumerate(batch)
     ]
-
-
-def new_id() -> str:
-    """Return a random UUID (version 4) as lower-case text; half the time of `str(uuid.uuid4())`."""
-    h = os.urandom(16).hex()
-    return f"{h[:8]}-{h[8:12]}-4{h[13:16]}-{'89ab'[int(h[16], 16) & 3]}{h[17:20]}-{h[20:]}"

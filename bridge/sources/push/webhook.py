@@ -20,7 +20,7 @@ from bridge.sources.push.by_hand import Answered, hand_request
 from bridge.sources.push.formats import Taken
 from bridge.sources.push.patience import Patience
 from bridge.sources.push.proxies import TrustedProxies
-from bridge.sources.push.records import batch_of, new_id, record_of
+from bridge.sources.push.records import batch_of, record_of
 from bridge.sources.push.refusals import RETRY_AFTER_S, Refusal, not_accepted, retry_after, too_large, unavailable
 from bridge.sources.push.routes import Mounted, Route, Table, route_table
 from bridge.sources.push.signatures import Unavailable, Verdict
@@ -39,6 +39,7 @@ from bridge.util.asgi import (
     read_body,
     respond,
 )
+from bridge.util.ids import new_id
 
 log = structlog.get_logger("bridge.webhook")
 
