@@ -290,6 +290,14 @@ def assignments(daemon: DaemonProcess) -> int:
     return daemon.log().count("shards_assigned")
 
 
+def share(daemon: DaemonProcess) -> int:
+    """Return how many shards the group gave a daemon when it last divided them."""
+    given = [
+        json.loads(line) for line in daemon.log().splitlines() if '"shards_assigned"' in line and line.endswith("}")
+    ]
+    return len(given[-1]["shards"]) if given else 0
+
+
 def outlive_a_rebalance(run: KafkaRig) -> None:
     """Let a batch run longer than a rebalance waits for it, while another member takes its shards and goes further."""
     slow, fast = run.daemon(batch_s=-1, BRIDGE_TEST_REVOKE_S="1"), run.daemon()
