@@ -1,4 +1,4 @@
-"""The README's commands, run as they are written, in a copy of the project; what they print has the shape it shows.
+"""The commands of the README and of the guides, run as they are written, in a copy of the project; what they print has the shape it shows.
 
 Files that it shows under their names are written where it is at that point.
 """
@@ -17,7 +17,12 @@ import pytest
 from bridge.config.load import load
 from tests.harness import ROOT, request, wait_for
 
-README = (ROOT / "README.md").read_text()
+GUIDES = (
+    "README.md", "docs/local-testing.md", "docs/kafka.md", "docs/kinesis-and-dynamodb.md", "docs/sqs.md", "docs/webhooks.md",
+    "docs/schedules.md", "docs/mqtt.md", "docs/destinations.md", "docs/functions-on-aws.md", "docs/lambda-api.md",
+)  # fmt: skip
+"""In the order in which a reader may go through them: commands follow on what came before, each page in the project's folder."""
+TEXT = "\n".join((ROOT / page).read_text() for page in GUIDES)
 BLOCK = re.compile(r"(?:^`([\w./]+)`[^\n]*:\n\n)?^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 """Name of a file where one is shown, language, text."""
 VARYING = re.compile(
@@ -28,13 +33,15 @@ VARYING = re.compile(
 def steps() -> list[tuple[str, str, str]]:
     """Return (command, shown output, "") and ("", text, name of a file) of all blocks, in order."""
     found = []
-    for name, language, block in BLOCK.findall(README):
-        if name:
-            found.append(("", block, name))
-        elif language == "console":
-            for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
-                command, _, shown = part.partition("\n")
-                found.append((command, shown, ""))
+    for page in GUIDES:
+        found.append(("cd ~", "", ""))  # where the test has the project's folder
+        for name, language, block in BLOCK.findall((ROOT / page).read_text()):
+            if name:
+                found.append(("", block, name))
+            elif language == "console":
+                for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+                    command, _, shown = part.partition("\n")
+                    found.append((command, shown, ""))
     return found
 
 
@@ -90,7 +97,7 @@ def _is_ready() -> bool:
 
 
 def test_every_configuration_it_shows_holds_no_mistake(tmp_path: Path) -> None:
-    shown = [text for _, language, text in BLOCK.findall(README) if language == "toml"]
+    shown = [text for _, language, text in BLOCK.findall(TEXT) if language == "toml"]
     code = tmp_path / "clicks"
     code.mkdir()
     (code / "app.py").write_text("def handler(event, context): ...\n")
@@ -100,7 +107,7 @@ def test_every_configuration_it_shows_holds_no_mistake(tmp_path: Path) -> None:
         file.write_text(re.sub(r"/srv/functions/\w+", str(code), text))
         loaded = load(file, dict.fromkeys(re.findall(r'env = "(\w+)"', text), "secret"))
         assert loaded.settings.functions.keys() == tomllib.loads(text)["functions"].keys()
-    assert len(shown) == README.count("```toml") > 0
+    assert len(shown) == TEXT.count("```toml") > 0
 
 
 def test_every_relative_link_leads_somewhere() -> None:
