@@ -1,0 +1,102 @@
+"""The api of a world whose functions can be made, over a store in memory."""
+
+import base64
+import io
+import json
+import zipfile
+from dataclasses import replace
+
+from bridge.api.app import AccessRules, ApiApp
+from bridge.api.awslambda.control import MadeFunctions, Place
+from bridge.registry.catalog import FunctionCatalog
+from bridge.registry.made import pack, parts, unpack
+from bridge.registry.secrets import Seal
+from bridge.store.packages import PackageStore
+from tests.harness import wait_until
+from tests.unit.api.harness import TOKEN, World
+
+FUNCTIONS = "/2015-03-31/functions"
+ROLE = "arn:aws:iam::000000000000:role/r"
+ARN = "arn:aws:lambda:us-east-1:000000000000:function:made"
+
+
+class MemoryFunctions:
+    """Keeps what the rows say, so that every answer has been through them."""
+
+    def __init__(self):
+        self.rows, self.numbers = {}, {}
+
+    async def load(self):
+        found = {name: unpack(name, rows, last_version=self.numbers.get(name, 0)) for name, rows in self.rows.items()}
+        return found, dict(self.numbers)
+
+    async def save(self, name, *, before, after):
+        if after is None:
+            del self.rows[name]
+            return
+        self.rows[name] = {row: pack(part) for row, part in parts(after).items()}
+        self.numbers[name] = max(self.numbers.get(name, 0), after.last_version)
+
+
+class Made:
+    """The api of a world whose functions can be made."""
+
+    def __init__(self, folder, store):
+        self.world = World()
+        self.changed = []
+        self.catalog = FunctionCatalog([self.world.catalog.get("hello")])
+        self.packages = PackageStore(folder / "packages")
+        self.made = MadeFunctions(
+            store=store, packages=self.packages, seal=Seal(folder / "key"), catalog=self.catalog,
+            place=Place(account="000000000000", region="us-east-1"), clock=self.world.clock,
+            changed=self.changed.append, spawn=self.world._spawn,
+        )  # fmt: skip
+        self.world.invoker._catalog = self.catalog
+        services = replace(self.world.services, made=self.made, functions=self.catalog.functions)
+        self.world.app = ApiApp(services, token=TOKEN, rules=AccessRules(asks=False))
+
+    async def ask(self, method, path, body=None, status=None):
+        answer = await self.world.ask(method, path, body=b"" if body is None else json.dumps(body).encode(), token=None)
+        if status is not None:
+            assert answer.status == status, answer.body
+        return answer
+
+    async def json(self, method, path, body=None, status=200):
+        return (await self.ask(method, path, body, status)).json()
+
+    async def refused(self, method, path, body, status, code):
+        answer = await self.ask(method, path, body)
+        assert (answer.status, answer.headers["x-amzn-errortype"]) == (status, code), answer.body
+        return answer.json().get("message") or answer.json()["Message"]
+
+    async def create(self, name="made", **more):
+        made = await self.json("POST", FUNCTIONS, request(FunctionName=name, **more), 201)
+        await self.settled(name)
+        return made
+
+    def hold(self):
+        """Leave the next change unsettled until what is returned is awaited."""
+        held, spawn = [], self.made._spawn
+        self.made._spawn = lambda work, name: held.append(work)
+
+        async def release():
+            self.made._spawn = spawn
+            await held.pop()
+
+        return release
+
+    async def settled(self, name="made"):
+        await wait_until(lambda: not self.made.state(name), description="it has settled")
+
+
+def zipped(text="def handler(event, context): pass"):
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("app.py", text)
+    return base64.b64encode(target.getvalue()).decode()
+
+
+def request(**more):
+    base = {"FunctionName": "made", "Runtime": "python3.13", "Role": ROLE, "Handler": "app.handler"}
+    given = base | {"Code": {"ZipFile": zipped()}} | more
+    return {name: value for name, value in given.items() if value is not None}
