@@ -16,6 +16,7 @@ from bridge.core.sources import LocalStreams, Mappings, RecordReader
 from bridge.pipeline.outbox import OutboxSender
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays
+from bridge.registry.policies import NoPolicies, ResourcePolicies
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,8 @@ class Services:
     sources: PushSources
     readers: Callable[[Record], Sequence[RecordReader]]
     """Which mappings read a stored record, and whether they are done with it."""
+    policies: ResourcePolicies = field(default_factory=lambda: ResourcePolicies(NoPolicies()))
+    """Resource policies of all functions; left out: there are none, and none is kept."""
     made: MadeFunctions | None = None
     """Functions that Lambda's API makes; None: it makes none."""
     queues: DeadLetterQueues | None = None

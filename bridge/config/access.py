@@ -41,13 +41,22 @@ class AccessKeySettings(Section):
     allow: tuple[Annotated[str, AfterValidator(_checked_action)], ...] = listed(
         "Actions and patterns of actions.", default=("lambda:*",), min_length=1, max_length=100
     )
+    organization: str = Field(
+        default="",
+        pattern=r"^(o-[a-z0-9]{10,32})?$",
+        description="Organization of its account, for policies that ask for one (PrincipalOrgID).",
+    )
 
 
 def access_keys(settings: "Settings") -> dict[str, AccessKey]:
     """Return the keys of a file by their id; secrets are revealed here, for the check of signatures."""
     return {
         key_id: AccessKey(
-            id=key_id, secret=key.secret.reveal(), account=key.account or settings.account, allow=key.allow
+            id=key_id,
+            secret=key.secret.reveal(),
+            account=key.account or settings.account,
+            allow=key.allow,
+            organization=key.organization,
         )
         for key_id, key in settings.access_keys.items()
     }

@@ -24,6 +24,8 @@ EPHEMERAL_STORAGE_DEFAULT_MB: Final = 512
 EPHEMERAL_STORAGE_MIN_MB: Final = 512
 EPHEMERAL_STORAGE_MAX_MB: Final = 10_240
 ENVIRONMENT_MAX_BYTES: Final = 4 * KIB
+POLICY_MAX_BYTES: Final = 20 * KIB
+"""A resource policy as JSON (semantics 5.1)."""
 HANDLER_MAX_CHARS: Final = 128
 INIT_MAX_S: Final = 10
 """Init phase outside an invocation; past it, init runs again inside the first one (semantics 6.2)."""

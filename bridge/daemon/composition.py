@@ -42,6 +42,7 @@ from bridge.pipeline.outcomes import AsyncOutcomes, OutboxDestination
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays, StreamParts
 from bridge.registry.catalog import FunctionCatalog
+from bridge.registry.policies import ResourcePolicies
 from bridge.registry.secrets import Seal
 from bridge.runtime.logs import FunctionLogs
 from bridge.runtime.pool import WorkerPool
@@ -222,6 +223,8 @@ class Parts:
             self.folder.shared / "catalog.db", release_ballast=self.ballast.release, on_failure=self._fail
         )
         self._exit.push_async_callback(functions.close)
+        self.policies = ResourcePolicies(functions.attachments("policy"))
+        await self.policies.open()
         self.made = MadeFunctions(
             store=functions,
             packages=PackageStore(self.folder.packages),
@@ -231,6 +234,7 @@ class Parts:
             clock=self._clock,
             changed=self.function_changed,
             spawn=self._spawn,
+            forget=self.policies.forget,
         )
         await self.made.open()
 

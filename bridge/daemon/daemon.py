@@ -238,10 +238,11 @@ class Daemon:
             journal=parts.journal, outcomes=parts.outcomes, parked=state.parked, dead_letters=state.dead_letters,
             jobs=state.jobs, replays=parts.replays, redrives=parts.redrives, lanes=parts.dispatcher,
             mappings=parts.mappings, streams=parts.local_streams, made=parts.made, queues=parts.dead_letter_queues,
-            sources=self._sources, readers=parts.journal_streams.readers, invoker=parts.service, intake=parts.intake,
-            logs=parts.logs, functions=parts.catalog.functions, reload=self.reload, readiness=self._problems,
-            facts=self._facts, troubles=self._troubles, outbox=state.outbox, sender=parts.outbox, version=__version__,
-            clock=self._clock, account_concurrency=lambda: self._settings.invocation.account_concurrency,
+            policies=parts.policies, sources=self._sources, readers=parts.journal_streams.readers,
+            invoker=parts.service, intake=parts.intake, logs=parts.logs, functions=parts.catalog.functions,
+            reload=self.reload, readiness=self._problems, facts=self._facts, troubles=self._troubles,
+            outbox=state.outbox, sender=parts.outbox, version=__version__, clock=self._clock,
+            account_concurrency=lambda: self._settings.invocation.account_concurrency,
             async_payload_max_bytes=self._settings.invocation.async_payload_max_bytes, status=self._status,
         )  # fmt: skip
 

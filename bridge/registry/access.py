@@ -20,6 +20,8 @@ class AccessKey:
     """12 digits: the name space its caller sees."""
     allow: tuple[str, ...] = ("lambda:*",)
     """Actions and patterns of actions."""
+    organization: str = ""
+    """Id of the organization that its account belongs to, `o-…`; empty: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +33,7 @@ class Caller:
     key_id: str = ""
     """Empty: nobody was asked."""
     allow: tuple[str, ...] = ("*",)
+    organization: str = ""
 
     @property
     def arn(self) -> str:

@@ -96,6 +96,10 @@ class MadeFunction:
         """Tell whether there is such a version or alias."""
         return self.find(qualifier) is not None
 
+    def qualifiers(self) -> frozenset[str]:
+        """Return the names of all versions and aliases but `$LATEST`."""
+        return frozenset({*self.versions, *self.aliases})
+
     def packages(self) -> frozenset[str]:
         """Return the keys of all packages that it names."""
         return frozenset(version.package for version in (self.latest, *self.versions.values()))

@@ -10,6 +10,7 @@ import structlog
 
 from bridge.core.errors import StoreCorrupt, StoreError
 from bridge.registry.made import MadeFunction, Row, pack, parts, unpack
+from bridge.store.attachments import ATTACHMENTS, SqliteAttachments
 from bridge.store.sqlite import Database, Migration
 
 log = structlog.get_logger("bridge.store")
@@ -24,6 +25,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         # Outlives its function: numbers are never given again.
         "CREATE TABLE numbers (name TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     ),
+    (ATTACHMENTS,),
 )
 _PUT: Final = (
     "INSERT INTO parts (name, kind, key, document) VALUES (?, ?, ?, ?) "
@@ -52,6 +54,10 @@ class SqliteFunctions:
         database = Database(path, migrations=MIGRATIONS, release_ballast=release_ballast, on_failure=on_failure)
         await asyncio.to_thread(database.open)
         return cls(database)
+
+    def attachments(self, kind: str) -> SqliteAttachments:
+        """Return the documents of a kind that hang on functions; they close with these."""
+        return SqliteAttachments(self._database, kind)
 
     async def close(self) -> None:
         """Finish what was asked for, then close."""

@@ -55,7 +55,9 @@ def authenticate(request: Request, body_hash: str, rules: AccessRules, clock: Cl
     except SignatureRefused as error:
         raise Refused(error.code, str(error), status=error.status, kind="") from error
     key = rules.keys[signer.key_id]
-    return Caller(account=key.account, region=signer.region, key_id=key.id, allow=key.allow)
+    return Caller(
+        account=key.account, region=signer.region, key_id=key.id, allow=key.allow, organization=key.organization
+    )
 
 
 def _secret(rules: AccessRules, key_id: str) -> str | None:

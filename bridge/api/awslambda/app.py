@@ -14,7 +14,9 @@ from bridge.api.awslambda.control import PENDING, MadeFunctions
 from bridge.api.awslambda.editions import EditionOperations
 from bridge.api.awslambda.errors import Refused
 from bridge.api.awslambda.invocations import InvocationOperations
-from bridge.api.awslambda.names import denied, read_name
+from bridge.api.awslambda.names import read_name
+from bridge.api.awslambda.permissions import PermissionOperations
+from bridge.api.awslambda.permits import admitted
 from bridge.api.awslambda.reading import ReadOperations
 from bridge.api.awslambda.sharing import SharingOperations
 from bridge.api.awslambda.uploads import Upload, Uploads
@@ -24,7 +26,6 @@ from bridge.api.invoke import InvokeEndpoint
 from bridge.api.router import Router
 from bridge.api.services import Services
 from bridge.core.errors import StoreFull
-from bridge.core.function import function_arn
 from bridge.registry.access import Caller
 from bridge.registry.secrets import SealBroken
 from bridge.util.asgi import ClientGone
@@ -42,8 +43,6 @@ _FUNCTION: Final = "/2015-03-31/functions/{fn}"
 _EVENT_INVOKE: Final = "/2019-09-25/functions/{fn}/event-invoke-config"
 _ELSEWHERE: Final = "the daemon's file declares such things, and `bridge reload` takes it anew"
 _NOT_OFFERED: Final = (
-    ("POST", _FUNCTION + "/policy", "AddPermission"),
-    ("DELETE", _FUNCTION + "/policy/{sid}", "RemovePermission"),
     ("PUT", "/2019-09-30/functions/{fn}/provisioned-concurrency", "PutProvisionedConcurrencyConfig"),
     ("POST", "/2015-03-31/event-source-mappings", "CreateEventSourceMapping"),
     ("PUT", "/2015-03-31/event-source-mappings/{uuid}", "UpdateEventSourceMapping"),
@@ -70,6 +69,8 @@ _WRITING: Final = (
     ("PUT", _EVENT_INVOKE, "PutFunctionEventInvokeConfig"),
     ("POST", _EVENT_INVOKE, "UpdateFunctionEventInvokeConfig"),
     ("DELETE", _EVENT_INVOKE, "DeleteFunctionEventInvokeConfig"),
+    ("POST", _FUNCTION + "/policy", "AddPermission"),
+    ("DELETE", _FUNCTION + "/policy/{sid}", "RemovePermission"),
     ("POST", "/2017-03-31/tags/{arn}", "TagResource"),
     ("DELETE", "/2017-03-31/tags/{arn}", "UntagResource"),
 )
@@ -162,9 +163,7 @@ class LambdaApi:
 
     def _caller(self, request: Request, body_hash: str, action: str) -> Caller:
         caller = authenticate(request, body_hash, self._rules, self._services.clock)
-        if not caller.may(action):
-            raise denied(caller, action, _resource(request, caller))
-        return caller
+        return admitted(request, caller, action, self._services.policies)
 
     def _target(self, request: Request, body: bytes) -> str:
         """Return what an invocation is for, once it is known that its caller may."""
@@ -214,6 +213,7 @@ class LambdaApi:
             functions=self._services.functions,
             account_concurrency=self._services.account_concurrency,
         )
+        permissions = PermissionOperations(self._services.policies, made, self._reading)
         handlers: dict[str, Reader] = {
             "DeleteFunction": writing.delete,
             "UpdateFunctionConfiguration": writing.update_configuration,
@@ -227,6 +227,8 @@ class LambdaApi:
             "PutFunctionEventInvokeConfig": sharing.put_event_invoke,
             "UpdateFunctionEventInvokeConfig": sharing.update_event_invoke,
             "DeleteFunctionEventInvokeConfig": sharing.delete_event_invoke,
+            "AddPermission": permissions.add,
+            "RemovePermission": permissions.remove,
             "TagResource": sharing.tag,
             "UntagResource": sharing.untag,
         }
@@ -257,13 +259,6 @@ def _not_offered(action: str) -> Reader:
         raise Refused("InvalidParameterValueException", f"{action} is not offered: {_ELSEWHERE}")
 
     return refuse
-
-
-def _resource(request: Request, caller: Caller) -> str:
-    if "fn" in request.params:
-        name = request.params["fn"].rpartition("function:")[2].partition(":")[0]
-        return function_arn(name, region=caller.region, account=caller.account)
-    return "*"
 
 
 def _unusable(error: HttpError, request: Request) -> Refused:

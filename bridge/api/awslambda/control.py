@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -68,6 +68,7 @@ class MadeFunctions:
         clock: the daemon's.
         changed: told the name of a function after the catalog has changed: workers retire, limits are counted anew.
         spawn: starts a task whose failure is seen.
+        forget: forgets what hangs on a qualifier (None: on all of them) of an ARN, durably, before that goes itself.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class MadeFunctions:
         clock: Clock,
         changed: Callable[[str], None],
         spawn: Callable[..., object],
+        forget: Callable[[str, str | None], Awaitable[None]] | None = None,
     ) -> None:
         self.place = place
         self.packages = packages
@@ -90,6 +92,7 @@ class MadeFunctions:
         self._clock = clock
         self._changed = changed
         self._spawn = spawn
+        self._forget = forget
         self._functions: dict[str, MadeFunction] = {}
         self._numbers: dict[str, int] = {}
         self._unsettled: dict[str, str] = {}
@@ -220,6 +223,9 @@ class MadeFunctions:
             runs: it is what runs from now on; otherwise only once it has settled.
         """
         before = self._functions.get(made.name)
+        if before is not None:
+            for qualifier in sorted(before.qualifiers() - made.qualifiers()):
+                await self._forget_attached(made.name, qualifier)
         await self._store.save(made.name, before=before, after=made)
         self._functions[made.name] = made
         self._numbers[made.name] = max(made.last_version, self.last_number(made.name))
@@ -232,11 +238,17 @@ class MadeFunctions:
 
     async def delete(self, made: MadeFunction) -> None:
         """Forget a function; what runs of it ends by itself. Under `changing`."""
+        await self._forget_attached(made.name, None)
         await self._store.save(made.name, before=made, after=None)
         del self._functions[made.name]
         self._unsettled.pop(made.name, None)
         self._catalog.drop_made(made.name)
         self._changed(made.name)
+
+    async def _forget_attached(self, name: str, qualifier: str | None) -> None:
+        # First, so that a crash between the two leaves a function that allows nobody, never one that allows too many.
+        if self._forget is not None:
+            await self._forget(self.place.arn(name), qualifier)
 
     async def _settle(self, name: str, identity: str) -> None:
         await self._clock.sleep(SETTLE_S)

@@ -1,6 +1,7 @@
 """How callers name a function: name, partial or full ARN, qualifier in name and query (semantics 0.3)."""
 
 import re
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from bridge.api.awslambda.errors import Refused, invalid, not_found, violated
@@ -59,10 +60,21 @@ def read_name(value: str, caller: Caller, *, qualifier: str | None = None) -> Fu
     return name
 
 
-def denied(caller: Caller, action: str, resource: str) -> Refused:
-    """Return the refusal of what a caller may not do, in IAM's words."""
+def named_by(value: str, query: Mapping[str, str]) -> tuple[str, FunctionName] | None:
+    """Return the account (empty: the caller's) and the function that a path and its query name; None: none that can be.
+
+    Raises nothing: what is wrong with it `read_name` says.
+    """
+    found = _FORM.match(value)
+    if found is None:
+        return None
+    return found["account"] or "", FunctionName(found["name"], found["qualifier"] or query.get("Qualifier", ""))
+
+
+def denied(caller: Caller, action: str, resource: str, *, kind: str = "identity") -> Refused:
+    """Return the refusal of what a caller may not do, in IAM's words; `kind` of policy: identity or resource."""
     text = (
-        f"User: {caller.arn} is not authorized to perform: {action} on resource: {resource} because no identity-based "
+        f"User: {caller.arn} is not authorized to perform: {action} on resource: {resource} because no {kind}-based "
         f"policy allows the {action} action"
     )
     return Refused("AccessDeniedException", text, status=403, kind="")

@@ -17,6 +17,7 @@ from bridge.core.sources import MappingStatus
 from bridge.registry.access import Caller
 from bridge.registry.made import MadeFunction
 from bridge.registry.packages import UNZIPPED_MAX_BYTES
+from bridge.registry.policies import Place, policy_document
 
 PAGE_DEFAULT: Final = 50
 PAGE_MAX: Final = 10_000
@@ -104,9 +105,18 @@ class ReadOperations:
         return _page(query, "Aliases", shown, key="Name")
 
     async def get_policy(self, request: Request, caller: Caller) -> Answer:
-        """API_GetPolicy: there is none."""
-        self._find(request, caller)
-        raise not_found("The resource you requested does not exist.")
+        """API_GetPolicy: what the file's routes and sources imply, then what was added."""
+        place, policies = self.policy_place(request, caller), self._services.policies
+        statements = policies.statements(place)
+        if not statements:
+            raise not_found("The resource you requested does not exist.")
+        return json_answer({"Policy": policy_document(statements), "RevisionId": policies.revision(place)})
+
+    def policy_place(self, request: Request, caller: Caller) -> Place:
+        """Return whose policy a request is about: a function's, a version's, an alias's. Raises Refused: 404."""
+        function, _, name = self._find(request, caller)
+        arn = function_arn(function.name, region=caller.region, account=caller.account)
+        return arn, "" if name.qualifier == LATEST else name.qualifier
 
     async def get_concurrency(self, request: Request, caller: Caller) -> Answer:
         """API_GetFunctionConcurrency."""

@@ -41,7 +41,7 @@ class MemoryFunctions:
 class Made:
     """The api of a world whose functions can be made."""
 
-    def __init__(self, folder, store):
+    def __init__(self, folder, store, policies=None):
         self.world = World()
         self.changed = []
         self.catalog = FunctionCatalog([self.world.catalog.get("hello")])
@@ -49,10 +49,11 @@ class Made:
         self.made = MadeFunctions(
             store=store, packages=self.packages, seal=Seal(folder / "key"), catalog=self.catalog,
             place=Place(account="000000000000", region="us-east-1"), clock=self.world.clock,
-            changed=self.changed.append, spawn=self.world._spawn,
+            changed=self.changed.append, spawn=self.world._spawn, forget=None if policies is None else policies.forget,
         )  # fmt: skip
         self.world.invoker._catalog = self.catalog
-        services = replace(self.world.services, made=self.made, functions=self.catalog.functions)
+        more = {} if policies is None else {"policies": policies}
+        services = replace(self.world.services, made=self.made, functions=self.catalog.functions, **more)
         self.world.app = ApiApp(services, token=TOKEN, rules=AccessRules(asks=False))
 
     async def ask(self, method, path, body=None, status=None):

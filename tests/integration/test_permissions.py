@@ -1,0 +1,75 @@
+"""Resource policies as boto3 makes them: callers of two accounts, signed, over kill -9."""
+
+import json
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from tests.harness import write_function
+
+pytestmark = [pytest.mark.integration]
+
+CONFIG = """
+account = "123456789012"
+region = "eu-central-1"
+
+[access_keys.OWNER]
+secret = {{ env = "LAMBDA_SECRET" }}
+
+[access_keys.PARTNER]
+secret = {{ env = "LAMBDA_SECRET" }}
+account = "222222222222"
+allow = ["lambda:InvokeFunction"]
+organization = "o-1234567890"
+
+[functions.hello]
+code = "{code}"
+handler = "app.handler"
+"""
+CODE = "def handler(event, context):\n    return 'hello'\n"
+ARN = "arn:aws:lambda:eu-central-1:123456789012:function:hello"
+SECRET = "a-canary-that-signs"
+
+
+@pytest.fixture
+def bridge(daemon, tmp_path):
+    return daemon(CONFIG.format(code=write_function(tmp_path / "code", CODE)), LAMBDA_SECRET=SECRET)
+
+
+def client(bridge, key="OWNER"):
+    return boto3.client(
+        "lambda", endpoint_url=bridge.api, region_name="eu-central-1", aws_access_key_id=key, aws_secret_access_key=SECRET,
+        config=Config(retries={"total_max_attempts": 1}),
+    )  # fmt: skip
+
+
+def status(api, **given):
+    try:
+        return api.invoke(FunctionName=ARN, **given)["StatusCode"]
+    except ClientError as error:
+        return error.response["Error"]["Code"]
+
+
+def test_another_account_invokes_by_a_statement_that_survives_kill_9(bridge):
+    owner, partner = client(bridge), client(bridge, "PARTNER")
+    assert status(partner) == "AccessDeniedException"
+    assert status(partner, InvocationType="DryRun") == "AccessDeniedException"
+    for sid, organization in (("ours", "o-1234567890"), ("theirs", "o-0000000000")):
+        owner.add_permission(
+            FunctionName="hello", StatementId=sid, Action="lambda:InvokeFunction", Principal="*",
+            PrincipalOrgID=organization,
+        )  # fmt: skip
+    assert status(partner, InvocationType="DryRun") == 204
+    assert status(partner) == 200
+
+    bridge.kill9()
+    bridge.restart()
+
+    owner, partner = client(bridge), client(bridge, "PARTNER")
+    policy = owner.get_policy(FunctionName="hello")
+    assert [each["Sid"] for each in json.loads(policy["Policy"])["Statement"]] == ["ours", "theirs"]
+    assert status(partner) == 200
+    owner.remove_permission(FunctionName="hello", StatementId="ours", RevisionId=policy["RevisionId"])
+    assert status(partner) == "AccessDeniedException", "the other statement is for another organization"
