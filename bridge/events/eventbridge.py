@@ -22,6 +22,7 @@ from bridge.events.bodies import (
     needed_list,
     needed_object,
     needed_text,
+    read_as_written,
     read_object,
     shown,
 )
@@ -107,9 +108,9 @@ def read_eventbridge(body: bytes, *, defaults: BusDefaults, received_at: float) 
     if "detail-type" in post and "detail" in post:
         return [_envelope(post, body)]
     if "Entries" in post:
-        return _entries(post["Entries"], defaults=defaults, received_at=received_at)
+        return _entries(post["Entries"], body, defaults=defaults, received_at=received_at)
     if "DetailType" in post and "Detail" in post:
-        return [_entry(post, defaults=defaults, received_at=received_at)]
+        return [_entry(post, read_as_written(body), defaults=defaults, received_at=received_at)]
     if not defaults.source or not defaults.detail_type:
         raise Unreadable(
             "neither an event of EventBridge (detail-type, detail) nor an entry (Source, DetailType, Detail); "
@@ -138,26 +139,29 @@ def _envelope(post: Mapping[str, Any], body: bytes) -> ReadEvent:
     return ReadEvent(payload=body.strip(), delivery_id=post["id"])
 
 
-def _entries(value: Any, *, defaults: BusDefaults, received_at: float) -> list[ReadEvent]:
+def _entries(value: Any, body: bytes, *, defaults: BusDefaults, received_at: float) -> list[ReadEvent]:
     entries = needed_list(value, "Entries")
     if not entries:
         raise Unreadable("Entries is empty")
     events = []
-    for number, entry in enumerate(entries):
+    for number, (entry, written) in enumerate(zip(entries, read_as_written(body)["Entries"], strict=True)):
         try:
-            made = _entry(needed_object(entry, "it"), defaults=defaults, received_at=received_at)
+            made = _entry(needed_object(entry, "it"), written, defaults=defaults, received_at=received_at)
         except Unreadable as error:
             raise Unreadable(f"entry {number}: {error}") from error
         events.append(made)
     return events
 
 
-def _entry(entry: Mapping[str, Any], *, defaults: BusDefaults, received_at: float) -> ReadEvent:
+def _entry(
+    entry: Mapping[str, Any], written: Mapping[str, Any], *, defaults: BusDefaults, received_at: float
+) -> ReadEvent:
+    """Return the event of an entry; `written` is the same with its numbers as they are written."""
     made = BusEvent(
         event_id=str(uuid.uuid4()),
         source=needed_text(entry, "Source"),
         detail_type=needed_text(entry, "DetailType"),
-        detail=_detail(entry.get("Detail")),
+        detail=_detail(written.get("Detail")),
         time=_time(entry.get("Time"), received_at),
         region=defaults.region,
         account=defaults.account,

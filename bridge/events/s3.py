@@ -17,7 +17,16 @@ from urllib.parse import quote, quote_plus, unquote_plus
 import orjson
 
 from bridge.events.batches import iso_milliseconds
-from bridge.events.bodies import ReadEvent, Unreadable, given_text, needed_list, needed_object, needed_text, read_object
+from bridge.events.bodies import (
+    ReadEvent,
+    Unreadable,
+    given_text,
+    needed_list,
+    needed_object,
+    needed_text,
+    read_as_written,
+    read_object,
+)
 
 TEST_EVENT: Final = "s3:TestEvent"
 AWS_SOURCE: Final = "aws:s3"
@@ -89,7 +98,7 @@ def read_s3(body: bytes, *, region: str) -> ReadEvent | None:
         return None
     if "Records" not in post:
         raise Unreadable(f"no notification of a bucket: neither Records nor Event {TEST_EVENT}")
-    records = needed_list(post["Records"], "Records")
+    records = needed_list(read_as_written(body)["Records"], "Records")
     if not records:
         raise Unreadable("Records is empty")
     read = [_read(record, number, region=region) for number, record in enumerate(records)]

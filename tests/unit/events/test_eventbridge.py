@@ -184,5 +184,9 @@ def test_a_detail_is_kept_as_its_sender_wrote_it():
     entry = b'{"Source":"s","DetailType":"t","Detail":"{\\"n\\": %b, \\"x\\": 1.10}"}' % number
     (made,) = read(entry)
     assert b'{"n": %b, "x": 1.10}' % number in made.payload
+    with_object = b'{"Source":"s","DetailType":"t","Detail":{"n":%b,"x":1.10,"y":[1e3]}}' % number
+    for body in (with_object, b'{"Entries":[%b]}' % with_object):
+        (made,) = read(body)
+        assert b'"detail":{"n":%b,"x":1.10,"y":[1e3]}' % number in made.payload
     (made,) = read(b' {"n": %b} ' % number, defaults=BusDefaults(region="r", account="a", source="s", detail_type="t"))
     assert b'"detail":{"n": %b}' % number in made.payload

@@ -108,6 +108,15 @@ class TestMinio:
         assert "ObjectRemoved:Delete" == record["eventName"]
         assert {"key": "cmd.md", "versionId": "1", "sequencer": "17D49DAFEEA6E6C4"} == record["s3"]["object"]
 
+    def test_its_numbers_are_kept_as_it_wrote_them(self):
+        body = (
+            (GOLDEN / "vendors/minio-put.json")
+            .read_bytes()
+            .replace(b'"size": 5', b'"size": 5, "x": 123456789012345678901.50')
+        )
+
+        assert b'"size":5,"x":123456789012345678901.50' in read_s3(body, region=REGION).payload
+
     def test_powertools_reads_it(self):
         event = json.loads(read(golden("vendors/minio-put.json")).payload)
 
