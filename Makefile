@@ -112,7 +112,7 @@ integration: kafka aws mqtt
 
 # The other loop. Unit tests run on it under the other Pythons; where none is here, under this one.
 asyncio: kafka aws mqtt
-	BRIDGE_LOOP=asyncio $(BIN)/pytest -n 2 -rs -m 'kafka or aws or mqtt' tests/contract
+	BRIDGE_LOOP=asyncio $(BIN)/pytest -n 2 -rs -m 'kafka or aws or mqtt' tests/contract tests/integration/test_mqtt_source.py
 
 pythons: $(VENV)/.stamp-test
 	@own=$$($(BIN)/python -c 'import sys; print(sys.version_info[1])'); ran=; \

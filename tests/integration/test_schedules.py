@@ -70,12 +70,21 @@ def minutes(first, last):
 
 
 def caught_up(running, first, *, step_s):
-    """Return the stored ticks once that of this minute is among them."""
-    last = int(time.time() + step_s) // MINUTE_S * MINUTE_S
-    (name,) = minutes(last, last)
+    """Return the stored ticks once that of this minute is among them, and every minute that should be.
+
+    `first` is the next tick as it was told after the start: the minute may have passed in between, and does again while
+    ticks are waited for.
+    """
+    (name,) = minutes(*[minute(step_s)] * 2)
     found = wait_for(lambda: name in (found := ticks(running)) and found, description="all ticks are stored")
-    # A minute may have passed meanwhile.
-    return found, minutes(first, last + MINUTE_S * (len(found) > len(minutes(first, last))))
+    expected = minutes(first - MINUTE_S, minute(step_s))
+    assert found[0] in expected[:2], f"{found[0]} is not the first, which is {expected[1]} or just before"
+    return found, expected[expected.index(found[0]) : expected.index(found[-1]) + 1]
+
+
+def minute(step_s):
+    """Return the minute it is with a daemon whose clock was set on, epoch seconds."""
+    return int(time.time() + step_s) // MINUTE_S * MINUTE_S
 
 
 @pytest.mark.parametrize("step", ["schedule.claimed", "journal.written", "intake.committed", "schedule.stored"])
