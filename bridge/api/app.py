@@ -33,6 +33,8 @@ STREAMS_MAX: Final = 64
 """Streams open at once; one more gets 503."""
 _OPEN_PATHS: Final = frozenset({"/health", "/ready", "/metrics"})
 _PREFIX: Final = "/admin/v1"
+_OPERATOR: Final = f"{_PREFIX}/lambda"
+"""Below it the operator calls what Lambda's API offers, by its paths and without a key: `bridge functions` does."""
 
 
 class ApiApp:
@@ -105,6 +107,9 @@ class ApiApp:
             return await self._lambda.answer(request)
         if request.path not in _OPEN_PATHS:
             check_token(request.headers, self._token)
+        if request.path.startswith(f"{_OPERATOR}/"):
+            request.path, request.is_operator = request.path.removeprefix(_OPERATOR), True
+            return await self._lambda.answer(request)
         return await self._router.find(request)(request)
 
     async def _stream(self, stream: Stream, request: Request, send: Send) -> None:

@@ -32,7 +32,7 @@ class HttpError(Exception):
 class Request:
     """One HTTP request: its path decoded, its query as pairs, its headers by lower-case name."""
 
-    __slots__ = ("_body", "_receive", "headers", "method", "params", "path", "scope")
+    __slots__ = ("_body", "_receive", "headers", "is_operator", "method", "params", "path", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
@@ -40,6 +40,8 @@ class Request:
         self._body: bytes | None = None
         self.method: str = scope["method"]
         self.path = _raw_path(scope)
+        self.is_operator = False
+        """The admin token was shown for what Lambda's API else asks a key for."""
         self.params: dict[str, str] = {}
         """What the route's `{name}` segments matched, percent-decoded."""
         self.headers: dict[str, list[str]] = {}

@@ -55,9 +55,10 @@ class System:
         return json_answer(own | dict(services.status()))
 
     async def functions(self, request: Request) -> Answer:
-        """The functions' names and limits."""
+        """The functions' names and limits, and what runs those of no other runtime."""
         Fields.of_query(request).finish()
-        return json_answer({"functions": [_function_view(function) for function in self._services.functions()]})
+        shown = [_function_view(function) for function in self._services.functions()]
+        return json_answer({"functions": shown, "interpreter": INTERPRETER})
 
     async def doctor(self, request: Request) -> Answer:
         """Every fact that decides what is in force, and whether it is as it should be."""

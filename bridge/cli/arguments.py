@@ -84,6 +84,23 @@ def complete_shard(context: click.Context, _param: click.Parameter, typed: str) 
     return _found(context, typed, f"/mappings/{segment(mapping)}", "shards", "shard") if mapping else []
 
 
+def _of_function(path: str, key: str, field: str) -> _Complete:
+    def complete(context: click.Context, _param: click.Parameter, typed: str) -> list[CompletionItem]:
+        from bridge.cli.client import segment
+
+        # While an option waits for its value, click has not told the arguments apart yet.
+        name = context.params.get("name") or next(iter(context.args), None)
+        found = f"/lambda/2015-03-31/functions/{segment(name)}/{path}" if name else ""
+        return _found(context, typed, found, key, field) if found else []
+
+    return complete
+
+
+complete_alias = _of_function("aliases", "Aliases", "Name")
+"""…of the function that stands before."""
+complete_version = _of_function("versions", "Versions", "Version")
+
+
 def complete_event(context: click.Context, _param: click.Parameter, typed: str) -> list[CompletionItem]:
     """Complete the ids of the newest events."""
     return _found(context, typed, "/events", "events", "id", query={"limit": _COMPLETED_MAX})

@@ -4,7 +4,7 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -78,12 +78,15 @@ class Client:
         path: str,
         *,
         query: Query | None = None,
-        body: bytes | None = None,
+        body: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
         refuse: bool = True,
     ) -> Reply:
-        """Send one request; with `refuse` an error status raises, without it is returned."""
+        """Send one request; with `refuse` an error status raises, without it is returned.
+
+        A body in pieces needs the header `content-length`.
+        """
         with self._open(method, path, query, body, headers, timeout_s) as response, self._reported():
             content = response.read(_ANSWER_MAX_BYTES + 1)
             if len(content) > _ANSWER_MAX_BYTES:
@@ -140,7 +143,7 @@ class Client:
         method: str,
         path: str,
         query: Query | None,
-        body: bytes | None,
+        body: bytes | Iterable[bytes] | None,
         headers: Mapping[str, str] | None,
         timeout_s: float | None,
     ) -> Iterator[http.client.HTTPResponse]:

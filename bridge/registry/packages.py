@@ -34,7 +34,7 @@ def digest_folder(path: Path | str) -> str:
     root = os.fspath(path)
     digest = hashlib.sha256()
     size = 0
-    for count, (name, status) in enumerate(_walk(root), start=1):
+    for count, (name, status) in enumerate(walk(root), start=1):
         digest.update(name.encode("utf-8", "surrogateescape"))
         if status is None or not stat.S_ISREG(status.st_mode):
             digest.update(b"\0-\n")  # a socket, a dangling link: there, but nothing to run
@@ -50,8 +50,12 @@ def digest_folder(path: Path | str) -> str:
     return digest.hexdigest()
 
 
-def _walk(root: str) -> Iterator[tuple[str, os.stat_result | None]]:
-    """Yield every file's relative name and status in one order; a folder that contains itself is entered once."""
+def walk(root: str) -> Iterator[tuple[str, os.stat_result | None]]:
+    """Yield every file's relative name and status in one order; a folder that contains itself is entered once.
+
+    Raises:
+        ConfigError: unreadable, or nested too deeply.
+    """
     pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
     while pending:
         folder, above = pending.pop()

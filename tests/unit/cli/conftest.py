@@ -29,8 +29,11 @@ class Served:
         self._thread.start()
         self.world: World = self.call(self._open())
 
+    async def make_world(self) -> World:
+        return World(heartbeat_s=0.05)
+
     async def _open(self) -> World:
-        world = World(heartbeat_s=0.05)
+        world = await self.make_world()
         self.listener = Listener(world.app, name="api", host="127.0.0.1", port=0)
         await self.listener.open()
         self.url = f"http://127.0.0.1:{self.listener.port}"

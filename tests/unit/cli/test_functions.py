@@ -1,0 +1,292 @@
+"""`bridge functions`: tables, deploys, versions and aliases, over Lambda's API with functions kept in memory."""
+
+import io
+import json
+import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import structlog
+from click.shell_completion import ShellComplete
+
+from bridge.api.app import AccessRules
+from bridge.cli import arguments, packing
+from bridge.cli.main import cli
+from tests.unit.api.test_made_functions import Made, MemoryFunctions
+from tests.unit.cli.conftest import Served, invoke
+
+INTERPRETER = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+class ServedMade(Served):
+    """A world whose functions can be made; Lambda's own paths ask for a signature there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        super().__init__(folder)
+
+    async def make_world(self):
+        self.made = Made(self.folder, MemoryFunctions())
+        await self.made.made.open()
+        self.made.world.app.set_rules(AccessRules())
+        return self.made.world
+
+
+@pytest.fixture
+def served(tmp_path):
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
+    made = ServedMade(tmp_path)
+    yield made
+    made.close()
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def functions(served):
+    """Return `functions(verb, …)`: runs `bridge functions verb …` against the served daemon."""
+    return lambda *args, **options: invoke("--state", str(served.state), "functions", *args, **options)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "code"
+    (made / "lib" / "__pycache__").mkdir(parents=True)
+    (made / "app.py").write_text("def handler(event, context): return 'one'\n")
+    (made / "lib" / "tool.sh").write_text("#!/bin/sh\n")
+    (made / "lib" / "tool.sh").chmod(0o700)
+    (made / "lib" / "__pycache__" / "app.pyc").write_text("no")
+    return made
+
+
+def deployed(functions, folder, *more, name="made") -> SimpleNamespace:
+    found = functions("deploy", name, str(folder), "--handler", "app.handler", "--json", *more)
+    assert found.code == 0, found.err
+    return json.loads(found.out)
+
+
+def test_a_deploy_makes_then_changes_only_what_differs(functions, folder, served):
+    made = deployed(functions, folder, "--memory", "256", "--env", "STAGE=prod")
+
+    assert made["Result"] == "created"
+    shown = made["Configuration"]
+    assert (shown["State"], shown["Runtime"], shown["MemorySize"]) == ("Active", INTERPRETER, 256)
+    assert shown["Environment"] == {"Variables": {"STAGE": "prod"}}
+    code = Path(served.made.catalog.get("made").latest.code)
+    assert sorted(path.name for path in code.rglob("*") if path.is_file()) == ["app.py", "tool.sh"]
+    assert (code / "lib" / "tool.sh").stat().st_mode & 0o111
+    (folder / "app.py").touch()
+    assert deployed(functions, folder)["Result"] == "unchanged"
+    changed = deployed(functions, folder, "--timeout", "7")
+    assert (changed["Result"], changed["Configuration"]["MemorySize"]) == ("updated", 256)
+    (folder / "app.py").write_text("def handler(event, context): return 'two'\n")
+    after = deployed(functions, folder)
+    assert (after["Result"], after["Configuration"]["Timeout"]) == ("updated", 7)
+    assert after["Configuration"]["CodeSha256"] != shown["CodeSha256"]
+    assert after["Configuration"]["LastUpdateStatus"] == "Successful"
+
+
+def test_a_deploy_publishes_and_moves_an_alias(functions, folder, served):
+    made = deployed(functions, folder, "--alias", "live")
+    assert (made["Version"], made["Alias"]["FunctionVersion"]) == ("1", "1")
+    (folder / "app.py").write_text("def handler(event, context): return 'two'\n")
+    found = functions("deploy", "made", str(folder), "--alias", "live", "--timeout", "9")
+
+    lines = [line.split() for line in found.out.splitlines()]
+    assert lines[0][:2] == ["updated", "made"]
+    assert lines[1:] == [["version", "2"], ["alias", "live", "->", "2"]]
+    assert found.err == "invoke it: bridge invoke made:live\n"
+    version = served.made.catalog.get("made").version("live")
+    assert (version.version, version.timeout_s) == ("2", 9)  # what was published has both changes
+
+
+def test_the_zip_of_a_folder_depends_on_its_files_alone(folder, tmp_path):
+    with packing.packed(folder) as first:
+        sha = first.sha256
+    (folder / "app.py").touch()
+    (folder / "lib" / "tool.sh").chmod(0o755)
+    with packing.packed(folder) as again:
+        assert again.sha256 == sha
+        size, pieces = packing.request({"FunctionName": "x"}, again, within="Code")
+        body = b"".join(pieces)
+    assert len(body) == size
+    assert list(json.loads(body)) == ["FunctionName", "Code"]
+    path = tmp_path / "made.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("app.py", "")
+    with packing.packed(path) as given:
+        assert (given.size, given.modules) == (path.stat().st_size, ("app",))
+
+
+def test_a_variable_without_a_value_takes_it_from_here(functions, folder):
+    found = functions(
+        "deploy", "made", str(folder), "--handler", "app.handler", "--env", "SECRET", "--json", env={"SECRET": "x=y"}
+    )
+    assert json.loads(found.out)["Configuration"]["Environment"] == {"Variables": {"SECRET": "x=y"}}
+    missing = functions("deploy", "made", str(folder), "--env", "NOBODY_SET_IT")
+    assert missing.code == 2
+    assert "write NAME=VALUE, or NAME of a variable set here" in missing.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (("deploy", "made", "code"), 2, "made is new, and a new function needs a handler; modules at its top: app\n  say which function of which module is called: --handler app.handler"),
+        (("deploy", "hello", "code"), 2, "hello is declared in the daemon's file, which alone changes it\n  edit its code or its section and run `bridge reload`"),
+        (("deploy", "made:1", "code"), 2, "a deploy changes $LATEST"),
+        (("deploy", "made", "code/app.py"), 2, "code/app.py is neither a folder nor a zip; give the folder"),
+        (("deploy", "made", "empty"), 2, "empty holds no files"),
+        (("deploy", "made", "code", "--handler", "app.handler", "--timeout", "901"), 2, "Value '901' at 'timeout' failed"),
+        (("show", "helo"), 1, "no function helo; did you mean hello?\n  all there are: bridge functions list"),
+        (("show", "other"), 1, "no function other\n  make it with: bridge functions deploy other FOLDER --handler"),
+        (("show", "hello:9"), 1, "Function not found: arn:aws:lambda:us-east-1:000000000000:function:hello:9\n  versions and aliases that there are: bridge functions show hello"),
+        (("publish", "helo"), 1, "no function helo; did you mean hello?"),
+        (("alias", "hello", "live"), 1, "Cannot find alias arn"),
+        (("alias", "hello", "--delete"), 2, "say which alias"),
+        (("alias", "hello", "live", "--weight", "3=1.5"), 2, "write VERSION=SHARE with a share of 0 to 1"),
+        (("alias", "hello", "live", "--description", "x"), 1, "hello has no alias live; a new one needs a version"),
+        (("alias", "hello", "live", "--delete", "--weight", "1=0.1"), 2, "--delete goes with nothing else"),
+    ],
+)  # fmt: skip
+def test_errors_say_what_to_do_next(functions, folder, tmp_path, arguments, code, text):
+    (tmp_path / "empty").mkdir()
+    found = functions(*arguments)
+
+    assert (found.code, text in found.err) == (code, True), found.err
+
+
+def test_too_large_a_package_is_not_sent(functions, folder, monkeypatch):
+    monkeypatch.setattr(packing, "ZIPPED_MAX_BYTES", 10)
+    found = functions("deploy", "made", str(folder), "--handler", "app.handler")
+
+    assert (found.code, "move what is large into a layer" in found.err) == (2, True)
+
+
+def test_the_list_tells_the_maker_and_the_runtime(functions, folder):
+    assert functions("list").out.splitlines()[1].split() == [
+        "hello",
+        "file",
+        INTERPRETER,
+        "app.handler",
+        "128",
+        "MB",
+        "3",
+        "s",
+    ]
+    deployed(functions, folder, "--runtime", "python3.9", "--alias", "live")
+    functions("deploy", "node", str(folder), "--handler", "app.handler", "--runtime", "nodejs22.x")
+    lines = functions("list").out.splitlines()
+
+    assert lines[0].split() == [
+        "NAME",
+        "FROM",
+        "RUNTIME",
+        "HANDLER",
+        "MEMORY",
+        "TIMEOUT",
+        "VERSIONS",
+        "ALIASES",
+        "TROUBLE",
+    ]
+    assert f"made   api   python3.9, run by {INTERPRETER}" in lines[2]
+    assert lines[2].split()[-2:] == ["1", "live=1"]
+    assert "nodejs22.x has no interpreter here" in lines[3]
+    names = [json.loads(line)["name"] for line in functions("list", "--json").out.splitlines()]
+    assert names == ["hello", "made", "node"]
+
+
+def test_show_has_versions_and_aliases(functions, folder):
+    deployed(functions, folder, "--alias", "live", "--env", "STAGE=x", "--description", "does it")
+    lines = functions("show", "made").out.splitlines()
+
+    shown = {line.split("  ")[0]: line.split("  ")[-1].strip() for line in lines if "  " in line}
+    assert (shown["from"], shown["state"], shown["variables"]) == ("Lambda's API", "Active", "STAGE")
+    assert (shown["description"], shown["retries"]) == ("does it", "2")
+    assert lines[-2].split() == ["ALIAS", "VERSION", "ALSO", "DESCRIPTION"]
+    assert lines[-1].split() == ["live", "1"]
+    whole = json.loads(functions("show", "made:live", "--json").out)
+    assert whole["Configuration"]["Version"] == "1"
+    assert [version["Version"] for version in whole["Versions"]] == ["1"]
+    assert whole["Local"]["made_by"] == "Lambda's API"
+    declared = functions("show", "hello").out
+    assert "the daemon's file" in declared
+    assert INTERPRETER in declared
+
+
+def test_aliases_with_weights(functions, folder, served):
+    deployed(functions, folder, "--publish")
+    (folder / "app.py").write_text("def handler(event, context): return 'two'\n")
+    deployed(functions, folder)
+    published = functions("publish", "made", "--description", "second")
+    assert (published.out, published.err) == ("2\n", "let an alias point to it: bridge functions alias made live 2\n")
+    assert functions("publish", "made").out == "2\n"  # nothing has changed
+    assert "made has no aliases" in functions("alias", "made").err
+    assert functions("alias", "made", "live", "1").code == 0
+    lines = functions("alias", "made", "live", "--weight", "2=0.1").out.splitlines()
+    assert lines[1].split() == ["live", "1", "2", "(10%)"]
+    assert served.made.catalog.get("made").aliases["live"].weight == 0.1
+    (listed,) = [json.loads(line) for line in functions("alias", "made", "--json").out.splitlines()]
+    assert listed["RoutingConfig"] == {"AdditionalVersionWeights": {"2": 0.1}}
+    moved = json.loads(functions("alias", "made", "live", "2", "--json").out)
+    assert (moved["FunctionVersion"], "RoutingConfig" in moved) == ("2", False)
+    assert functions("alias", "made", "live", "9").err == (
+        "bridge: Function not found: arn:aws:lambda:us-east-1:000000000000:function:made:9\n"
+        "  versions and aliases that there are: bridge functions show made\n"
+    )
+    assert functions("alias", "made", "live", "--delete").code == 0
+    assert functions("alias", "made", "--json").out == ""
+
+
+def test_a_long_upload_has_a_bar(functions, folder, monkeypatch):
+    from bridge.cli import deploy
+
+    shown = []
+    monkeypatch.setattr(deploy, "BAR_MIN_BYTES", 1)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    counted = deploy.counted
+    monkeypatch.setattr(
+        deploy, "counted", lambda pieces, show: counted(pieces, lambda gone: (shown.append(gone), show(gone)))
+    )
+    (folder / "data").write_bytes(bytes(range(256)) * 4000)
+    made = deployed(functions, folder)
+
+    assert made["Result"] == "created"
+    assert shown == sorted(shown)
+    assert len(shown) >= 3
+
+
+def test_words_complete(functions, folder, served, monkeypatch):
+    monkeypatch.setattr(arguments, "_COMPLETION_S", 30)
+    deployed(functions, folder, "--alias", "live")
+    shell = ShellComplete(cli, {}, "bridge", "_BRIDGE_COMPLETE")
+    state = ["--state", str(served.state), "functions"]
+
+    def completed(args, typed):
+        return [item.value for item in shell.get_completions([*state, *args], typed)]
+
+    assert completed([], "") == ["alias", "deploy", "list", "publish", "show"]
+    assert completed(["show"], "") == ["hello", "made"]
+    assert completed(["alias", "made"], "l") == ["live"]
+    assert completed(["alias", "made", "live"], "") == ["$LATEST", "1"]
+    assert completed(["deploy", "made", str(folder), "--runtime"], "python3.1") == [
+        "python3.10", "python3.11", "python3.12", "python3.13", "python3.14", "python3.15",
+    ]  # fmt: skip
+    assert completed(["deploy", "made", str(folder), "--alias"], "") == ["live"]
+
+
+async def test_the_operator_needs_the_admin_token_and_invokes_elsewhere(tmp_path):
+    made = Made(tmp_path, MemoryFunctions())
+    await made.made.open()
+    ask, path = made.world.ask, "/admin/v1/lambda/2015-03-31/functions"
+    made.world.app.set_rules(AccessRules())
+    try:
+        assert (await ask("GET", path, token=None)).status == 401
+        assert (await ask("GET", path)).status == 200
+        assert (await ask("GET", "/2015-03-31/functions")).status == 400  # the token is no signature
+        assert (await ask("GET", path, headers={"origin": "http://evil.example"})).status == 403
+        refused = await ask("POST", f"{path}/hello/invocations")
+        assert (refused.status, refused.headers["x-amzn-errortype"]) == (404, "UnknownOperationException")
+        assert (await ask("GET", "/admin/v1/lambda/no/such/path")).status == 404
+    finally:
+        await made.world.close()
