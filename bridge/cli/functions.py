@@ -11,6 +11,7 @@ from bridge.cli.client import Client
 from bridge.cli.deploy import deploy_command
 from bridge.cli.lambda_calls import LambdaRefused, call, function_path, pages, unknown_function
 from bridge.cli.locate import Options, connect
+from bridge.cli.permissions import policy_command
 
 _COLUMNS: Final = ("NAME", "FROM", "RUNTIME", "HANDLER", "MEMORY", "TIMEOUT", "VERSIONS", "ALIASES")
 _TROUBLE: Final = "TROUBLE"
@@ -20,10 +21,10 @@ _SHA_CHARS: Final = 12
 
 @click.group("functions")
 def functions_command() -> None:
-    """Look at functions; deploy and publish them, set their aliases."""
+    """Look at functions; deploy and publish them, set their aliases, say who may invoke them."""
 
 
-for _command in (deploy_command, publish_command, alias_command):
+for _command in (deploy_command, publish_command, alias_command, policy_command):
     functions_command.add_command(_command)
 
 

@@ -23,7 +23,7 @@ _VERBS: Final[Mapping[str, tuple[str, str]]] = {
     "replays": ("replay", "Look at replays; pause, resume or cancel them."),
     "sources": ("sources", "Look at push sources: where events come from, the next tick, what is in trouble."),
     "mappings": ("mappings", "Look at event source mappings; pause or resume them, move their marks."),
-    "functions": ("functions", "Look at functions; deploy and publish them, set their aliases."),
+    "functions": ("functions", "Look at functions; deploy and publish them, set aliases and policies."),
     "filter": ("filter", "Say why an event matches a filter pattern, or does not."),
     "generate-event": ("generate", "Print a sample event with chosen fields."),
     "completion": ("completion", "Print the script that completes words in your shell."),

@@ -143,6 +143,12 @@ def test_a_variable_without_a_value_takes_it_from_here(functions, folder):
         (("show", "hello:9"), 1, "Function not found: arn:aws:lambda:us-east-1:000000000000:function:hello:9\n  versions and aliases that there are: bridge functions show hello"),
         (("publish", "helo"), 1, "no function helo; did you mean hello?"),
         (("alias", "hello", "live"), 1, "Cannot find alias arn"),
+        (("policy", "helo"), 1, "no function helo; did you mean hello?"),
+        (("policy", "hello:9"), 1, "function:hello:9\n  versions and aliases that there are"),
+        (("policy", "hello", "--remove", "x"), 1, "No policy is associated"),
+        (("policy", "hello", "--add", "x"), 2, "say who may: --principal"),
+        (("policy", "hello", "--action", "x"), 2, "these options belong to --add"),
+        (("policy", "hello", "--add", "x", "--remove", "x"), 2, "are two commands"),
         (("alias", "hello", "--delete"), 2, "say which alias"),
         (("alias", "hello", "live", "--weight", "3=1.5"), 2, "write VERSION=SHARE with a share of 0 to 1"),
         (("alias", "hello", "live", "--description", "x"), 1, "hello has no alias live; a new one needs a version"),
@@ -238,6 +244,22 @@ def test_aliases_with_weights(functions, folder, served):
     assert functions("alias", "made", "--json").out == ""
 
 
+def test_a_policy_is_shown_added_to_and_removed(functions):
+    assert "hello has no policy" in functions("policy", "hello").err
+    arn = "arn:aws:s3:::photos"
+    added = functions("policy", "hello", "--add", "photos", "--principal", "s3.amazonaws.com", "--source-arn", arn)
+
+    assert [line.split() for line in added.out.splitlines()] == [
+        ["SID", "PRINCIPAL", "ACTION", "CONDITIONS"],
+        ["photos", "s3.amazonaws.com", "lambda:InvokeFunction", f"AWS:SourceArn={arn}"],
+    ]
+    twice = functions("policy", "hello", "--add", "photos", "--principal", "*")
+    assert (twice.code, "remove it first: bridge functions policy hello --remove SID" in twice.err) == (1, True)
+    assert json.loads(functions("policy", "hello", "--json").out)["Sid"] == "photos"
+    gone = functions("policy", "hello", "--remove", "photos")
+    assert (gone.code, gone.out) == (0, "")
+
+
 def test_a_long_upload_has_a_bar(functions, folder, monkeypatch):
     from bridge.cli import deploy
 
@@ -265,7 +287,7 @@ def test_words_complete(functions, folder, served, monkeypatch):
     def completed(args, typed):
         return [item.value for item in shell.get_completions([*state, *args], typed)]
 
-    assert completed([], "") == ["alias", "deploy", "list", "publish", "show"]
+    assert completed([], "") == ["alias", "deploy", "list", "policy", "publish", "show"]
     assert completed(["show"], "") == ["hello", "made"]
     assert completed(["alias", "made"], "l") == ["live"]
     assert completed(["alias", "made", "live"], "") == ["$LATEST", "1"]
