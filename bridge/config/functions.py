@@ -204,6 +204,7 @@ def _spec(name: str, function: FunctionSettings | RemoteFunctionSettings, settin
             timeout_s=function.timeout_s,
             reserved_concurrency=function.reserved_concurrency,
             event_invoke=_event_invoke(function.event_invoke),
+            writes_event_invoke="event_invoke" in function.model_fields_set,
             dead_letter_target=_dead_letter_target(function),
             connection=function.connection,
             remote=RemoteFunction(
@@ -222,6 +223,7 @@ def _spec(name: str, function: FunctionSettings | RemoteFunctionSettings, settin
         environment={variable: secret.reveal() for variable, secret in function.environment.items()},
         reserved_concurrency=function.reserved_concurrency,
         event_invoke=_event_invoke(function.event_invoke),
+        writes_event_invoke="event_invoke" in function.model_fields_set,
         dead_letter_target=_dead_letter_target(function),
         connection=function.connection,
     )

@@ -130,7 +130,10 @@ class Function:
     is_made: bool = False
     """Made by Lambda's API, not declared in the file."""
     event_invokes: Mapping[str, EventInvokeConfig] = field(default_factory=dict)
-    """Of versions and aliases that have one of their own, by qualifier; the others have AWS's defaults."""
+    """Of versions and aliases that have one of their own, by qualifier; the others have AWS's defaults, of a declared
+    function what the file says."""
+    writes_event_invoke: bool = False
+    """The file writes `event_invoke`: Lambda's API sets none for `$LATEST`."""
 
     @property
     def revisions(self) -> frozenset[str]:
@@ -141,7 +144,26 @@ class Function:
         """Return the function as it handles what was sent to a version or an alias: by that one's own configuration."""
         if qualifier in ("", LATEST):
             return self
-        return replace(self, event_invoke=self.event_invokes.get(qualifier, EventInvokeConfig()))
+        own = self.event_invokes.get(qualifier)
+        if own is None:
+            return replace(self, event_invoke=EventInvokeConfig()) if self.is_made else self
+        return replace(self, event_invoke=own)
+
+    def with_additions(self, added: "Additions") -> "Function":
+        """Return a declared function with what Lambda's API made for it; what the file writes counts before that."""
+        delays = self.event_invoke.retry_delays_s
+        own = {name: replace(config, retry_delays_s=delays) for name, config in added.event_invokes.items()}
+        is_written = self.writes_event_invoke or LATEST not in own
+        return replace(
+            self,
+            versions=added.versions,
+            aliases=added.aliases,
+            event_invokes=own,
+            event_invoke=self.event_invoke if is_written else own[LATEST],
+            reserved_concurrency=(
+                added.reserved_concurrency if self.reserved_concurrency is None else self.reserved_concurrency
+            ),
+        )
 
     def version(self, qualifier: str, *, chance: float = 1.0) -> FunctionVersion:
         """Return the version that `qualifier` names; where an alias has two, `chance` (0..1, drawn evenly) decides.
@@ -157,6 +179,16 @@ class Function:
         if (found := self.versions.get(qualifier)) is not None:
             return found
         raise FunctionNotFound(f"Function not found: {self.latest.arn}:{qualifier}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Additions:
+    """What Lambda's API made for a function that the file declares; see `Function` for each."""
+
+    versions: Mapping[str, FunctionVersion] = field(default_factory=dict)
+    aliases: Mapping[str, Alias] = field(default_factory=dict)
+    event_invokes: Mapping[str, EventInvokeConfig] = field(default_factory=dict)
+    reserved_concurrency: int | None = None
 
 
 def split_target(target: str) -> tuple[str, str]:

@@ -305,7 +305,7 @@ class Daemon:
             log.warning("function_unreadable", function=name, error=str(error))
             return
         if changed:
-            self._parts.runtimes.retire(name, keep_revision=self._parts.catalog.get(name).latest.revision)
+            self._parts.function_changed(name)
             log.info("function_changed", function=name)
 
     async def reload(self) -> ReloadResult:

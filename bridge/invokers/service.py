@@ -169,8 +169,7 @@ class FunctionService:
         name, qualifier = split_target(target)
         function = self._catalog.get(name)
         version = function.version(qualifier, chance=self._draw())
-        if function.is_made:
-            function = function.qualified(qualifier)
+        function = function.qualified(qualifier)
         arn = f"{version.arn}:{qualifier}" if qualifier else version.arn
         return Target(function=function, version=version, invoked_arn=arn)
 

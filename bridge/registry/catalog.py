@@ -16,6 +16,7 @@ from bridge.core.function import (
     ACCOUNT_DEFAULT,
     LATEST,
     REGION_DEFAULT,
+    Additions,
     EventInvokeConfig,
     Function,
     FunctionVersion,
@@ -43,6 +44,7 @@ class FunctionSpec:
     """Secrets resolved."""
     reserved_concurrency: int | None = None
     event_invoke: EventInvokeConfig = field(default_factory=EventInvokeConfig)
+    writes_event_invoke: bool = False
     dead_letter_target: str = ""
     connection: str = ""
     """Of the ARNs that it names."""
@@ -74,6 +76,7 @@ def build_function(spec: FunctionSpec, *, region: str = REGION_DEFAULT, account:
         latest=replace(latest, revision=_revision(latest)),
         reserved_concurrency=spec.reserved_concurrency,
         event_invoke=spec.event_invoke,
+        writes_event_invoke=spec.writes_event_invoke,
         connection=spec.connection,
     )
 
@@ -104,7 +107,9 @@ class FunctionCatalog:
         self._declared: Mapping[str, Function] = {function.name: function for function in functions}
         self._made: Mapping[str, Function] = {}
         """By Lambda's API; where the file declares the same name, that one counts."""
-        self._functions = self._declared
+        self._added: Mapping[str, Additions] = {}
+        """By Lambda's API, for functions that the file declares, or did once."""
+        self._functions: Mapping[str, Function] = self._declared
         self._region = region
         self._account = account
         self._swap = threading.Lock()
@@ -156,7 +161,7 @@ class FunctionCatalog:
             before = self._functions
             self._declared = new._declared  # noqa: SLF001 - of our own class
             self._region, self._account = new._region, new._account  # noqa: SLF001
-            self._functions = after = {**self._made, **self._declared}
+            self._functions = after = self._all()
         return frozenset(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
 
     def refresh(self, name: str) -> bool:
@@ -166,7 +171,9 @@ class FunctionCatalog:
             FunctionNotFound: no such function.
             ConfigError: its folder is missing, unreadable or too large; the function stays as it was.
         """
-        function = self.get(name)
+        function = self._declared.get(name)
+        if function is None:
+            function = self.get(name)
         revision = _revision(function.latest)
         if revision == function.latest.revision:
             return False
@@ -175,8 +182,14 @@ class FunctionCatalog:
             if self._declared.get(name) is not function:
                 return False  # a reload was faster, and it has looked at the code as well
             self._declared = {**self._declared, name: replace(function, latest=latest)}
-            self._functions = {**self._made, **self._declared}
+            self._functions = self._all()
         return True
+
+    def _all(self) -> Mapping[str, Function]:
+        found: dict[str, Function] = {**self._made, **self._declared}
+        for name in self._added.keys() & self._declared.keys():
+            found[name] = found[name].with_additions(self._added[name])
+        return found
 
     # --- made by Lambda's API -----------------------------------------------------------------------------------
 
@@ -184,17 +197,29 @@ class FunctionCatalog:
         """Take a function beside the declared ones, in the place of an earlier one that was made."""
         with self._swap:
             self._made = {**self._made, function.name: function}
-            self._functions = {**self._made, **self._declared}
+            self._functions = self._all()
 
     def drop_made(self, name: str) -> None:
         """Forget one that was made; another one is fine."""
         with self._swap:
             self._made = {other: function for other, function in self._made.items() if other != name}
-            self._functions = {**self._made, **self._declared}
+            self._functions = self._all()
+
+    def put_additions(self, name: str, added: Additions | None) -> None:
+        """Take what was made for a declared function, in the place of what was before; None: nothing is left."""
+        with self._swap:
+            self._added = {other: each for other, each in self._added.items() if other != name}
+            if added is not None:
+                self._added = {**self._added, name: added}
+            self._functions = self._all()
 
     def is_declared(self, name: str) -> bool:
-        """Tell whether the file has it: then Lambda's API changes nothing of it."""
+        """Tell whether the file has it: then Lambda's API changes nothing that the file writes."""
         return name in self._declared
+
+    def declared(self, name: str) -> Function | None:
+        """Return a function as the file alone has it."""
+        return self._declared.get(name)
 
     def hidden(self) -> tuple[str, ...]:
         """Return the names that were made and that the file declares as well."""

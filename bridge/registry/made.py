@@ -12,11 +12,13 @@ import orjson
 
 from bridge.core import limits
 from bridge.core.errors import BridgeError
-from bridge.core.function import LATEST, Alias, EventInvokeConfig, Function, FunctionVersion, function_arn
+from bridge.core.function import LATEST, Additions, Alias, EventInvokeConfig, Function, FunctionVersion, function_arn
 from bridge.core.outcome import LOCAL
 
 INTERPRETER: Final = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 """What runs every python3.x function here."""
+DECLARED: Final = "@declared"
+"""Behind a name that is kept for a function of the file."""
 NOT_COMPARED: Final = frozenset({"Description"})
 """Settings that alone make no new version."""
 
@@ -54,6 +56,10 @@ class MadeVersion:
         return settings, self.package
 
 
+NOT_KEPT: Final = MadeVersion(settings={}, package="", code_size=0, modified_at="", revision_id="")
+"""`$LATEST` of what is kept for a function of the file: the file has it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeAlias:
     """An alias as it was asked for."""
@@ -83,6 +89,13 @@ class MadeFunction:
     event_invokes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """FunctionEventInvokeConfig by qualifier, as set: what was left out is not there."""
     tags: Mapping[str, str] = field(default_factory=dict)
+    is_declared: bool = False
+    """The function is the file's: this is what was made for it, and `latest` is not kept."""
+
+    @property
+    def key(self) -> str:
+        """What it is kept under: a function of the API and what belongs to one of the file may share a name."""
+        return beside(self.name) if self.is_declared else self.name
 
     def find(self, qualifier: str) -> MadeVersion | None:
         """Return the version that a qualifier names; of a weighted alias the first one."""
@@ -102,7 +115,7 @@ class MadeFunction:
 
     def packages(self) -> frozenset[str]:
         """Return the keys of all packages that it names."""
-        return frozenset(version.package for version in (self.latest, *self.versions.values()))
+        return frozenset(version.package for version in (self.latest, *self.versions.values()) if version.package)
 
     def all_versions(self) -> tuple[MadeVersion, ...]:
         """Return `$LATEST` and the published ones, in order."""
@@ -116,10 +129,9 @@ Row = tuple[str, str]
 
 def parts(made: MadeFunction) -> dict[Row, object]:
     """Return the parts that are stored in a row each; an unchanged part is the same object."""
-    found: dict[Row, object] = {
-        ("function", ""): (made.id, made.reserved, dict(made.tags)),
-        ("version", LATEST): made.latest,
-    }
+    found: dict[Row, object] = {("function", ""): (made.id, made.reserved, dict(made.tags))}
+    if not made.is_declared:
+        found["version", LATEST] = made.latest
     found |= {("version", number): version for number, version in made.versions.items()}
     found |= {("alias", name): alias for name, alias in made.aliases.items()}
     found |= {("event-invoke", qualifier): config for qualifier, config in made.event_invokes.items()}
@@ -133,8 +145,18 @@ def pack(part: object) -> bytes:
     return orjson.dumps(part, option=orjson.OPT_SORT_KEYS)
 
 
-def unpack(name: str, rows: Mapping[Row, bytes], *, last_version: int) -> MadeFunction:
-    """Return the function of stored parts.
+def beside(name: str) -> str:
+    """Return the key of what is kept for a function of the file."""
+    return name + DECLARED
+
+
+def name_of(key: str) -> str:
+    """Return the name of what is kept under a key."""
+    return key.removesuffix(DECLARED)
+
+
+def unpack(key: str, rows: Mapping[Row, bytes], *, last_version: int) -> MadeFunction:
+    """Return the function of parts that are kept under a key.
 
     Raises:
         ValueError, KeyError, TypeError: they are not what `pack` made.
@@ -142,9 +164,11 @@ def unpack(name: str, rows: Mapping[Row, bytes], *, last_version: int) -> MadeFu
     found = {row: orjson.loads(data) for row, data in rows.items()}
     base = found["function", ""]
     versions = {key: MadeVersion(**value) for (kind, key), value in found.items() if kind == "version"}
-    latest = versions.pop(LATEST)
+    is_declared = key.endswith(DECLARED)
+    latest = NOT_KEPT if is_declared else versions.pop(LATEST)
     return MadeFunction(
-        name=name,
+        name=name_of(key),
+        is_declared=is_declared,
         id=base["id"],
         latest=latest,
         versions=dict(sorted(versions.items(), key=lambda item: int(item[0]))),
@@ -179,6 +203,15 @@ class Builder:
             versions={number: self._version(made, version) for number, version in made.versions.items()},
             aliases={name: _alias(alias) for name, alias in made.aliases.items()},
             is_made=True,
+        )
+
+    def additions(self, made: MadeFunction) -> Additions:
+        """Return what was made for a function of the file."""
+        return Additions(
+            versions={number: self._version(made, version) for number, version in made.versions.items()},
+            aliases={name: _alias(alias) for name, alias in made.aliases.items()},
+            event_invokes={name: event_invoke(config) for name, config in made.event_invokes.items()},
+            reserved_concurrency=made.reserved,
         )
 
     def _version(self, made: MadeFunction, version: MadeVersion) -> FunctionVersion:

@@ -50,6 +50,21 @@ def digest_folder(path: Path | str) -> str:
     return digest.hexdigest()
 
 
+def folder_files(path: Path | str) -> Iterator[str]:
+    """Yield the relative names of all files below a folder; links are followed, what is no file is left out.
+
+    Raises:
+        ConfigError: no such folder, unreadable, nested too deeply, more than 100,000 files.
+    """
+    root, count = os.fspath(path), 0
+    for name, status in walk(root):
+        if status is not None and stat.S_ISREG(status.st_mode):
+            count += 1
+            if count > FILES_MAX:
+                raise ConfigError(f"{root}: more than {FILES_MAX} files")
+            yield name
+
+
 def walk(root: str) -> Iterator[tuple[str, os.stat_result | None]]:
     """Yield every file's relative name and status in one order; a folder that contains itself is entered once.
 

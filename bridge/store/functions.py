@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from bridge.core.errors import StoreCorrupt, StoreError
-from bridge.registry.made import MadeFunction, Row, pack, parts, unpack
+from bridge.registry.made import MadeFunction, Row, name_of, pack, parts, unpack
 from bridge.store.attachments import ATTACHMENTS, SqliteAttachments
 from bridge.store.sqlite import Database, Migration
 
@@ -64,39 +64,39 @@ class SqliteFunctions:
         await self._database.close()
 
     async def load(self) -> tuple[dict[str, MadeFunction], dict[str, int]]:
-        """Return all functions, and the last version number of every name there ever was.
+        """Return all functions by key, and the last version number of every name there ever was.
 
         Raises:
             StoreCorrupt: a row is not what was written.
         """
         rows, numbers = await self._database.read(_read)
         grouped: dict[str, dict[Row, bytes]] = {}
-        for name, kind, key, document in rows:
-            grouped.setdefault(name, {})[kind, key] = document
+        for owner, kind, key, document in rows:
+            grouped.setdefault(owner, {})[kind, key] = document
         try:
             functions = {
-                name: unpack(name, found, last_version=numbers.get(name, 0)) for name, found in grouped.items()
+                key: unpack(key, found, last_version=numbers.get(name_of(key), 0)) for key, found in grouped.items()
             }
         except (ValueError, KeyError, TypeError) as error:
             raise StoreCorrupt(f"{self._database.path.name} holds a function that cannot be read: {error}") from error
         return functions, numbers
 
-    async def save(self, name: str, *, before: MadeFunction | None, after: MadeFunction | None) -> None:
-        """Write what differs; `after` None deletes the function.
+    async def save(self, key: str, *, before: MadeFunction | None, after: MadeFunction | None) -> None:
+        """Write what differs under a function's key; `after` None deletes it.
 
         Raises:
             StoreFull, StoreError: nothing was written.
         """
         old = {} if before is None else parts(before)
         new = {} if after is None else parts(after)
-        gone = [(name, *row) for row in old.keys() - new.keys()]
-        changed = [(name, *row, pack(part)) for row, part in new.items() if old.get(row) != part]
+        gone = [(key, *row) for row in old.keys() - new.keys()]
+        changed = [(key, *row, pack(part)) for row, part in new.items() if old.get(row) != part]
 
         def write(connection: sqlite3.Connection) -> None:
             connection.executemany("DELETE FROM parts WHERE name = ? AND kind = ? AND key = ?", gone)
             connection.executemany(_PUT, changed)
             if after is not None and after.last_version:
-                connection.execute(_NUMBER, (name, after.last_version))
+                connection.execute(_NUMBER, (after.name, after.last_version))
 
         await self._database.write(write)
 

@@ -75,15 +75,20 @@ class PackageStore:
                     _remove(entry)
             return frozenset(key for key in set(keys) if not self._repair(key))
 
-    def add(self, file: Path) -> Package:
+    def add(self, file: Path, *, is_ours: bool = False) -> Package:
         """Keep a copy of a zip and unzip it; one that is there already costs its hash alone.
+
+        Args:
+            file: the zip.
+            is_ours: made here, without compression: what it unzips to is its limit.
 
         Raises:
             ZipRefused: it is no package, in AWS's words; nothing is kept.
             StoreFull: no space; nothing is kept.
             StoreError: the disk failed.
         """
-        check_size(file.stat().st_size)
+        if not is_ours:
+            check_size(file.stat().st_size)
         key = hash_file(file)
         with self._translated():
             if self._is_whole(key):

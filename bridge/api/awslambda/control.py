@@ -11,13 +11,14 @@ from typing import Final, Protocol
 import orjson
 import structlog
 
-from bridge.api.awslambda.errors import Refused, not_found
-from bridge.core.errors import StoreCorrupt
-from bridge.core.function import LATEST, function_arn
+from bridge.api.awslambda.errors import Refused, invalid, not_found
+from bridge.core.errors import ConfigError, StoreCorrupt
+from bridge.core.function import LATEST, Function, function_arn
 from bridge.core.ports import Clock
 from bridge.registry.catalog import FunctionCatalog
-from bridge.registry.made import Builder, MadeFunction, MadeVersion, named_packages, new_id
+from bridge.registry.made import Builder, MadeFunction, MadeVersion, beside, named_packages, new_id
 from bridge.registry.secrets import Seal
+from bridge.registry.snapshots import declared_latest, zip_folder
 from bridge.registry.zips import ZipRefused
 from bridge.store.packages import Package, PackageStore
 
@@ -36,11 +37,11 @@ class FunctionStore(Protocol):
     """Keeps what was made."""
 
     async def load(self) -> tuple[dict[str, MadeFunction], dict[str, int]]:
-        """Return all functions, and the last version number of every name there ever was."""
+        """Return all functions by key, and the last version number of every name there ever was."""
         ...
 
-    async def save(self, name: str, *, before: MadeFunction | None, after: MadeFunction | None) -> None:
-        """Write what differs, durably; raises StoreError."""
+    async def save(self, key: str, *, before: MadeFunction | None, after: MadeFunction | None) -> None:
+        """Write what differs under a function's key, durably; raises StoreError."""
         ...
 
 
@@ -94,6 +95,7 @@ class MadeFunctions:
         self._spawn = spawn
         self._forget = forget
         self._functions: dict[str, MadeFunction] = {}
+        """By key: functions that were made, and what was made for those of the file."""
         self._numbers: dict[str, int] = {}
         self._unsettled: dict[str, str] = {}
         """Pending or InProgress, by name; all others are Active."""
@@ -114,7 +116,7 @@ class MadeFunctions:
         self._functions, self._numbers = await self._store.load()
         self._lost = await asyncio.to_thread(self.packages.open, named_packages(self._functions.values()))
         for made in self._functions.values():
-            self._catalog.put_made(await asyncio.to_thread(self._builder.build, made))
+            await self._put(made)
         for name in self._catalog.hidden():
             log.warning("function_hidden", function=name, reason="the file declares one of that name as well")
 
@@ -130,9 +132,21 @@ class MadeFunctions:
         """Return a function that was made and that the file does not declare as well."""
         return None if self._catalog.is_declared(name) else self._functions.get(name)
 
+    def kept(self, name: str) -> MadeFunction | None:
+        """Return a function that was made, or what was made for one that the file declares; None: nothing was."""
+        return self._functions.get(beside(name)) if self._catalog.is_declared(name) else self._functions.get(name)
+
+    def declared(self, name: str) -> Function:
+        """Return a function of the file as the file has it; raises KeyError."""
+        found = self._catalog.declared(name)
+        if found is None:
+            raise KeyError(name)
+        return found
+
     def names(self) -> tuple[str, ...]:
-        """Return the names of all of them, in order."""
-        return tuple(name for name in sorted(self._functions) if not self._catalog.is_declared(name))
+        """Return the names of all that were made, in order."""
+        made = (each.name for each in self._functions.values() if not each.is_declared)
+        return tuple(name for name in sorted(made) if not self._catalog.is_declared(name))
 
     def state(self, name: str) -> str:
         """Return Pending, InProgress, or nothing: it is settled."""
@@ -171,6 +185,71 @@ class MadeFunctions:
             raise not_found(f"Function not found: {self.place.arn(name)}:{qualifier or LATEST}")
         return found
 
+    def extensible(self, name: str, *, qualifier: str = "", of_code: bool = False) -> MadeFunction:
+        """Return what may get what a file does not write: a function that was made, or what belongs to a declared one.
+
+        Args:
+            name: of the function.
+            qualifier: for the error's text.
+            of_code: its versions and aliases are meant, which a remote function has elsewhere.
+
+        Raises:
+            Refused: not there, or elsewhere.
+        """
+        function = self._catalog.declared(name)
+        if function is None:
+            return self.writable(name, qualifier=qualifier)
+        if of_code and function.latest.remote is not None:
+            raise invalid(f"{name} runs elsewhere ({function.latest.arn}): its versions and aliases are made there")
+        found = self._functions.get(beside(name))
+        latest = declared_latest(function.latest, account=self.place.account)
+        if found is not None:
+            return replace(found, latest=latest)
+        return MadeFunction(name=name, is_declared=True, latest=latest, last_version=self.last_number(name))
+
+    def removable(self, name: str) -> MadeFunction:
+        """Return what a deletion of a whole function takes: of one that has left the file, what was made for it."""
+        if not self._catalog.is_declared(name) and name not in self._functions and beside(name) in self._functions:
+            return self._functions[beside(name)]
+        return self.writable(name)
+
+    def check_unwritten(self, name: str, setting: str) -> None:
+        """Refuse to change what the file writes of a declared function: reserved_concurrency or event_invoke."""
+        function = self._catalog.declared(name)
+        if function is None:
+            return
+        reserved = setting == "reserved_concurrency" and function.reserved_concurrency is not None
+        if reserved or (setting == "event_invoke" and function.writes_event_invoke):
+            raise invalid(
+                f"{name} is declared in the daemon's file, which writes its {setting}: it changes there alone (then "
+                "`bridge reload`)"
+            )
+
+    async def snapshot(self, made: MadeFunction) -> MadeFunction:
+        """Return what belongs to a declared function with its folder packed: `latest` can be published.
+
+        Raises:
+            Refused: the folder cannot be a package.
+            StoreError: it cannot be kept.
+        """
+        function = self.declared(made.name).latest
+        file = self.packages.temporary()
+        try:
+            await asyncio.to_thread(zip_folder, Path(function.code), file)
+            package = await self.add_package(file, is_ours=True)
+        except ConfigError as error:
+            raise invalid(f"{made.name} cannot be published: {error}") from error
+        finally:
+            await asyncio.to_thread(file.unlink, missing_ok=True)
+        latest = replace(
+            made.latest,
+            package=package.key,
+            code_size=package.size,
+            environment=await self.sealed(made.name, LATEST, function.environment),
+            modified_at=stamp(self._clock),
+        )
+        return replace(made, latest=latest)
+
     def check_new(self, name: str) -> None:
         """Refuse a name that is taken."""
         if self._catalog.is_declared(name):
@@ -198,10 +277,10 @@ class MadeFunctions:
             )
             raise Refused("ResourceConflictException", text, status=409)
 
-    async def add_package(self, file: Path) -> Package:
+    async def add_package(self, file: Path, *, is_ours: bool = False) -> Package:
         """Keep a zip. Raises Refused in AWS's words, StoreError."""
         try:
-            return await asyncio.to_thread(self.packages.add, file)
+            return await asyncio.to_thread(self.packages.add, file, is_ours=is_ours)
         except ZipRefused as error:
             log.info("package_refused", reason=error.reason or str(error))
             if error.is_too_large:
@@ -222,12 +301,12 @@ class MadeFunctions:
             state: Pending or InProgress, for a moment; empty: it is settled at once.
             runs: it is what runs from now on; otherwise only once it has settled.
         """
-        before = self._functions.get(made.name)
+        before = self._functions.get(made.key)
         if before is not None:
             for qualifier in sorted(before.qualifiers() - made.qualifiers()):
                 await self._forget_attached(made.name, qualifier)
-        await self._store.save(made.name, before=before, after=made)
-        self._functions[made.name] = made
+        await self._store.save(made.key, before=before, after=made)
+        self._functions[made.key] = made
         self._numbers[made.name] = max(made.last_version, self.last_number(made.name))
         self._lost = [key for key in self._lost if key not in made.packages()]
         if state:
@@ -239,10 +318,13 @@ class MadeFunctions:
     async def delete(self, made: MadeFunction) -> None:
         """Forget a function; what runs of it ends by itself. Under `changing`."""
         await self._forget_attached(made.name, None)
-        await self._store.save(made.name, before=made, after=None)
-        del self._functions[made.name]
-        self._unsettled.pop(made.name, None)
-        self._catalog.drop_made(made.name)
+        await self._store.save(made.key, before=made, after=None)
+        del self._functions[made.key]
+        if made.is_declared:
+            self._catalog.put_additions(made.name, None)
+        else:
+            self._unsettled.pop(made.name, None)
+            self._catalog.drop_made(made.name)
         self._changed(made.name)
 
     async def _forget_attached(self, name: str, qualifier: str | None) -> None:
@@ -264,8 +346,14 @@ class MadeFunctions:
                 self._unsettled.pop(name, None)
 
     async def _take(self, made: MadeFunction) -> None:
-        self._catalog.put_made(await asyncio.to_thread(self._builder.build, made))
+        await self._put(made)
         self._changed(made.name)
+
+    async def _put(self, made: MadeFunction) -> None:
+        if made.is_declared:
+            self._catalog.put_additions(made.name, await asyncio.to_thread(self._builder.additions, made))
+        else:
+            self._catalog.put_made(await asyncio.to_thread(self._builder.build, made))
 
     # --- parts --------------------------------------------------------------------------------------------------
 
@@ -300,7 +388,7 @@ def declared(name: str) -> Refused:
     return Refused(
         "InvalidParameterValueException",
         f"{name} is declared in the daemon's file, which alone changes it (then `bridge reload`): "
-        "Lambda's API only reads and invokes it",
+        "Lambda's API reads and invokes it, and makes what the file does not write",
     )
 
 

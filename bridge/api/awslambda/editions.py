@@ -1,4 +1,4 @@
-"""Versions and aliases of functions that Lambda's API made (semantics 5.3, 5.4)."""
+"""Versions and aliases that Lambda's API makes, of functions of its own and of the file (semantics 5.3, 5.4)."""
 
 import re
 from collections.abc import Mapping
@@ -34,9 +34,11 @@ class EditionOperations:
         sha, description = body.get("CodeSha256", str), body.text("Description", most=DESCRIPTION_MAX_CHARS)
         body.finish()
         async with self._made.changing():
-            made = self._made.writable(name.name)
+            made = self._made.extensible(name.name, of_code=True)
             self._made.check_settled(name.name)
             check_revision(body.get("RevisionId", str), made.latest.revision_id)
+            if made.is_declared:
+                made = await self._made.snapshot(made)
             if sha and sha != made.latest.code_sha256:
                 raise invalid(
                     f"CodeSHA256 ({sha[:100]}) is different from current CodeSHA256 in $LATEST "
@@ -62,7 +64,7 @@ class EditionOperations:
         assert name is not None
         assert version is not None
         async with self._made.changing():
-            made = self._made.writable(function.name)
+            made = self._made.extensible(function.name, of_code=True)
             if name in made.aliases:
                 raise Refused("ResourceConflictException", f"Alias already exists: {self._arn(made, name)}", status=409)
             alias = MadeAlias(name=name, version=version, description=description, weights=_weights(body) or {})
@@ -79,7 +81,7 @@ class EditionOperations:
         description = body.text("Description", most=DESCRIPTION_MAX_CHARS)
         body.finish()
         async with self._made.changing():
-            made = self._made.writable(function.name)
+            made = self._made.extensible(function.name, of_code=True)
             before = made.aliases.get(name)
             if before is None:
                 raise not_found(f"Alias not found: {self._arn(made, name)}")
@@ -99,7 +101,7 @@ class EditionOperations:
     async def get_alias(self, request: Request, caller: Caller) -> Answer:
         """API_GetAlias."""
         name, function = _alias_name(request), read_name(request.params["fn"], caller)
-        made = self._made.get(function.name) if self._is_ours(caller) else None
+        made = self._made.kept(function.name) if self._is_ours(caller) else None
         alias = None if made is None else made.aliases.get(name)
         if made is None or alias is None:
             arn = self._made.place.arn(function.name)
@@ -111,7 +113,7 @@ class EditionOperations:
         name = _alias_name(request)
         function = latest_only(request, caller)
         async with self._made.changing():
-            made = self._made.writable(function.name)
+            made = self._made.extensible(function.name, of_code=True)
             if name in made.aliases:
                 aliases = {key: alias for key, alias in made.aliases.items() if key != name}
                 configs = {key: config for key, config in made.event_invokes.items() if key != name}

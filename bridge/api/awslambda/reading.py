@@ -55,7 +55,7 @@ class ReadOperations:
         return _page(query, "Functions", shown, key="FunctionArn")
 
     def _made(self, name: str) -> MadeFunction | None:
-        return None if self._services.made is None else self._services.made.get(name)
+        return None if self._services.made is None else self._services.made.kept(name)
 
     def _views(self, function: Function, caller: Caller, *, all_versions: bool) -> list[dict[str, Any]]:
         made = self._made(function.name)
@@ -127,23 +127,27 @@ class ReadOperations:
     async def get_event_invoke(self, request: Request, caller: Caller) -> Answer:
         """API_GetFunctionEventInvokeConfig."""
         function, _, name = self._find(request, caller)
-        arn, made = self._arn(function, caller, name), self._made(function.name)
-        if made is None:
-            return json_answer(views.event_invoke_config(function.event_invoke, arn))
-        config = made.event_invokes.get(name.qualifier or LATEST)
-        if config is None:
+        arn = self._arn(function, caller, name)
+        configs = self._event_invokes(function, arn.rpartition(":")[0])
+        if (config := configs.get(name.qualifier or LATEST)) is None:
             raise not_found(f"The function {arn} doesn't have an EventInvokeConfig")
-        return json_answer(views.made_event_invoke(config, arn))
+        return json_answer(config)
 
     async def list_event_invoke(self, request: Request, caller: Caller) -> Answer:
         """API_ListFunctionEventInvokeConfigs."""
-        function, _, name = self._find(request, caller)
-        if (made := self._made(function.name)) is not None:
-            arn = function_arn(made.name, region=caller.region, account=caller.account)
-            configs = [views.made_event_invoke(each, f"{arn}:{key}") for key, each in made.event_invokes.items()]
-            return _page(dict(request.query()), "FunctionEventInvokeConfigs", configs, key="FunctionArn")
-        shown = views.event_invoke_config(function.event_invoke, self._arn(function, caller, name))
-        return json_answer({"FunctionEventInvokeConfigs": [shown]})
+        function, _, _ = self._find(request, caller)
+        arn = function_arn(function.name, region=caller.region, account=caller.account)
+        configs = list(self._event_invokes(function, arn).values())
+        return _page(dict(request.query()), "FunctionEventInvokeConfigs", configs, key="FunctionArn")
+
+    def _event_invokes(self, function: Function, arn: str) -> dict[str, dict[str, Any]]:
+        """Return the configurations by qualifier; of a function of the file, `$LATEST` always has one."""
+        made = self._made(function.name)
+        kept = {} if made is None else dict(made.event_invokes)
+        shown = {key: views.made_event_invoke(each, f"{arn}:{key}") for key, each in kept.items()}
+        if not function.is_made and (function.writes_event_invoke or LATEST not in kept):
+            shown[LATEST] = views.event_invoke_config(function.event_invoke, f"{arn}:{LATEST}")
+        return shown
 
     async def list_tags(self, request: Request, caller: Caller) -> Answer:
         """API_ListTags."""

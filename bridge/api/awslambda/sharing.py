@@ -1,4 +1,4 @@
-"""What all versions of a made function share: reserved concurrency, event-invoke configurations and tags."""
+"""What all versions of a function share: reserved concurrency, event-invoke configurations and tags."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -57,7 +57,8 @@ class SharingOperations:
         wanted = body.number("ReservedConcurrentExecutions", 0, 2**31 - 1, required=True)
         body.finish()
         async with self._made.changing():
-            made = self._made.writable(name.name)
+            made = self._made.extensible(name.name)
+            self._made.check_unwritten(name.name, "reserved_concurrency")
             others = sum(each.reserved_concurrency or 0 for each in self._functions() if each.name != name.name)
             if wanted and self._account_concurrency() - others - wanted < UNRESERVED_MIN:
                 raise invalid(
@@ -71,7 +72,8 @@ class SharingOperations:
         """API_DeleteFunctionConcurrency."""
         name = self._unqualified(request, caller)
         async with self._made.changing():
-            made = self._made.writable(name.name)
+            made = self._made.extensible(name.name)
+            self._made.check_unwritten(name.name, "reserved_concurrency")
             if made.reserved is not None:
                 await self._made.save(replace(made, reserved=None))
         return Answer(204)
@@ -128,9 +130,11 @@ class SharingOperations:
         return read_name(request.params["fn"], caller, qualifier=dict(request.query()).get("Qualifier"))
 
     def _existing(self, name: FunctionName) -> MadeFunction:
-        made = self._made.writable(name.name)
+        made = self._made.extensible(name.name)
         if not made.has(name.qualifier):
             raise not_found("The function doesn't exist.")
+        if name.qualifier in ("", LATEST):
+            self._made.check_unwritten(name.name, "event_invoke")
         return made
 
     def _no_config(self, name: FunctionName) -> Refused:
@@ -154,7 +158,7 @@ class SharingOperations:
         name = self._tagged(request, caller)
         new = shapes.tags(body)
         async with self._made.changing():
-            made = self._made.writable(name.name)
+            made = self._made.extensible(name.name)
             tags = {**made.tags, **new}
             shapes.check_tag_count(tags)
             await self._made.save(replace(made, tags=tags))
@@ -165,7 +169,7 @@ class SharingOperations:
         name = self._tagged(request, caller)
         keys = {value for key, value in request.query() if key == "tagKeys"}
         async with self._made.changing():
-            made = self._made.writable(name.name)
+            made = self._made.extensible(name.name)
             tags = {key: value for key, value in made.tags.items() if key not in keys}
             await self._made.save(replace(made, tags=tags))
         return Answer(204)

@@ -1,8 +1,5 @@
 """Functions and mappings of the file as Lambda's API shows them (API_FunctionConfiguration and others)."""
 
-import platform
-import sys
-import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -14,12 +11,9 @@ from bridge.core.sources import MappingStatus
 from bridge.registry.access import Caller
 from bridge.registry.made import MadeAlias, MadeFunction, MadeVersion
 from bridge.registry.secrets import SealBroken
+from bridge.registry.snapshots import declared_revision, declared_settings
 
-RUNTIME: Final = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-"""What runs every function of the file."""
-ARCHITECTURE: Final = "arm64" if platform.machine() in {"aarch64", "arm64"} else "x86_64"
 _CREATING: Final = "The function is being created."
-_NAMESPACE: Final = uuid.UUID("7a4a5b0e-6f0c-5c58-8d0c-5a1c7a1f5e11")
 
 
 def configuration(function: Function, version: FunctionVersion, caller: Caller, *, qualified: bool) -> dict[str, Any]:
@@ -35,37 +29,28 @@ def configuration(function: Function, version: FunctionVersion, caller: Caller, 
         qualified: the ARN names the version.
     """
     arn = function_arn(function.name, region=caller.region, account=caller.account)
-    shown: dict[str, Any] = {
+    return declared_settings(version, account=caller.account) | {
         "FunctionName": function.name,
         "FunctionArn": f"{arn}:{version.version}" if qualified else arn,
-        "Role": f"arn:aws:iam::{caller.account}:role/bridge",
-        "Description": "",
-        "Timeout": version.timeout_s,
         "Version": version.version,
-        "TracingConfig": {"Mode": "PassThrough"},
-        "RevisionId": str(uuid.uuid5(_NAMESPACE, version.revision)),
+        "RevisionId": declared_revision(version),
         "State": "Active",
         "LastUpdateStatus": "Successful",
         "PackageType": "Zip",
-        "Architectures": [ARCHITECTURE],
-        "EphemeralStorage": {"Size": version.ephemeral_storage_mb},
-        "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
-        "LoggingConfig": {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{function.name}"},
     }
-    if version.remote is None:
-        shown |= {"Runtime": RUNTIME, "Handler": version.handler, "MemorySize": version.memory_mb}
-    if version.dead_letter_target:
-        shown["DeadLetterConfig"] = {"TargetArn": version.dead_letter_target}
-    return shown
 
 
 def made_configuration(
     functions: MadeFunctions, made: MadeFunction, version: MadeVersion, *, qualified: bool
 ) -> dict[str, Any]:
-    """Return FunctionConfiguration of a function that Lambda's API made.
+    """Return FunctionConfiguration of a version that Lambda's API made, or of `$LATEST` of a function of the file.
 
-    Variables that cannot be opened are told as AWS tells it, in Environment.Error.
+    Variables that cannot be opened are told as AWS tells it, in Environment.Error; those of the file are left out.
     """
+    if made.is_declared and version.version == LATEST:
+        place, function = functions.place, functions.declared(made.name)
+        caller = Caller(account=place.account, region=place.region)
+        return configuration(function, function.latest, caller, qualified=qualified)
     arn, state = functions.place.arn(made.name), functions.state(made.name)
     shown: dict[str, Any] = {
         **version.settings,
@@ -89,7 +74,7 @@ def made_configuration(
             "LastUpdateStatusReason": _CREATING,
             "LastUpdateStatusReasonCode": "Creating",
         }
-    if version.environment:
+    if version.environment and not made.is_declared:
         try:
             shown["Environment"] = {"Variables": dict(functions.variables(made.name, version))}
         except SealBroken as error:

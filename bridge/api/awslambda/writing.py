@@ -18,6 +18,7 @@ from bridge.core.function import LATEST
 from bridge.core.ports import Clock
 from bridge.registry.access import Caller
 from bridge.registry.made import MadeFunction, MadeVersion, last_published, new_id, published
+from bridge.registry.snapshots import ARCHITECTURE
 
 STALE: Final = (
     "The Revision Id provided does not match the latest Revision Id. "
@@ -63,7 +64,7 @@ class WriteOperations:
                     "Runtime and Handler are mandatory parameters for functions created with deployment packages."
                 )
             settings = _without_empty({**_DEFAULTS, **settings})
-            settings["Architectures"] = shapes.architectures(body) or [views.ARCHITECTURE]
+            settings["Architectures"] = shapes.architectures(body) or [ARCHITECTURE]
             settings.setdefault("LoggingConfig", {"LogFormat": "Text"})
             settings["LoggingConfig"].setdefault("LogGroup", f"/aws/lambda/{name.name}")
             variables, tags = shapes.environment(body) or {}, shapes.tags(body)
@@ -149,10 +150,10 @@ class WriteOperations:
         """API_DeleteFunction: a function, or one of its versions."""
         name = read_name(request.params["fn"], caller, qualifier=dict(request.query()).get("Qualifier"))
         async with self._made.changing():
-            made = self._made.writable(name.name, qualifier=name.qualifier)
             if not name.qualifier:
-                await self._made.delete(made)
+                await self._made.delete(self._made.removable(name.name))
                 return Answer(204)
+            made = self._made.extensible(name.name, qualifier=name.qualifier)
             if name.qualifier == LATEST:
                 raise invalid("$LATEST version cannot be deleted without deleting the function.")
             if name.qualifier in made.aliases:

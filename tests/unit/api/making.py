@@ -9,7 +9,7 @@ from dataclasses import replace
 from bridge.api.app import AccessRules, ApiApp
 from bridge.api.awslambda.control import MadeFunctions, Place
 from bridge.registry.catalog import FunctionCatalog
-from bridge.registry.made import pack, parts, unpack
+from bridge.registry.made import name_of, pack, parts, unpack
 from bridge.registry.secrets import Seal
 from bridge.store.packages import PackageStore
 from tests.harness import wait_until
@@ -27,15 +27,16 @@ class MemoryFunctions:
         self.rows, self.numbers = {}, {}
 
     async def load(self):
-        found = {name: unpack(name, rows, last_version=self.numbers.get(name, 0)) for name, rows in self.rows.items()}
+        numbers = self.numbers
+        found = {key: unpack(key, rows, last_version=numbers.get(name_of(key), 0)) for key, rows in self.rows.items()}
         return found, dict(self.numbers)
 
-    async def save(self, name, *, before, after):
+    async def save(self, key, *, before, after):
         if after is None:
-            del self.rows[name]
+            del self.rows[key]
             return
-        self.rows[name] = {row: pack(part) for row, part in parts(after).items()}
-        self.numbers[name] = max(self.numbers.get(name, 0), after.last_version)
+        self.rows[key] = {row: pack(part) for row, part in parts(after).items()}
+        self.numbers[after.name] = max(self.numbers.get(after.name, 0), after.last_version)
 
 
 class Made:
