@@ -170,9 +170,6 @@ def test_what_the_file_declares_is_read_only(bridge):
         (api.update_function_code, {"ZipFile": zipped("x")}),
         (api.update_function_configuration, {"Timeout": 9}),
         (api.delete_function, {}),
-        (api.publish_version, {}),
-        (api.create_alias, {"Name": "a", "FunctionVersion": "$LATEST"}),
-        (api.put_function_concurrency, {"ReservedConcurrentExecutions": 1}),
     ):
         text = refusal("InvalidParameterValueException", operation, FunctionName="hello", **given)
         assert text.startswith("hello is declared in the daemon's file"), text
@@ -181,6 +178,23 @@ def test_what_the_file_declares_is_read_only(bridge):
     elsewhere = client(bridge, region="us-west-2")
     text = refusal("InvalidParameterValueException", create, api=elsewhere)
     assert "region us-west-2 is not offered" in text
+
+
+def test_what_the_file_does_not_write_is_made_beside_it(bridge, tmp_path):
+    api, edited = client(bridge), tmp_path / "code" / "app.py"
+    api.publish_version(FunctionName="hello")
+    edited.write_text(edited.read_text().replace("declared", "edited"))
+    bridge.admin("POST", "/admin/v1/reload")
+    assert api.publish_version(FunctionName="hello")["Version"] == "2"
+    api.create_alias(FunctionName="hello", Name="live", FunctionVersion="1")
+    api.put_function_concurrency(FunctionName="hello", ReservedConcurrentExecutions=3)
+    bridge.kill9()
+    bridge.restart()
+    api = client(bridge)
+    assert (call(api, "hello:live"), call(api, "hello")) == (("declared", "1"), ("edited", "$LATEST"))
+    assert api.get_function_concurrency(FunctionName="hello")["ReservedConcurrentExecutions"] == 3
+    api.update_alias(FunctionName="hello", Name="live", FunctionVersion="2")
+    assert call(api, "hello:live") == ("edited", "2")
 
 
 def test_deleted_while_it_runs_it_ends_and_a_new_one_is_fresh(bridge):

@@ -71,7 +71,10 @@ class ReadOperations:
         kept = None if made is None else made.find(name.qualifier)
         if made is None or kept is None or self._services.made is None:
             return views.configuration(function, version, caller, qualified=bool(name.qualifier)), function, None
-        return views.made_configuration(self._services.made, made, kept, qualified=bool(name.qualifier)), function, made
+        shown = views.made_configuration(self._services.made, made, kept, qualified=bool(name.qualifier))
+        if name.qualifier in made.aliases:  # the ARN is the one that was asked for
+            shown["FunctionArn"] = self._arn(function, caller, name)
+        return shown, function, made
 
     async def get_function(self, request: Request, caller: Caller) -> Answer:
         """API_GetFunction; the code of a declared function has no Location, it is a folder of the file's machine."""
