@@ -52,7 +52,9 @@ async def test_a_version_is_a_snapshot_of_the_folder(api, spec):
     assert CANARY not in str(first)
     edit(spec, "def handler(event, context): return 2\n")
     kept = api.catalog.get("file").version("1")
-    assert (api.packages.get(api.made.kept("file").versions["1"].package).code / "app.py").read_text().endswith("pass\n")
+    assert (
+        (api.packages.get(api.made.kept("file").versions["1"].package).code / "app.py").read_text().endswith("pass\n")
+    )
     assert os.access(f"{kept.code}/tool.sh", os.X_OK)
     assert (kept.environment, kept.handler, kept.unrunnable) == ({"SECRET": CANARY}, "app.handler", "")
     assert api.catalog.get("file").latest.code == str(spec.code)
@@ -189,7 +191,11 @@ async def test_a_remote_function_is_published_where_it_runs(api):
     api.catalog.replace_all(FunctionCatalog.from_specs([FunctionSpec(name="far", remote=remote)]))
     for path in ("versions", "aliases"):
         text = await api.refused(
-            "POST", f"{FUNCTIONS}/far/{path}", {"Name": "x", "FunctionVersion": "1"} if path == "aliases" else {}, 400, INVALID
+            "POST",
+            f"{FUNCTIONS}/far/{path}",
+            {"Name": "x", "FunctionVersion": "1"} if path == "aliases" else {},
+            400,
+            INVALID,
         )
         assert text.startswith(f"far runs elsewhere ({REMOTE})")
     await api.json("PUT", "/2017-10-31/functions/far/concurrency", {"ReservedConcurrentExecutions": 3})
