@@ -157,7 +157,7 @@ def iso(at):
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
-async def test_an_hour_is_replayed_beside_live_traffic_and_over_a_kill_and_the_groups_offsets_stand(
+async def test_check_33_an_hour_is_replayed_beside_live_traffic_and_over_a_kill_and_the_groups_offsets_stand(
     world, kafka, kafka_topic, wait_until
 ):
     topic = await kafka_topic(3)

@@ -229,7 +229,7 @@ async def test_qualifiers(world):
     assert (await invoke(world, target="x" * 141)).status == 400
 
 
-async def test_a_limit_that_holds_is_429_with_awss_reason(world):
+async def test_check_06_a_limit_that_holds_is_429_with_awss_reason(world):
     world.catalog.known["hello"] = replace(world.catalog.known["hello"], reserved_concurrency=0)
 
     answer = await invoke(world)

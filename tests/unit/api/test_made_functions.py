@@ -1,6 +1,7 @@
 """Functions made by Lambda's API over a store in memory: AWS's words for what is wrong, states, revisions, aliases."""
 
 import asyncio
+import random
 
 import pytest
 
@@ -92,22 +93,54 @@ async def test_an_update_runs_once_it_is_through_and_no_second_one_meanwhile(api
     assert (latest.timeout_s, latest.environment, api.changed[-1]) == (9, {"AB": "1"}, "made")
 
 
-async def test_revisions_and_dry_runs(api):
+async def test_check_28_the_revision_of_the_create_answer_is_stale_after_activation(api):
+    made = await api.create()
+    body = {"ZipFile": zipped("two"), "RevisionId": made["RevisionId"]}
+    for method, path in (("PUT", "code"), ("PUT", "configuration"), ("POST", "versions")):
+        text = await api.refused(method, f"{FUNCTIONS}/made/{path}", body, 412, "PreconditionFailedException")
+        assert text == (
+            "The Revision Id provided does not match the latest Revision Id. "
+            "Call the GetFunction/GetAlias API to retrieve the latest Revision Id"
+        )
+    settled = await api.json("GET", f"{FUNCTIONS}/made/configuration")
+    await api.json("PUT", f"{FUNCTIONS}/made/code", body | {"RevisionId": settled["RevisionId"]})
+
+
+async def test_check_32_an_update_of_one_variable_takes_the_others_away(api):
+    await api.create(Environment={"Variables": {"ONE": "1", "TWO": "2"}})
+    path = f"{FUNCTIONS}/made/configuration"
+    await api.json("PUT", path, {"Timeout": 9})
+    await api.settled()
+    assert api.catalog.get("made").latest.environment == {"ONE": "1", "TWO": "2"}
+    changed = await api.json("PUT", path, {"Environment": {"Variables": {"TWO": "3"}}})
+    assert changed["Environment"] == {"Variables": {"TWO": "3"}}
+    await api.settled()
+    assert (await api.json("GET", path))["Environment"] == {"Variables": {"TWO": "3"}}
+    assert api.catalog.get("made").latest.environment == {"TWO": "3"}
+
+
+async def test_dry_runs(api):
     await api.create()
     shown = await api.json("GET", f"{FUNCTIONS}/made/configuration")
-    body = {"ZipFile": zipped("two"), "RevisionId": "stale"}
-    text = await api.refused("PUT", f"{FUNCTIONS}/made/code", body, 412, "PreconditionFailedException")
-    assert text.startswith("The Revision Id provided does not match")
+    body = {"ZipFile": zipped("two")}
     dry = await api.json("PUT", f"{FUNCTIONS}/made/code", body | {"RevisionId": shown["RevisionId"], "DryRun": True})
     assert dry["CodeSha256"] != shown["CodeSha256"]
     assert await api.json("GET", f"{FUNCTIONS}/made/configuration") == shown
+
+
+async def test_check_27_publishing_twice_without_a_change_is_one_version(api):
+    await api.create()
+    path = f"{FUNCTIONS}/made/versions"
+    first = await api.json("POST", path, {"Description": "one"}, 201)
+    assert await api.json("POST", path, {}, 201) == first
+    assert await api.json("POST", path, {"Description": "two"}, 201) == first
+    assert [each["Version"] for each in (await api.json("GET", path))["Versions"]] == ["$LATEST", "1"]
 
 
 async def test_versions(api):
     await api.create()
     first = await api.json("POST", f"{FUNCTIONS}/made/versions", {"Description": "one"}, 201)
     assert (first["Version"], first["FunctionArn"], first["Description"]) == ("1", f"{ARN}:1", "one")
-    assert (await api.json("POST", f"{FUNCTIONS}/made/versions", {"Description": "two"}, 201))["Version"] == "1"
     body = {"CodeSha256": "other"}
     text = await api.refused("POST", f"{FUNCTIONS}/made/versions", body, 400, "InvalidParameterValueException")
     assert text.startswith("CodeSHA256 (other) is different from current CodeSHA256 in $LATEST")
@@ -180,17 +213,32 @@ def weighted(version, weights):
     return {"Name": "x", "FunctionVersion": version, "RoutingConfig": {"AdditionalVersionWeights": weights}}
 
 
-async def test_a_tenth_of_an_aliases_invocations(api):
+async def weighted_alias(api):
+    """Make `x`: nine of ten to version 1, the tenth to version 2."""
     await api.create(Publish=True)
     await api.ask("PUT", f"{FUNCTIONS}/made/configuration", {"Timeout": 9})
     await api.settled()
     await api.json("POST", f"{FUNCTIONS}/made/versions", {}, 201)
     await api.json("POST", f"{FUNCTIONS}/made/aliases", weighted("1", {"2": 0.1}), 201)
-    import random
 
+
+async def test_check_26_a_tenth_of_an_aliases_invocations(api):
+    await weighted_alias(api)
     api.world.invoker._draw = random.Random(7).random
     drawn = [api.world.invoker.resolve("made:x").version.version for _ in range(10_000)]
     assert 900 <= drawn.count("2") <= 1_100
+    assert set(drawn) == {"1", "2"}
+
+
+async def test_check_26_a_caller_sees_the_number_of_the_version_and_the_arn_of_the_alias(api):
+    await weighted_alias(api)
+    api.world.invoker._draw = random.Random(7).random
+    api.world.runtime.handlers["made"] = lambda invocation: invocation.invoked_arn
+    answers = [await api.ask("POST", f"{FUNCTIONS}/made:x/invocations", {}, 200) for _ in range(1_000)]
+    versions = [answer.headers["x-amz-executed-version"] for answer in answers]
+    assert set(versions) == {"1", "2"}
+    assert 70 <= versions.count("2") <= 130
+    assert {answer.json() for answer in answers} == {f"{ARN}:x"}
 
 
 async def test_event_invoke_configurations_are_a_qualifiers_own(api):

@@ -146,7 +146,7 @@ async def test_a_statement_on_the_function_does_not_show_at_its_alias(api):
     await api.refused("GET", f"{POLICY}?Qualifier=prod", None, 404, "ResourceNotFoundException")
 
 
-async def test_check_2_dry_run_tells_who_may_invoke_and_runs_nothing(api):
+async def test_check_02_dry_run_tells_who_may_invoke_and_runs_nothing(api):
     assert await api.invoke(ARN, kind="DryRun") == 403
     await api.add()
     assert await api.invoke(ARN, kind="DryRun") == 204

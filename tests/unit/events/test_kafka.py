@@ -107,7 +107,7 @@ def test_names_are_escaped():
     assert read["headers"] == [{'x"\n': [49]}]
 
 
-def test_records_of_several_partitions_stand_under_their_own_keys():
+def test_check_19_records_of_several_partitions_stand_under_their_own_keys():
     first, second, third = one(), one(offset=8), one(partition=1, timestamp_type=LOG_APPEND_TIME)
 
     event = orjson.loads(

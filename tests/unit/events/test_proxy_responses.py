@@ -12,6 +12,7 @@ from bridge.core.invocation import InvocationResult, ResultKind
 from bridge.core.limits import ALB_MAX_BYTES
 from bridge.events.media import MediaTypes
 from bridge.events.proxy_responses import ALB_BAD_GATEWAY, REST_BAD_GATEWAY, alb_response, rest_response
+from bridge.events.responses import http_response
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -43,7 +44,6 @@ def alb(value, *, multi_value=False):
         7,
         True,
         {"statusCode": 200, "cookies": []},
-        {"statusCode": 200, "extra": 1},
         {"statusCode": 200, "statusDescription": "200 OK"},
         {"statusCode": "2xx"},
         {"statusCode": None},
@@ -65,6 +65,13 @@ def alb(value, *, multi_value=False):
 def test_what_a_rest_api_does_not_take_is_a_502(value):
     assert rest(value) == REST_BAD_GATEWAY
     assert REST_BAD_GATEWAY.body == b'{"message": "Internal server error"}'
+
+
+def test_check_31_a_member_too_many_is_a_502_of_a_rest_api_and_fine_with_an_http_api():
+    answer = {"statusCode": 200, "body": "hi", "extra": 1}
+    assert rest(answer) == REST_BAD_GATEWAY
+    response = http_response(json.dumps(answer).encode())
+    assert (response.status, response.body) == (200, b"hi")
 
 
 @pytest.mark.parametrize("kind", [ResultKind.FUNCTION_ERROR, ResultKind.UNKNOWN])

@@ -64,7 +64,7 @@ ASKED = {"json": {"a": [1]}, "other json": {"a": [2]}, "text": ["plain text"], "
         (KINESIS, "data", "other json", set()),
     ],
 )
-def test_pattern_format_times_data_format(record_format, name, asked, kept):
+def test_check_22_pattern_format_times_data_format(record_format, name, asked, kept):
     data = {"JSON": JSON, "TEXT": TEXT, "BYTES": BYTES}
 
     assert kept == {kind for kind, raw in data.items() if keeps(record_format, {name: ASKED[asked]}, value=raw)}

@@ -8,9 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.core.errors import FunctionNotFound, LaneFull, RuntimeUnavailable, StoreFull, Throttled
+from bridge.core.errors import FunctionNotFound, LaneFull, StoreFull, Throttled
 from bridge.core.function import EventInvokeConfig, Function, FunctionVersion, function_arn
 from bridge.core.invocation import (
+    THROTTLE_RESERVED,
     AttemptStatus,
     Condition,
     DeadLetter,
@@ -146,7 +147,7 @@ def boom(_: object) -> object:
     raise ValueError("boom")
 
 
-async def test_a_handler_that_always_fails_runs_three_times_at_0_60_and_180_s_with_one_request_id(world):
+async def test_check_07_a_handler_that_always_fails_runs_three_times_at_0_60_and_180_s_with_one_request_id(world):
     world.function()
     world.runtime.handlers["f"] = boom
     await world.start()
@@ -161,7 +162,7 @@ async def test_a_handler_that_always_fails_runs_three_times_at_0_60_and_180_s_wi
 
 
 @pytest.mark.parametrize(("age_s", "attempts"), [(60, 1), (90, 2)])
-async def test_the_age_test_looks_ahead(world, age_s, attempts):
+async def test_check_08_the_age_test_looks_ahead(world, age_s, attempts):
     world.function(maximum_event_age_s=age_s)
     world.runtime.handlers["f"] = boom
     await world.start()
@@ -171,6 +172,28 @@ async def test_the_age_test_looks_ahead(world, age_s, attempts):
 
     assert world.conditions() == [(Condition.EVENT_AGE_EXCEEDED, attempts)]
     assert len(world.starts()) == attempts
+
+
+async def test_check_09_ten_minutes_of_throttles_are_tried_again_and_use_no_retry(world):
+    world.function(maximum_retry_attempts=0)
+    throttled = world.runtime.invoke
+
+    async def invoke(version, invocation):
+        if world.clock.monotonic() < 600:
+            world.runtime.invocations.append((world.clock.monotonic(), version.name, invocation))
+            raise Throttled(THROTTLE_RESERVED)
+        return await throttled(version, invocation)
+
+    world.runtime.invoke = invoke
+    await world.start()
+    request_id = await world.post()
+
+    await world.clock.advance(1200)
+
+    assert len(world.starts()) > 3
+    assert world.runtime.asked() == [request_id] * len(world.starts())
+    assert world.conditions() == []
+    assert world.outcomes.attempts[-1].status is AttemptStatus.OK
 
 
 async def test_throttles_and_system_errors_use_no_retry_and_back_off_for_up_to_six_hours(world):
@@ -198,9 +221,6 @@ async def test_throttles_and_system_errors_use_no_retry_and_back_off_for_up_to_s
 
 async def test_a_target_that_stays_broken_ends_as_event_age_exceeded(world):
     world.function()
-
-    def handler(_: object) -> object:
-        raise RuntimeUnavailable("no worker") if False else Throttled("x")
 
     world.runtime.handlers["f"] = lambda _: InvocationResult(kind=ResultKind.UNKNOWN, payload=b"", version="")
     await world.start()

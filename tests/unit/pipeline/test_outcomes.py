@@ -142,7 +142,7 @@ async def test_a_failure_goes_to_the_destination_and_is_no_local_dead_letter(wor
     assert last[-2:] == [(AttemptStatus.DEAD, "ValueError", "boom"), (AttemptStatus.SENT, "on_failure", QUEUE)]
 
 
-async def test_destination_and_dead_letter_target_both_get_the_event(world):
+async def test_check_10_destination_and_dead_letter_target_both_get_the_event(world):
     """Annex B 10: the bare event with three attributes, and the record."""
     world.function(on_failure=QUEUE, dead_letter=TOPIC, maximum_retry_attempts=0)
     world.runtime.handlers["f"] = boom
@@ -173,7 +173,7 @@ async def test_a_dead_letter_target_alone_is_enough(world):
     assert world.dead.letters == {}
 
 
-async def test_a_stopped_function_sends_its_events_off_unread(world):
+async def test_check_06_a_stopped_function_sends_its_events_off_unread(world):
     """Annex B 6."""
     world.function(on_failure=QUEUE, dead_letter=TOPIC, reserved=0)
     await world.start()

@@ -178,7 +178,7 @@ def test_a_spec_with_positions_beyond_64_bits_survives_json():
 
 
 # --- what -------------------------------------------------------------------------------------------------------------
-async def test_a_whole_stream_is_replayed_in_batches_of_the_mapping_with_the_mark(world):
+async def test_check_33_a_whole_stream_is_replayed_in_batches_of_the_mapping_with_the_mark(world):
     world.stream.put(*range(25))
     world.stream.put(*range(100, 105), shard="s-1")
 
@@ -192,7 +192,7 @@ async def test_a_whole_stream_is_replayed_in_batches_of_the_mapping_with_the_mar
     assert first.event["Records"][0] == {"id": "s-0:0", "value": 0}
 
 
-async def test_nothing_of_live_reading_moves(world):
+async def test_check_33_nothing_of_live_reading_moves(world):
     world.stream.put(*range(5))
 
     await run(world)

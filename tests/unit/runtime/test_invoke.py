@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 
 from bridge.core.invocation import ResultKind
-from bridge.core.limits import SYNC_RESPONSE_MAX_BYTES
 from tests.unit.runtime.conftest import LONG_S
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -295,21 +294,6 @@ async def test_a_coroutine_is_no_result(runner):
     _, error = await error_of(runner, "app.coroutine")
 
     assert error["errorMessage"] == "Unable to marshal response: Object of type coroutine is not JSON serializable"
-
-
-async def test_the_largest_answer(runner):
-    result = await runner.run("app.oversize", SYNC_RESPONSE_MAX_BYTES - 2, memory_mb=256)
-
-    assert len(result.payload) == SYNC_RESPONSE_MAX_BYTES
-
-
-async def test_an_answer_too_large(runner):
-    _, error = await error_of(runner, "app.oversize", SYNC_RESPONSE_MAX_BYTES - 1, memory_mb=256)
-
-    assert error == {
-        "errorMessage": "Response payload size exceeded maximum allowed payload size (6291556 bytes).",
-        "errorType": "Function.ResponseSizeTooLarge",
-    }
 
 
 async def test_an_event_that_is_no_json(runner):

@@ -100,7 +100,7 @@ def test_a_message_larger_than_an_invocation_may_be_goes_back():
         b'{"batchItemFailures":null}',
     ],
 )
-def test_answers_that_are_success(answer):
+def test_check_16_answers_that_are_success(answer):
     async def story(clock):
         async with World(clock, function_response_types=REPORTS) as world:
             world.function.script = lambda _call: answer
@@ -123,7 +123,7 @@ def test_answers_that_are_success(answer):
         b"nonsense",
     ],
 )
-def test_answers_that_fail_the_whole_batch(answer):
+def test_check_17_answers_that_fail_the_whole_batch(answer):
     async def story(clock):
         async with World(clock, function_response_types=REPORTS) as world:
             world.function.script = lambda _call: answer
@@ -136,7 +136,7 @@ def test_answers_that_fail_the_whole_batch(answer):
     virtually(story)
 
 
-def test_one_of_ten_listed_comes_back_and_nine_are_deleted():
+def test_check_18_one_of_ten_listed_comes_back_and_nine_are_deleted():
     async def story(clock):
         async with World(clock, function_response_types=REPORTS) as world:
             ids = world.queue.put(*range(10))
@@ -243,7 +243,7 @@ def test_little_is_received_ahead_of_a_slow_function():
 # --- 4 ---
 
 
-def test_what_no_filter_keeps_is_deleted_unseen():
+def test_check_22_what_no_filter_keeps_is_deleted_unseen():
     async def story(clock):
         async with World(clock, work={"keeps": lambda message: int(message.body) % 2 == 0}) as world:
             world.queue.put(*range(10))

@@ -95,7 +95,7 @@ async def test_a_batch_never_mixes_shards_unless_the_shape_does():
         assert sorted(world.function.batches) == [[1], [2]]
 
 
-async def test_several_shards_share_an_event_where_the_shape_mixes_them():
+async def test_check_19_several_shards_share_an_event_where_the_shape_mixes_them():
     async with World(shards=("s-0", "s-1"), mixes_shards=True, maximum_batching_window_s=1) as world:
         world.stream.put(1, shard="s-0")
         world.stream.put(2, shard="s-1")
@@ -191,7 +191,7 @@ async def test_the_same_batch_again_until_it_succeeds_and_nothing_passes_it():
         assert world.worker.result == PROCESSED
 
 
-async def test_retries_1_are_two_calls_then_a_dead_letter_and_the_next_batch():
+async def test_check_11_retries_1_are_two_calls_then_a_dead_letter_and_the_next_batch():
     async with World(batch_size=1, maximum_retry_attempts=1) as world:
         world.function.script = fails_on(1)
         world.stream.put(1, 2)
@@ -208,7 +208,7 @@ async def test_retries_1_are_two_calls_then_a_dead_letter_and_the_next_batch():
         assert world.stream.mark() == 1
 
 
-async def test_throttles_are_not_counted():
+async def test_check_12_throttles_are_not_counted():
     def script(call, number):
         if number <= 5:
             raise Throttled(THROTTLE_RESERVED)
@@ -224,7 +224,7 @@ async def test_throttles_are_not_counted():
         assert world.worker.result == CALL_FAILED
 
 
-async def test_only_the_expired_records_are_dropped():
+async def test_check_13_only_the_expired_records_are_dropped():
     async with World(maximum_record_age_s=60) as world:
         now = world.clock.time()
         world.stream.put("old", "older", time=now - 100)
@@ -236,6 +236,7 @@ async def test_only_the_expired_records_are_dropped():
         outcome = world.letters.outcomes[0]
         assert outcome["requestContext"]["condition"] == "RecordAgeExceeded"
         assert outcome["requestContext"]["approximateInvokeCount"] == 1
+        assert outcome["ScriptedBatchInfo"]["batchSize"] == 2
         assert "responseContext" not in outcome
         assert world.function.batches == [[1, 2, 3]]
 
@@ -262,7 +263,7 @@ async def test_age_needs_no_slot():
         assert world.stream.mark() == 1
 
 
-async def test_bisect_isolates_the_poison_record_in_order():
+async def test_check_14_bisect_isolates_the_poison_record_in_order():
     async with World(bisect_batch_on_function_error=True, maximum_retry_attempts=2) as world:
         world.function.script = fails_on(3)
         world.stream.put(1, 2, 3, 4)
@@ -272,6 +273,7 @@ async def test_bisect_isolates_the_poison_record_in_order():
         assert world.function.batches[-1] == [4]
         assert world.function.batches.count([3]) == 3
         assert world.letters.values == [[3]]
+        assert [outcome["ScriptedBatchInfo"]["batchSize"] for outcome in world.letters.outcomes] == [1]
         assert world.stream.mark() == 3
 
 
@@ -289,14 +291,14 @@ async def test_a_failed_batch_of_several_shards_is_first_split_by_shard_without_
         assert world.letters.values == [[1]]
 
 
-async def test_partial_answer_retries_from_the_lowest_and_does_not_reset_the_counter():
+async def test_check_15_partial_answer_retries_from_the_lowest_and_does_not_reset_the_counter():
     async with World(function_response_types=REPORTS, maximum_retry_attempts=3) as world:
-        world.function.script = lambda call, _: {"batchItemFailures": [{"itemIdentifier": "s-0:2"}]}
+        world.function.script = lambda call, _: {"batchItemFailures": [{"itemIdentifier": "s-0:1"}]}
         world.stream.put(1, 2, 3)
         await world.advance(60)
 
-        assert world.function.batches == [[1, 2, 3], [3], [3], [3]]
-        assert world.letters.values == [[3]]
+        assert world.function.batches == [[1, 2, 3], [2, 3], [2, 3], [2, 3]]
+        assert world.letters.values == [[2, 3]]
         assert world.letters.outcomes[0]["responseContext"]["functionError"] is None
         assert world.stream.mark() == 2
 
@@ -313,7 +315,7 @@ async def test_partial_answer_of_listed_records_retries_only_them():
 
 
 @pytest.mark.parametrize("answer", ["", None, {}, [], {"batchItemFailures": None}, {"batchItemFailures": []}, {"x": 1}])
-async def test_answers_that_are_success(answer):
+async def test_check_16_answers_that_are_success(answer):
     async with World(function_response_types=REPORTS) as world:
         world.function.script = lambda *_: answer
         world.stream.put(1)
@@ -336,7 +338,7 @@ async def test_answers_that_are_success(answer):
         {"batchItemFailures": [{"itemIdentifier": 7}]},
     ],
 )
-async def test_answers_that_fail_the_whole_batch(answer):
+async def test_check_17_answers_that_fail_the_whole_batch(answer):
     async with World(function_response_types=REPORTS) as world:
         world.function.script = lambda _, number: answer if number == 1 else None
         world.stream.put(1, 2)
@@ -684,7 +686,7 @@ async def test_a_record_of_a_later_window_closes_the_one_before():
         ]  # fmt: skip
 
 
-async def test_an_answer_without_state_is_a_failed_invocation():
+async def test_check_24_an_answer_without_state_is_a_failed_invocation():
     async with World(tumbling_window_s=60, maximum_retry_attempts=0) as world:
         world.function.script = lambda *_: {"ok": True}
         world.stream.put(1)

@@ -225,7 +225,7 @@ async def test_from_a_time_on() -> None:
         assert values(world) == [2, 3]
 
 
-async def test_committed_marks_win_over_the_starting_position() -> None:
+async def test_check_20_committed_marks_win_over_the_starting_position() -> None:
     world = ShardsWorld()
     async with world:
         world.service.put(S0, numbers(1))
