@@ -154,6 +154,10 @@ class MqttSettings(Section):
         le=1024,
         description="MiB received and not stored, at which nothing more is read from the broker.",
     )
+    policy: Literal["implied", "explicit"] = Field(
+        default="implied",
+        description="implied: naming the function allows it; explicit: its resource policy must (AddPermission).",
+    )
     invocation_type: Literal["Event"] = Field(default="Event", description="Event: stored, acknowledged, then invoked.")
 
     @property

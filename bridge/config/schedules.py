@@ -73,6 +73,10 @@ class ScheduleSettings(Section):
         max_length=limits.SYNC_PAYLOAD_MAX_BYTES,
         description="JSON that is the event of each tick; left out: EventBridge's own event.",
     )
+    policy: Literal["implied", "explicit"] = Field(
+        default="implied",
+        description="implied: naming the function allows it; explicit: its resource policy must (AddPermission).",
+    )
     invocation_type: Literal["Event"] = Field(default="Event", description="Event: stored, then invoked.")
 
     @property

@@ -79,6 +79,10 @@ class WebhookSettings(Section):
         default=None,
         description="name or name:$LATEST of the function that gets the events; left out where only mappings read it.",
     )
+    policy: Literal["implied", "explicit"] = Field(
+        default="implied",
+        description="implied: naming the function allows it; explicit: its resource policy must (AddPermission).",
+    )
     invocation_type: Annotated[InvocationType, Field(strict=False)] = Field(
         default=InvocationType.EVENT,
         description="Event: stored, 202, then invoked; RequestResponse: waits for the answer; DryRun: checks only.",

@@ -8,7 +8,7 @@ BridgeError
 │   ├── Throttled              429 TooManyRequestsException, with AWS's Reason
 │   ├── PayloadTooLarge        413 RequestEntityTooLargeException
 │   ├── PayloadInvalid         400 InvalidRequestContentException
-│   ├── InvokeDenied           403 AccessDeniedException: a remote function that we may not invoke
+│   ├── InvokeDenied           403 AccessDeniedException: a policy, or a remote function that we may not invoke
 │   ├── Unrunnable             502: no interpreter for the runtime, no package, or no key for the variables
 │   └── RuntimeUnavailable     5xx: the function's worker, or its remote, could not be had
 ├── MappingNotFound        404 ResourceNotFoundException
@@ -78,7 +78,7 @@ class PayloadInvalid(InvokeError):
 
 
 class InvokeDenied(InvokeError):
-    """The remote function may not be invoked: its side says so, or `run` was not told --allow-remote."""
+    """The function may not be invoked: its resource policy, a remote's side, or no --allow-remote says so."""
 
     code = "AccessDeniedException"
     status = 403

@@ -1,10 +1,33 @@
 """The seams of push sources: those that run by themselves, and how any of them is given an event by hand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from bridge.core.errors import SourceError
+
+METHOD: Final = "{method}"
+"""Stands in a sender's ARN for the method of each request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """As whom a push source invokes: what a function's resource policy is asked about it."""
+
+    service: str
+    """Principal: `s3.amazonaws.com`."""
+    arn: str
+    """SourceArn; see METHOD."""
+    account: str
+    """SourceAccount."""
+
+    def arn_of(self, method: str) -> str:
+        """Return the SourceArn of a request of that method."""
+        return self.arn.replace(METHOD, method)
+
+
+Permits = Callable[[Sender, str, str], None]
+"""Raises InvokeDenied unless a sender may invoke a target (`name[:qualifier]`) by a request of a method. No I/O."""
 
 
 class PushSource(Protocol):

@@ -22,6 +22,7 @@ from bridge.core.errors import StoreError
 from bridge.core.ports import Clock
 from bridge.daemon.aws import AwsReach
 from bridge.daemon.mqtt import MqttMaker
+from bridge.daemon.permits import implied_statements
 from bridge.daemon.push import MAKERS
 from bridge.daemon.schedules import ScheduleMaker
 from bridge.daemon.streams import Streams
@@ -122,6 +123,7 @@ class Parts:
         """Take the limits of new settings."""
         self._settings = settings
         self._configure_service()
+        self.policies.set_implied(implied_statements(settings))
         self.intake.set_window(deduplication_window(settings))
         self.aws.configure(settings)
         self.streams.configure(

@@ -26,6 +26,7 @@ from bridge.core.function import FunctionVersion
 from bridge.core.mapping import MappingState
 from bridge.daemon.composition import Parts, access_rules, read_catalog, register_secrets
 from bridge.daemon.health import TROUBLE_TOLD_S, Health
+from bridge.daemon.permits import make_permits
 from bridge.daemon.push import PushSources
 from bridge.daemon.ready import Ready, ready_receivers, ready_routes
 from bridge.registry.catalog import FunctionCatalog
@@ -149,6 +150,7 @@ class Daemon:
             tasks=self._supervisor,
             makers=self._parts.makers,
             idle=frozenset({"mqtt"}) if self.local and not self.allow_remote else frozenset(),
+            permits=make_permits(self._parts.policies, settings),
         )
         self._api_app = ApiApp(
             self._services(),

@@ -3,14 +3,15 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
 from bridge.core.invocation import InvocationType
-from bridge.core.push import Accepted, Feedable, Given, NotAccepted, PushSource, Ticking
+from bridge.core.push import Accepted, Feedable, Given, NotAccepted, Permits, PushSource, Ticking
 from bridge.daemon.health import TROUBLE_TOLD_S, Fact
+from bridge.daemon.permits import EXPLICIT, PermittedIntake, sender_of
 from bridge.events.batches import iso_seconds
 from bridge.sources.push.routes import Route
 from bridge.sources.push.signatures import make_verifier
@@ -75,6 +76,7 @@ class PushSources:
         tasks: keeps running sources running.
         makers: those of running sources, by type.
         idle: types that do not run here: they are only given events by hand (`bridge run --local` asks no broker).
+        permits: asked for sources whose settings say `policy = "explicit"`.
     """
 
     def __init__(
@@ -87,7 +89,9 @@ class PushSources:
         tasks: "Tasks",
         makers: Mapping[str, Maker] = MAKERS,
         idle: AbstractSet[str] = frozenset(),
+        permits: Permits | None = None,
     ) -> None:
+        self._permits = permits
         self._settings = settings
         self._intake = intake
         self._invoker = invoker
@@ -107,6 +111,7 @@ class PushSources:
             trusted_proxies=tuple(str(network) for network in settings.listen.trusted_proxies),
             account_id=settings.account,
             region=settings.region,
+            permits=permits,
         )
         self._made = self._make(settings, settings.sources)
 
@@ -226,10 +231,16 @@ class PushSources:
     def _make(self, settings: "Settings", sources: Mapping[str, "SourceSettings"]) -> dict[str, PushSource]:
         parts = PushParts(settings=settings, intake=self._intake, invoker=self._invoker, clock=self._clock)
         return {
-            name: self._makers[source.type](name, source, parts)
+            name: self._makers[source.type](name, source, self._permitted(name, source, parts))
             for name, source in sources.items()
             if name not in settings.webhooks
         }
+
+    def _permitted(self, name: str, source: "SourceSettings", parts: PushParts) -> PushParts:
+        if self._permits is None or source.policy != EXPLICIT:
+            return parts
+        sender = sender_of(name, source, parts.settings)
+        return replace(parts, intake=PermittedIntake(parts.intake, sender, self._permits))
 
     def _start(self, source: PushSource) -> None:
         self._running[source.name] = source
@@ -319,4 +330,5 @@ def _route(name: str, source: "WebhookSettings", settings: "Settings", clock: "C
         body_max_bytes=source.body_max_bytes,
         deduplicate_s=float(source.deduplicate_s),
         async_payload_max_bytes=settings.invocation.async_payload_max_bytes,
+        sender=sender_of(name, source, settings) if source.policy == EXPLICIT else None,
     )

@@ -7,7 +7,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from tests.harness import write_function
+from tests.harness import request, write_function
 
 pytestmark = [pytest.mark.integration]
 
@@ -27,6 +27,21 @@ organization = "o-1234567890"
 [functions.hello]
 code = "{code}"
 handler = "app.handler"
+
+[sources.open]
+type = "webhook"
+path = "/open"
+function = "hello"
+verify = "none"
+invocation_type = "DryRun"
+
+[sources.asks]
+type = "webhook"
+path = "/asks"
+function = "hello"
+verify = "none"
+invocation_type = "DryRun"
+policy = "explicit"
 """
 CODE = "def handler(event, context):\n    return 'hello'\n"
 ARN = "arn:aws:lambda:eu-central-1:123456789012:function:hello"
@@ -69,7 +84,20 @@ def test_another_account_invokes_by_a_statement_that_survives_kill_9(bridge):
 
     owner, partner = client(bridge), client(bridge, "PARTNER")
     policy = owner.get_policy(FunctionName="hello")
-    assert [each["Sid"] for each in json.loads(policy["Policy"])["Statement"]] == ["ours", "theirs"]
+    assert [each["Sid"] for each in json.loads(policy["Policy"])["Statement"]] == ["config-open", "ours", "theirs"]
     assert status(partner) == 200
     owner.remove_permission(FunctionName="hello", StatementId="ours", RevisionId=policy["RevisionId"])
     assert status(partner) == "AccessDeniedException", "the other statement is for another organization"
+
+
+def test_a_route_needs_a_statement_where_its_own_is_not_implied(bridge):
+    owner = client(bridge)
+    assert request("POST", f"{bridge.public}/open", body=b"{}").status == 204
+    assert request("POST", f"{bridge.public}/asks", body=b"{}").status == 403
+
+    owner.add_permission(
+        FunctionName="hello", StatementId="asks", Action="lambda:InvokeFunction", Principal="apigateway.amazonaws.com",
+        SourceArn="arn:aws:execute-api:eu-central-1:123456789012:asks/*/*/asks",
+    )  # fmt: skip
+
+    assert request("POST", f"{bridge.public}/asks", body=b"{}").status == 204

@@ -19,8 +19,10 @@ from bridge.registry.statements import INVOKE, INVOKE_URL, BadPrincipal, make_st
 ACTION_PATTERN: Final = r"(lambda:[*]|lambda:[a-zA-Z]+|[*])"
 STATEMENT_ID_PATTERN: Final = "([a-zA-Z0-9-_]+)"
 SOURCE_ARN_PATTERN: Final = (
-    r"arn:(aws[a-zA-Z0-9-]*):([a-zA-Z0-9\-])+:((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1})?:(\d{12})?:(.*)"
+    r"arn:(aws[a-zA-Z0-9-]*|bridge):([a-zA-Z0-9\-])+:"
+    r"((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1})?:(\d{12})?:(.*)"
 )
+"""AWS's, and ARNs of push sources that are no service's of AWS (`arn:bridge:webhook:…`)."""
 STATEMENT_ID_MAX_CHARS: Final = 100
 PRINCIPAL_MAX_CHARS: Final = 2048
 SOURCE_ARN_MAX_CHARS: Final = 10_000

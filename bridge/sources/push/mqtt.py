@@ -13,7 +13,7 @@ import orjson
 import structlog
 
 from bridge.core import limits
-from bridge.core.errors import StoreError
+from bridge.core.errors import InvokeError, StoreError
 from bridge.core.invocation import Condition, DeadLetter, InvocationType
 from bridge.core.mqtt import MqttSession, MqttSessions
 from bridge.core.ports import Clock, Intake
@@ -162,7 +162,10 @@ class MqttSource:
         if len(event) > self._spec.event_max_bytes:
             text = f"the event has {len(event)} bytes; the limit is {self._spec.event_max_bytes}"
             raise NotAccepted(text, status=413)
-        receipt = await self._intake.submit(self._record(message, event))
+        try:
+            receipt = await self._intake.submit(self._record(message, event))
+        except InvokeError as error:
+            raise NotAccepted(str(error), status=error.status) from error
         self._accepted.inc()
         return Accepted(ids=(receipt.id,))
 

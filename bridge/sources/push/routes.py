@@ -9,6 +9,7 @@ from bridge.core import limits
 from bridge.core.errors import ConfigError
 from bridge.core.invocation import InvocationType
 from bridge.core.ports import Clock
+from bridge.core.push import Sender
 from bridge.events.http import HttpOrigin
 from bridge.sources.push import formats
 from bridge.sources.push.signatures import Verifier
@@ -41,6 +42,8 @@ class Route:
     """0: a delivery id is not looked at."""
     async_payload_max_bytes: int = limits.ASYNC_PAYLOAD_MAX_BYTES
     """Largest serialised event of type Event."""
+    sender: Sender | None = None
+    """As whom it invokes where the function's resource policy is asked; None: naming the function allows it."""
 
 
 class Mounted:

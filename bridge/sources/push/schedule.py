@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from bridge.core import limits
-from bridge.core.errors import InvokeError, LaneFull, StoreError
+from bridge.core.errors import InvokeDenied, InvokeError, LaneFull, StoreError
 from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
 from bridge.core.invocation import InvocationType
 from bridge.core.ports import Clock, Intake
@@ -144,7 +144,7 @@ class ScheduleSource:
         try:
             await self._submit(request_id, math.floor(self._clock.stepped() if given.at is None else given.at))
         except InvokeError as error:
-            raise NotAccepted(str(error), status=503) from error
+            raise NotAccepted(str(error), status=403 if isinstance(error, InvokeDenied) else 503) from error
         return Accepted(ids=(request_id,))
 
     # --- one look at the clock --------------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ from typing import Final
 import orjson
 import structlog
 
-from bridge.core.errors import FunctionNotFound, InvokeError, LaneFull, SourceError, StoreError, StoreFull
+from bridge.core.errors import FunctionNotFound, InvokeDenied, InvokeError, LaneFull, SourceError, StoreError, StoreFull
 from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
 from bridge.core.invocation import InvocationType
 from bridge.core.ports import Clock, Intake, Invoker, Receipt
-from bridge.core.push import Accepted, Given, NotAccepted
+from bridge.core.push import Accepted, Given, NotAccepted, Permits
 from bridge.core.record import Record
 from bridge.events.http import HttpRequest
 from bridge.events.responses import HttpResponse
@@ -60,6 +60,7 @@ class WebhookSource:
         trusted_proxies: networks whose X-Forwarded-For decides the source IP.
         account_id: requestContext.accountId of the events.
         region: part of the domain name where a request names no host.
+        permits: asked where a route has a sender; None: nobody is.
     """
 
     def __init__(
@@ -72,7 +73,9 @@ class WebhookSource:
         trusted_proxies: Sequence[str] = (),
         account_id: str = ACCOUNT_DEFAULT,
         region: str = REGION_DEFAULT,
+        permits: Permits | None = None,
     ) -> None:
+        self._permits = permits
         self._intake = intake
         self._invoker = invoker
         self._clock = clock
@@ -154,7 +157,15 @@ class WebhookSource:
         elif isinstance(reading, HttpResponse):
             await respond(send, reading.status, reading.body, reading.headers)
         else:
+            self._check_permission(mounted.route, request)
             await self._take_batch(mounted, batch_of(mounted, reading, received_at, verdict.delivery_id), send)
+
+    def _check_permission(self, route: Route, request: HttpRequest) -> None:
+        if route.sender is not None and route.function and self._permits is not None:
+            try:
+                self._permits(route.sender, route.function, request.method)
+            except InvokeDenied as error:
+                raise Refusal(error.status, str(error), reason="policy") from error
 
     def _find(self, scope: Scope) -> Mounted:
         if self._draining:
@@ -209,6 +220,7 @@ class WebhookSource:
 
     async def _take(self, mounted: Mounted, request: HttpRequest, record: Record, send: Send) -> None:
         """Answer 202 once the event is on disk; one that is not of type Event is run instead."""
+        self._check_permission(mounted.route, request)
         if record.invocation_type is not InvocationType.EVENT:
             await self._invoke(mounted, request, record, send)
             return
