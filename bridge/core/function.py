@@ -93,6 +93,8 @@ class FunctionVersion:
     """Where it runs, when not in a worker of ours."""
     runtime: str = ""
     """AWS's name of what it was made for; empty: what runs it here."""
+    opt: str = ""
+    """Absolute path of the folder that becomes /opt: its layers, merged; empty: it has none."""
     unrunnable: str = ""
     """AWS's code, `: `, and why no worker can run it (no interpreter, no package, no key); empty: they can."""
 

@@ -12,6 +12,7 @@ import structlog
 
 from bridge.api.app import AccessRules
 from bridge.api.awslambda.control import MadeFunctions, Place
+from bridge.api.awslambda.made_layers import MadeLayers
 from bridge.config.access import access_keys
 from bridge.config.connections import connection_values
 from bridge.config.functions import FunctionSettings, function_specs
@@ -52,6 +53,7 @@ from bridge.sources.pull.local import JournalLocalStreams
 from bridge.store.ballast import Ballast
 from bridge.store.folder import StateFolder
 from bridge.store.functions import SqliteFunctions
+from bridge.store.layers import SqliteLayers
 from bridge.store.mqtt_sessions import FileMqttSessions
 from bridge.store.packages import PackageStore
 from bridge.store.state import open_state
@@ -229,6 +231,7 @@ class Parts:
         await self.policies.open()
         self.made = MadeFunctions(
             store=functions,
+            layers=MadeLayers(SqliteLayers(functions.database)),
             packages=PackageStore(self.folder.packages),
             seal=Seal(key_file(settings)),
             catalog=self.catalog,

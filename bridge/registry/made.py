@@ -4,7 +4,7 @@ import base64
 import hashlib
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -39,6 +39,8 @@ class MadeVersion:
     """Key in the package store: SHA-256 of the zip, hexadecimal."""
     code_size: int
     """Bytes of the zip."""
+    layers: Sequence[str] = ()
+    """Keys of its layers' packages, in order: they are kept when the layer versions are deleted."""
     environment: str = field(default="", repr=False)
     """The variables as JSON, sealed; empty: none."""
     modified_at: str
@@ -114,8 +116,8 @@ class MadeFunction:
         return frozenset({*self.versions, *self.aliases})
 
     def packages(self) -> frozenset[str]:
-        """Return the keys of all packages that it names."""
-        return frozenset(version.package for version in (self.latest, *self.versions.values()) if version.package)
+        """Return the keys of all packages that it names, those of its layers included."""
+        return frozenset(key for version in self.all_versions() for key in (version.package, *version.layers) if key)
 
     def all_versions(self) -> tuple[MadeVersion, ...]:
         """Return `$LATEST` and the published ones, in order."""
@@ -187,6 +189,8 @@ class Builder:
 
     code_of: Callable[[str], str]
     """Folder of a package; raises BridgeError when it is lost."""
+    opt_of: Callable[[Sequence[str]], str]
+    """Folder of the packages of layers, merged in order; raises BridgeError when one is lost."""
     variables_of: Callable[[str, MadeVersion], Mapping[str, str]]
     """Opens a version's variables, given the function's name; raises BridgeError."""
     region: str
@@ -215,13 +219,15 @@ class Builder:
         )
 
     def _version(self, made: MadeFunction, version: MadeVersion) -> FunctionVersion:
-        settings, code, variables, unrunnable = version.settings, "", {}, runtime_trouble(version.settings["Runtime"])
+        settings, code, opt, variables = version.settings, "", "", {}
+        unrunnable = runtime_trouble(settings["Runtime"])
         try:
             variables = dict(self.variables_of(made.name, version))
         except BridgeError as error:
             unrunnable = f"KMSNotFoundException: {error}"
         try:
             code = self.code_of(version.package)
+            opt = self.opt_of(version.layers) if version.layers else ""
         except BridgeError as error:
             unrunnable = f"InvalidZipFileException: {error}; give the code again (UpdateFunctionCode)"
         facts = (made.id, version.version, version.package, settings, version.environment)
@@ -230,6 +236,7 @@ class Builder:
             version=version.version,
             arn=function_arn(made.name, region=self.region, account=self.account),
             code=code,
+            opt=opt,
             revision=hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32],
             handler=settings["Handler"],
             timeout_s=settings["Timeout"],

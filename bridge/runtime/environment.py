@@ -12,7 +12,7 @@ from bridge.runtime import mounts, sandbox
 EXEC_WRAPPER: Final = "AWS_LAMBDA_EXEC_WRAPPER"
 _EXEC_PREFIXES: Final = ("LD_", "PYTHON", "MALLOC_")
 _BOOTSTRAP: Final = Path(__file__).with_name("bootstrap.py")
-_LIBRARIES: Final = "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:{root}:{root}/lib:/opt/lib"
+_LIBRARIES: Final = "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:{root}:{root}/lib:{opt}/lib"
 
 
 def interpreter() -> str:
@@ -30,19 +30,39 @@ def needs_exec(version: FunctionVersion) -> bool:
     names = version.environment
     if EXEC_WRAPPER in names or any(name.startswith(_EXEC_PREFIXES) for name in names):
         return True
-    return (Path(version.code) / "lib").is_dir()
+    return any((Path(root) / "lib").is_dir() for root in (version.code, version.opt) if root)
 
 
-def variables(version: FunctionVersion, *, stream: str, task_root: str, scratch: str, region: str) -> dict[str, str]:
+def layer_paths(version: FunctionVersion, opt: str) -> list[str]:
+    """Return the folders of a function's layers that Python imports from, those of its own python3.x first.
+
+    Both count: the version that the function names, for which its layers were made, and the one that runs it here.
+    """
+    if not version.opt:
+        return []
+    names = [version.runtime, f"python{sys.version_info.major}.{sys.version_info.minor}"]
+    pythons = dict.fromkeys(name for name in names if name.startswith("python3."))
+    return [*(f"{opt}/python/lib/{python}/site-packages" for python in pythons), f"{opt}/python"]
+
+
+def variables(
+    version: FunctionVersion,
+    *,
+    stream: str,
+    task_root: str,
+    scratch: str,
+    region: str,
+    opt: str = mounts.OPT,
+) -> dict[str, str]:
     """Return the environment of one worker: what may be overridden, the customer's, then what is reserved."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     defaults = {
         "LANG": "en_US.UTF-8",
         "LC_CTYPE": "C.UTF-8",
         "TZ": ":UTC",
-        "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
-        "LD_LIBRARY_PATH": _LIBRARIES.format(root=task_root),
-        "PYTHONPATH": "/var/runtime",
+        "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:" + f"{opt}/bin",
+        "LD_LIBRARY_PATH": _LIBRARIES.format(root=task_root, opt=opt),
+        "PYTHONPATH": ":".join((*layer_paths(version, opt), mounts.RUNTIME_FOLDER)),
         "PWD": task_root,
         "SHLVL": "0",
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
@@ -67,28 +87,32 @@ def variables(version: FunctionVersion, *, stream: str, task_root: str, scratch:
 
 
 def init_settings(
-    version: FunctionVersion, *, environment: Mapping[str, str], task_root: str, packages: Path | None
+    version: FunctionVersion, *, environment: Mapping[str, str], task_root: str, opt: str, packages: Path | None
 ) -> dict[str, Any]:
     """Return what the worker's first frame says."""
     rewrite = [(os.path.realpath(sys.base_prefix), "/var/lang")]
     if task_root != mounts.TASK_ROOT:
         rewrite.insert(0, (task_root, mounts.TASK_ROOT))
+    if opt != mounts.OPT:
+        rewrite.insert(0, (opt, mounts.OPT))
     return {
         "environment": environment,
         "handler": version.handler,
         "task_root": task_root,
-        "path": [],
+        "path": layer_paths(version, opt),
         "packages": [] if packages is None else [str(packages)],
         "rewrite": rewrite,
     }
 
 
-def exec_request(environment: Mapping[str, str], *, task_root: str) -> dict[str, Any]:
+def exec_request(environment: Mapping[str, str], *, task_root: str, opt: str) -> dict[str, Any]:
     """Return program, arguments and environment of an exec'd worker."""
     python = [interpreter(), "-S", "-P", str(_BOOTSTRAP)]
     arguments = [*python, str(sandbox.SOCKET_DESCRIPTOR), str(sandbox.TOKENS_DESCRIPTOR)]
     if wrapper := environment.get(EXEC_WRAPPER):
-        if wrapper.startswith(mounts.TASK_ROOT + "/"):
-            wrapper = task_root + wrapper.removeprefix(mounts.TASK_ROOT)
+        for shown, real in ((mounts.TASK_ROOT, task_root), (mounts.OPT, opt)):
+            if wrapper.startswith(shown + "/"):
+                wrapper = real + wrapper.removeprefix(shown)
+                break
         arguments.insert(0, wrapper)
     return {"program": arguments[0], "argv": arguments, "env": dict(environment)}

@@ -79,6 +79,7 @@ def _keep(worker: int, channel: socket.socket, door: socket.socket, *, control: 
         if request["mounts"]:
             mounts.furnish_worker(
                 code=request["code"],
+                opt=request["opt"],
                 scratch=request["scratch"],
                 hidden=request["hidden"],
                 ways=request["ways"],

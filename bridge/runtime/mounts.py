@@ -15,6 +15,8 @@ TASK_ROOT: Final = "/var/task"
 RUNTIME_FOLDER: Final = "/var/runtime"
 """Where AWS keeps its own runtime and boto3; here the packages that come with the bridge."""
 SCRATCH: Final = "/tmp"  # noqa: S108 - the worker's own
+OPT: Final = "/opt"
+"""Where a function finds its layers."""
 
 
 def enter_user_namespace() -> None:
@@ -85,6 +87,12 @@ def prepare(*, scratch: str, packages: str | None, needed: Sequence[str], open_w
     # Workers follow what the zygote unmounts, or a scratch space would live as long as the oldest worker.
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SHARED)
     return covered
+
+
+def can_cover_opt(needed: Sequence[str]) -> bool:
+    """Tell whether workers may be shown another /opt: there is one, and nothing of `needed` is below it."""
+    below = any(os.path.realpath(path).startswith(OPT + "/") for path in needed)
+    return os.path.isdir(OPT) and not os.path.islink(OPT) and not below
 
 
 def first_closed(path: str) -> str | None:
@@ -160,29 +168,44 @@ def enter_worker() -> None:
     syscalls.mount("", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
 
 
-def furnish_worker(*, code: str, scratch: str, hidden: Iterable[str], ways: Mapping[str, str], new_proc: bool) -> None:
+def furnish_worker(
+    *, code: str, opt: str, scratch: str, hidden: Iterable[str], ways: Mapping[str, str], new_proc: bool
+) -> None:
     """Give the worker-to-be its own view; called in its keeper, before the worker's user id changes.
 
     Args:
         code: folder that becomes /var/task, read-only.
+        opt: folder that becomes /opt, read-only; empty: /opt stays what it is.
         scratch: the mounted scratch space that becomes /tmp.
         hidden: folders and files that look empty from now on.
         ways: what `prepare` returned.
         new_proc: in a new process-id namespace, whose /proc is another.
     """
-    for folder, way in ways.items():
-        if code.startswith(folder + "/"):
-            code = way + code.removeprefix(folder)
-            break
     bind = syscalls.MS_BIND | syscalls.MS_REC  # in a user namespace, what is mounted below comes along or nothing
-    syscalls.mount(code, TASK_ROOT, "", bind)  # read-only, as all that `prepare` left
-    handle = os.open(os.path.join(os.path.dirname(scratch), "empty"), os.O_PATH | os.O_CLOEXEC)
-    syscalls.mount(scratch, SCRATCH, "", bind)
+    # All sources are opened first: any of them may be below what one of the others covers.
+    sources = [_way(opt, ways)] if opt else []
+    handles = [
+        os.open(path, os.O_PATH | os.O_CLOEXEC)
+        for path in (os.path.join(os.path.dirname(scratch), "empty"), scratch, *sources)
+    ]
+    empty, *shown = [f"/proc/self/fd/{handle}" for handle in handles]
+    syscalls.mount(_way(code, ways), TASK_ROOT, "", bind)  # read-only, as all that `prepare` left
+    for source, target in zip(shown, (SCRATCH, OPT), strict=False):
+        syscalls.mount(source, target, "", bind)
     for path in hidden:
         if os.path.isdir(path):
-            syscalls.mount(f"/proc/self/fd/{handle}", path, "", bind)
+            syscalls.mount(empty, path, "", bind)
         elif os.path.exists(path):
             syscalls.mount("/dev/null", path, "", bind)
-    os.close(handle)
+    for handle in handles:
+        os.close(handle)
     if new_proc:
         mount_proc()
+
+
+def _way(path: str, ways: Mapping[str, str]) -> str:
+    """Return where a path is found once the closed folders on the way to others are covered."""
+    for folder, way in ways.items():
+        if path.startswith(folder + "/"):
+            return way + path.removeprefix(folder)
+    return path

@@ -79,6 +79,8 @@ class Starter:
         self._users = users.Users(confinement.run_folder / "users")
         self._mounts = False
         self._own_users = False
+        self._opt = False
+        """Workers see their layers at /opt; else under the path that they really have."""
         self._ids = PROBE_ID
         self._slots = 0
         self._probe_answer: asyncio.Future[list[Fact]] | None = None
@@ -138,6 +140,7 @@ class Starter:
         self._processes.add(self._zygote.pid, living=self._pids)
         self._mounts = hello["mounts"]
         self._own_users = hello["own_users"]
+        self._opt = hello["opt"]
         self._scratch = Path(hello["scratch"])
         self.facts = [Fact(mechanism=m, in_force=f, detail=d) for m, f, d in hello["facts"]]
 
@@ -221,6 +224,7 @@ class Starter:
             "op": "start",
             "id": worker_id,
             "code": code,
+            "opt": "",
             "scratch": slot,
             "scratch_mb": scratch_mb,
             "user": user,
@@ -241,9 +245,14 @@ class Starter:
                 await self._zygote.close()
                 await self._open_zygote()
         version = fleet.version
-        task_root, scratch = self._view(fleet, worker)
+        task_root, opt, scratch = self._view(fleet, worker)
         variables = environment.variables(
-            version, stream=worker.stream, task_root=task_root, scratch=scratch, region=self._confinement.region
+            version,
+            stream=worker.stream,
+            task_root=task_root,
+            opt=opt,
+            scratch=scratch,
+            region=self._confinement.region,
         )
         request = self._request(
             worker.id,
@@ -253,19 +262,23 @@ class Starter:
             memory_mb=version.memory_mb,
             scratch_mb=version.ephemeral_storage_mb,
         )
+        request["opt"] = version.opt if self._opt else ""
         if fleet.needs_exec:
-            request["exec"] = environment.exec_request(variables, task_root=task_root)
+            request["exec"] = environment.exec_request(variables, task_root=task_root, opt=opt)
         await self._attach(worker, request)
         worker.began_at = self._clock.monotonic()
         packages = Path(mounts.RUNTIME_FOLDER) if self._packages and self._mounts else self._packages
-        settings = environment.init_settings(version, environment=variables, task_root=task_root, packages=packages)
+        settings = environment.init_settings(
+            version, environment=variables, task_root=task_root, opt=opt, packages=packages
+        )
         worker.write(frames.encode_init(settings))
 
-    def _view(self, fleet: Fleet, worker: Worker) -> tuple[str, str]:
-        """Return task root and scratch space as the worker sees them."""
+    def _view(self, fleet: Fleet, worker: Worker) -> tuple[str, str, str]:
+        """Return task root, folder of the layers and scratch space as the worker sees them."""
+        opt = mounts.OPT if self._opt or not fleet.version.opt else fleet.version.opt
         if self._mounts:
-            return mounts.TASK_ROOT, mounts.SCRATCH
-        return fleet.code, worker.slot
+            return mounts.TASK_ROOT, opt, mounts.SCRATCH
+        return fleet.code, opt, worker.slot
 
     async def _attach(self, worker: Worker, request: dict[str, Any]) -> None:
         with contextlib.ExitStack() as theirs:

@@ -97,6 +97,7 @@ class Zygote:
                 "mounts": self._mounts,
                 "process_namespaces": self._process_namespaces,
                 "own_users": self._own_users,
+                "opt": self._mounts and mounts.can_cover_opt([*needed, *packages]),
                 "facts": [fact.as_list() for fact in self._facts],
             }
         )

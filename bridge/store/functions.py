@@ -11,6 +11,7 @@ import structlog
 from bridge.core.errors import StoreCorrupt, StoreError
 from bridge.registry.made import MadeFunction, Row, name_of, pack, parts, unpack
 from bridge.store.attachments import ATTACHMENTS, SqliteAttachments
+from bridge.store.layers import LAYERS
 from bridge.store.sqlite import Database, Migration
 
 log = structlog.get_logger("bridge.store")
@@ -26,6 +27,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         "CREATE TABLE numbers (name TEXT PRIMARY KEY, last INTEGER NOT NULL) STRICT, WITHOUT ROWID",
     ),
     (ATTACHMENTS,),
+    LAYERS,
 )
 _PUT: Final = (
     "INSERT INTO parts (name, kind, key, document) VALUES (?, ?, ?, ?) "
@@ -41,6 +43,11 @@ class SqliteFunctions:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    @property
+    def database(self) -> Database:
+        """Where they are kept, with what else Lambda's API makes."""
+        return self._database
 
     @classmethod
     async def open(

@@ -7,7 +7,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ import structlog
 from bridge.core.errors import StoreCorrupt, StoreError, StoreFull
 from bridge.registry.zips import check_size, read_zip
 from bridge.store.folder import NO_SPACE, sync_folder, write_durably
+from bridge.store.opt import PREFIX, make_folders, merge, opt_name, size_of
 
 log = structlog.get_logger("bridge.store")
 
@@ -71,7 +72,7 @@ class PackageStore:
         with self._translated():
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for entry in list(self._folder.iterdir()):
-                if entry.name.startswith((_FRESH, _GONE)):
+                if entry.name.startswith((_FRESH, _GONE, PREFIX)):
                     _remove(entry)
             return frozenset(key for key in set(keys) if not self._repair(key))
 
@@ -121,13 +122,47 @@ class PackageStore:
             raise StoreCorrupt(f"the package {key} is gone: {error.strerror}") from error
         return Package(key=key, size=size, code=place / _CODE, zip=place / _ZIP)
 
+    def opt(self, keys: Sequence[str]) -> Path:
+        """Return the folder that packages are merged into, in this order; made when it is first asked for.
+
+        Of one package it is that one's own.
+
+        Raises:
+            StoreCorrupt: one of them is not there.
+            StoreFull: no space.
+            StoreError: the disk failed.
+        """
+        layers = [self.get(key).code for key in keys]
+        if len(layers) == 1:
+            return layers[0]
+        place = self._folder / opt_name(keys)
+        if not place.exists():
+            fresh = self.temporary()
+            with self._translated():
+                try:
+                    merge(layers, fresh)
+                    fresh.rename(place)
+                except BaseException:
+                    _remove(fresh)
+                    raise
+        return place
+
+    def unzipped_size(self, key: str) -> int:
+        """Return the bytes of a package's files.
+
+        Raises:
+            StoreCorrupt: it is not there.
+        """
+        return size_of(self.get(key).code)
+
     def temporary(self) -> Path:
         """Return a new path for a file that the next start throws away."""
         return self._folder / f"{_FRESH}{secrets.token_hex(8)}"
 
     def keys(self) -> frozenset[str]:
-        """Return the keys of all packages."""
-        return frozenset(entry.name for entry in self._folder.iterdir() if not entry.name.startswith("."))
+        """Return the keys of all packages, and the names of merged ones."""
+        names = (entry.name for entry in self._folder.iterdir())
+        return frozenset(name for name in names if name.startswith(PREFIX) or not name.startswith("."))
 
     def remove(self, key: str) -> None:
         """Delete a package; one that is not there is fine.
@@ -222,7 +257,7 @@ def _unzip(file: Path, target: Path) -> None:
                         os.close(output)
                         output = None
                     path = target / piece.name
-                    _make_folders(path.parent, made)
+                    make_folders(path.parent, made)
                     output = _create(path, mode=0o555 if piece.is_executable else 0o444)
                 _write(output, piece.data)
     finally:
@@ -230,16 +265,6 @@ def _unzip(file: Path, target: Path) -> None:
             os.close(output)
     for folder in made:
         folder.chmod(0o555)
-
-
-def _make_folders(folder: Path, made: set[Path]) -> None:
-    missing = []
-    while folder not in made:
-        missing.append(folder)
-        folder = folder.parent
-    for each in reversed(missing):
-        each.mkdir(mode=0o700)
-        made.add(each)
 
 
 def _create(path: Path, *, mode: int) -> int:

@@ -3,8 +3,8 @@
 import hashlib
 import re
 import uuid
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -14,6 +14,7 @@ from bridge.api.awslambda.control import PENDING, MadeFunctions
 from bridge.api.awslambda.editions import EditionOperations
 from bridge.api.awslambda.errors import Refused
 from bridge.api.awslambda.invocations import InvocationOperations
+from bridge.api.awslambda.layers import LayerOperations
 from bridge.api.awslambda.names import read_name
 from bridge.api.awslambda.permissions import PermissionOperations
 from bridge.api.awslambda.permits import admitted
@@ -47,12 +48,14 @@ _NOT_OFFERED: Final = (
     ("POST", "/2015-03-31/event-source-mappings", "CreateEventSourceMapping"),
     ("PUT", "/2015-03-31/event-source-mappings/{uuid}", "UpdateEventSourceMapping"),
     ("DELETE", "/2015-03-31/event-source-mappings/{uuid}", "DeleteEventSourceMapping"),
-    ("POST", "/2018-10-31/layers/{name}/versions", "PublishLayerVersion"),
     ("POST", "/2021-10-31/functions/{fn}/url", "CreateFunctionUrlConfig"),
 )
 
 
 _ALIAS: Final = _FUNCTION + "/aliases/{alias}"
+_LAYERS: Final = "/2018-10-31/layers"
+_LAYER: Final = _LAYERS + "/{layer}/versions"
+_LAYER_VERSION: Final = _LAYER + "/{version}"
 _CONCURRENCY: Final = "/2017-10-31/functions/{fn}/concurrency"
 _WRITING: Final = (
     ("POST", "/2015-03-31/functions", "CreateFunction"),
@@ -74,12 +77,24 @@ _WRITING: Final = (
     ("POST", "/2017-03-31/tags/{arn}", "TagResource"),
     ("DELETE", "/2017-03-31/tags/{arn}", "UntagResource"),
 )
+_LAYERING: Final = (
+    ("GET", _LAYERS, "ListLayers"),
+    ("GET", _LAYER, "ListLayerVersions"),
+    ("POST", _LAYER, "PublishLayerVersion"),
+    ("GET", _LAYER_VERSION, "GetLayerVersion"),
+    ("DELETE", _LAYER_VERSION, "DeleteLayerVersion"),
+    ("POST", _LAYER_VERSION + "/policy", "AddLayerVersionPermission"),
+    ("GET", _LAYER_VERSION + "/policy", "GetLayerVersionPolicy"),
+    ("DELETE", _LAYER_VERSION + "/policy/{sid}", "RemoveLayerVersionPermission"),
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Read:
     action: str
     handler: Reader
+    variants: Mapping[str, "_Read"] = field(default_factory=dict)
+    """Other operations of the same path, by the name in the query that asks for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +167,8 @@ class LambdaApi:
         if isinstance(operation, _Upload):
             answer = await self._upload(request, operation)
         else:
+            for name, _ in request.query() if operation.variants else ():
+                operation = operation.variants.get(name, operation)
             caller = self._caller(request, _hash(await request.body()), operation.action)
             answer = await operation.handler(request, caller)
         answer.headers.setdefault("x-amzn-requestid", request_id)
@@ -206,7 +223,7 @@ class LambdaApi:
         for method, path, action in _NOT_OFFERED:
             add(method, path, _Read(f"lambda:{action}", _not_offered(action)))
         if self._services.made is None:
-            for method, path, action in _WRITING:
+            for method, path, action in (*_WRITING, *_LAYERING):
                 add(method, path, _Read(f"lambda:{action}", _not_offered(action)))
 
     def _add_writing(self, made: MadeFunctions, uploads: Uploads) -> None:
@@ -242,6 +259,26 @@ class LambdaApi:
                 self._router.add(method, path, _Upload(f"lambda:{action}", uploaders[action]))
             else:
                 self._router.add(method, path, _Read(f"lambda:{action}", self._here(handlers[action])))
+
+        self._add_layers(LayerOperations(made, uploads, self._services.clock))
+
+    def _add_layers(self, layers: LayerOperations) -> None:
+        by_arn = {"find": _Read("lambda:GetLayerVersion", layers.get_by_arn)}
+        handlers: dict[str, Reader] = {
+            "ListLayers": layers.list_layers,
+            "ListLayerVersions": layers.list_versions,
+            "GetLayerVersion": layers.get,
+            "DeleteLayerVersion": layers.delete,
+            "AddLayerVersionPermission": layers.add_permission,
+            "GetLayerVersionPolicy": layers.get_policy,
+            "RemoveLayerVersionPermission": layers.remove_permission,
+        }
+        for method, path, action in _LAYERING:
+            if action == "PublishLayerVersion":
+                self._router.add(method, path, _Upload(f"lambda:{action}", layers.publish))
+            else:
+                variants = by_arn if action == "ListLayers" else {}
+                self._router.add(method, path, _Read(f"lambda:{action}", handlers[action], variants))
 
     def _here(self, handler: Reader) -> Reader:
         """Let a handler be called in the name space alone that functions are made in."""

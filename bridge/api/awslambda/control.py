@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -12,14 +12,17 @@ import orjson
 import structlog
 
 from bridge.api.awslambda.errors import Refused, invalid, not_found
+from bridge.api.awslambda.made_layers import MadeLayers
 from bridge.core.errors import ConfigError, StoreCorrupt
 from bridge.core.function import LATEST, Function, function_arn
 from bridge.core.ports import Clock
 from bridge.registry.catalog import FunctionCatalog
 from bridge.registry.made import Builder, MadeFunction, MadeVersion, beside, named_packages, new_id
+from bridge.registry.packages import UNZIPPED_MAX_BYTES
 from bridge.registry.secrets import Seal
 from bridge.registry.snapshots import declared_latest, zip_folder
 from bridge.registry.zips import ZipRefused
+from bridge.store.opt import opt_name
 from bridge.store.packages import Package, PackageStore
 
 log = structlog.get_logger("bridge.lambda")
@@ -62,7 +65,8 @@ class MadeFunctions:
 
     Args:
         store: where they are kept.
-        packages: their code.
+        layers: what they may have besides their code.
+        packages: their code, and that of layers.
         seal: their variables.
         catalog: what runs.
         place: their name space.
@@ -76,6 +80,7 @@ class MadeFunctions:
         self,
         *,
         store: FunctionStore,
+        layers: MadeLayers,
         packages: PackageStore,
         seal: Seal,
         catalog: FunctionCatalog,
@@ -86,6 +91,7 @@ class MadeFunctions:
         forget: Callable[[str, str | None], Awaitable[None]] | None = None,
     ) -> None:
         self.place = place
+        self.layers = layers
         self.packages = packages
         self._store = store
         self._seal = seal
@@ -104,7 +110,11 @@ class MadeFunctions:
         """Packages that nothing names, and since when (monotonic seconds)."""
         self._lock = asyncio.Lock()
         self._builder = Builder(
-            code_of=self._code_of, variables_of=self._variables_of, region=place.region, account=place.account
+            code_of=self._code_of,
+            opt_of=self._opt_of,
+            variables_of=self._variables_of,
+            region=place.region,
+            account=place.account,
         )
 
     async def open(self) -> None:
@@ -114,7 +124,8 @@ class MadeFunctions:
             StoreError: what was kept cannot be read.
         """
         self._functions, self._numbers = await self._store.load()
-        self._lost = await asyncio.to_thread(self.packages.open, named_packages(self._functions.values()))
+        await self.layers.open()
+        self._lost = await asyncio.to_thread(self.packages.open, self._named())
         for made in self._functions.values():
             await self._put(made)
         for name in self._catalog.hidden():
@@ -280,12 +291,27 @@ class MadeFunctions:
     async def add_package(self, file: Path, *, is_ours: bool = False) -> Package:
         """Keep a zip. Raises Refused in AWS's words, StoreError."""
         try:
-            return await asyncio.to_thread(self.packages.add, file, is_ours=is_ours)
+            package = await asyncio.to_thread(self.packages.add, file, is_ours=is_ours)
         except ZipRefused as error:
             log.info("package_refused", reason=error.reason or str(error))
             if error.is_too_large:
                 raise Refused("RequestEntityTooLargeException", str(error), status=413) from error
             raise Refused("InvalidParameterValueException", str(error)) from error
+        self._lost = [key for key in self._lost if key != package.key]
+        return package
+
+    async def check_unzipped(self, code: str, layers: Sequence[str]) -> None:
+        """Refuse code and layers, by their packages' keys, that are more than 250 MB together."""
+        if not layers:
+            return  # its own size was counted while it was read
+        sizes = [await asyncio.to_thread(self.packages.unzipped_size, key) for key in (code, *layers)]
+        if sum(sizes[1:]) > UNZIPPED_MAX_BYTES:
+            raise invalid(f"Layers consume more than the available size of {UNZIPPED_MAX_BYTES} bytes")
+        if sum(sizes) > UNZIPPED_MAX_BYTES:
+            raise invalid(
+                f"Function code combined with layers exceeds the maximum allowed size of {UNZIPPED_MAX_BYTES} bytes. "
+                f"The actual size is {sum(sizes)} bytes."
+            )
 
     async def sealed(self, name: str, version: str, variables: Mapping[str, str]) -> str:
         """Return variables sealed for a version. Raises Refused: there is no usable key."""
@@ -308,7 +334,6 @@ class MadeFunctions:
         await self._store.save(made.key, before=before, after=made)
         self._functions[made.key] = made
         self._numbers[made.name] = max(made.last_version, self.last_number(made.name))
-        self._lost = [key for key in self._lost if key not in made.packages()]
         if state:
             self._unsettled[made.name] = state
             self._spawn(self._settle(made.name, made.id), f"settle-{made.name}")
@@ -365,6 +390,17 @@ class MadeFunctions:
             raise StoreCorrupt(f"the package {key} is lost or damaged")
         return str(self.packages.get(key).code)
 
+    def _opt_of(self, keys: Sequence[str]) -> str:
+        for key in keys:
+            self._code_of(key)  # none is lost
+        return str(self.packages.opt(keys))
+
+    def _named(self) -> frozenset[str]:
+        """Return all that must stay among the packages."""
+        functions = self._functions.values()
+        merged = (opt_name(each.layers) for made in functions for each in made.all_versions() if len(each.layers) > 1)
+        return named_packages(functions) | self.layers.packages() | frozenset(merged)
+
     def _variables_of(self, name: str, version: MadeVersion) -> Mapping[str, str]:
         if not version.environment:
             return {}
@@ -375,7 +411,7 @@ class MadeFunctions:
     async def _collect(self) -> None:
         async with self._lock:
             now = self._clock.monotonic()
-            unnamed = await asyncio.to_thread(self.packages.keys) - named_packages(self._functions.values())
+            unnamed = await asyncio.to_thread(self.packages.keys) - self._named()
             self._unnamed = {key: self._unnamed.get(key, now) for key in unnamed}
             for key, since in list(self._unnamed.items()):
                 if now - since >= PACKAGE_KEPT_S:

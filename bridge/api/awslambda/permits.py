@@ -6,6 +6,7 @@ from bridge.api.awslambda.names import denied, named_by
 from bridge.api.http import Request
 from bridge.core.function import LATEST, function_arn
 from bridge.registry.access import Caller
+from bridge.registry.layers import read_layer
 from bridge.registry.policies import ResourcePolicies
 from bridge.registry.statements import PRINCIPAL_ORG, SOURCE_ACCOUNT, Question
 
@@ -22,7 +23,7 @@ def admitted(request: Request, caller: Caller, action: str, policies: ResourcePo
     named = named_by(request.params["fn"], dict(request.query())) if "fn" in request.params else None
     if named is None:
         if not caller.may(action):
-            raise denied(caller, action, "*")
+            raise denied(caller, action, _resource(request, caller))
         return caller
     account, name = named[0] or caller.account, named[1]
     arn = function_arn(name.name, region=caller.region, account=account)
@@ -36,6 +37,16 @@ def admitted(request: Request, caller: Caller, action: str, policies: ResourcePo
         if not is_allowed:
             raise denied(caller, action, resource, kind=kind)
     return replace(caller, account=account)
+
+
+def _resource(request: Request, caller: Caller) -> str:
+    """Return the ARN of what is no function, as far as the path names one."""
+    if "layer" not in request.params:
+        return "*"
+    layer = read_layer(request.params["layer"], account=caller.account, region=caller.region)
+    if layer is None:
+        return "*"
+    return f"{layer.arn}:{request.params['version']}" if "version" in request.params else layer.arn
 
 
 def question(caller: Caller, action: str) -> Question:

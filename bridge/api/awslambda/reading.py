@@ -1,14 +1,13 @@
 """The operations of Lambda's API that only look: at functions, declared or made, their limits, the file's mappings."""
 
-import base64
-import binascii
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from bridge.api.awslambda import views
-from bridge.api.awslambda.errors import Refused, invalid, not_found, violated
+from bridge.api.awslambda.errors import not_found, violated
 from bridge.api.awslambda.names import FunctionName, read_name
+from bridge.api.awslambda.paging import page
 from bridge.api.http import Answer, Request, json_answer
 from bridge.api.services import Services
 from bridge.core.errors import FunctionNotFound
@@ -19,8 +18,6 @@ from bridge.registry.made import MadeFunction
 from bridge.registry.packages import UNZIPPED_MAX_BYTES
 from bridge.registry.policies import Place, policy_document
 
-PAGE_DEFAULT: Final = 50
-PAGE_MAX: Final = 10_000
 _UUID: Final = re.compile(r"[a-fA-F0-9-]{1,64}\Z")
 
 
@@ -52,7 +49,7 @@ class ReadOperations:
             raise violated(wanted, "functionVersion", "satisfy enum value set: [ALL]")
         functions = self._services.functions() if self.owns(caller) else []
         shown = [view for each in functions for view in self._views(each, caller, all_versions=wanted == "ALL")]
-        return _page(query, "Functions", shown, key="FunctionArn")
+        return page(query, "Functions", shown, key="FunctionArn")
 
     def _made(self, name: str) -> MadeFunction | None:
         return None if self._services.made is None else self._services.made.kept(name)
@@ -95,7 +92,7 @@ class ReadOperations:
         """API_ListVersionsByFunction: `$LATEST`, then what was published, in order."""
         function, _, _ = self._find(request, caller)
         shown = self._views(function, caller, all_versions=True)
-        return _page(dict(request.query()), "Versions", shown, key="Version", order=_version_order)
+        return page(dict(request.query()), "Versions", shown, key="Version", order=_version_order)
 
     async def list_aliases(self, request: Request, caller: Caller) -> Answer:
         """API_ListAliases; those of one version, where one is named."""
@@ -105,7 +102,7 @@ class ReadOperations:
         aliases = [] if made is None else made.aliases.values()
         arn = function_arn(name.name, region=caller.region, account=caller.account)
         shown = [views.alias_view(each, f"{arn}:{each.name}") for each in aliases if wanted in (None, each.version)]
-        return _page(query, "Aliases", shown, key="Name")
+        return page(query, "Aliases", shown, key="Name")
 
     async def get_policy(self, request: Request, caller: Caller) -> Answer:
         """API_GetPolicy: what the file's routes and sources imply, then what was added."""
@@ -141,7 +138,7 @@ class ReadOperations:
         function, _, _ = self._find(request, caller)
         arn = function_arn(function.name, region=caller.region, account=caller.account)
         configs = list(self._event_invokes(function, arn).values())
-        return _page(dict(request.query()), "FunctionEventInvokeConfigs", configs, key="FunctionArn")
+        return page(dict(request.query()), "FunctionEventInvokeConfigs", configs, key="FunctionArn")
 
     def _event_invokes(self, function: Function, arn: str) -> dict[str, dict[str, Any]]:
         """Return the configurations by qualifier; of a function of the file, `$LATEST` always has one."""
@@ -165,6 +162,8 @@ class ReadOperations:
         reserved = sum(function.reserved_concurrency or 0 for function in functions)
         made = self._services.made
         size = made.total_size() if made is not None and self.owns(caller) else 0
+        if made is not None:
+            size += made.layers.total_size(caller.account, caller.region)
         return json_answer(
             {
                 "AccountLimit": {
@@ -192,7 +191,7 @@ class ReadOperations:
             if name is None or status.mapping.function.partition(":")[0] == name.name
         ]
         shown = [view for view in found if not source or view.get("EventSourceArn") == source]
-        return _page(query, "EventSourceMappings", shown, key="UUID", most=100)
+        return page(query, "EventSourceMappings", shown, key="UUID", most=100)
 
     async def get_mapping(self, request: Request, caller: Caller) -> Answer:
         """API_GetEventSourceMapping."""
@@ -238,40 +237,3 @@ class ReadOperations:
 def _version_order(version: str) -> tuple[int, str]:
     """`$LATEST` first, then by number."""
     return (int(version), "") if version.isdecimal() else (0, version)
-
-
-def _page(
-    query: dict[str, str],
-    member: str,
-    shown: list[dict[str, Any]],
-    *,
-    key: str,
-    most: int = PAGE_MAX,
-    order: Callable[[str], Any] = str,
-) -> Answer:
-    """Answer one page: behind `Marker`, `MaxItems` at most, with NextMarker when more follow."""
-    count = PAGE_DEFAULT
-    if (written := query.get("MaxItems")) is not None:
-        if not written.isascii() or not written.isdecimal() or len(written) > 9:
-            raise Refused("SerializationException", f"STRING_VALUE can not be converted to an Integer: {written[:50]}")
-        count = int(written)
-        if count < 1:
-            raise violated(count, "maxItems", "have value greater than or equal to 1")
-        if count > PAGE_MAX:
-            raise violated(count, "maxItems", f"have value less than or equal to {PAGE_MAX}")
-    shown = sorted(shown, key=lambda each: order(str(each[key])))
-    if marker := query.get("Marker"):
-        after = _marked(marker)
-        shown = [each for each in shown if order(str(each[key])) > order(after)]
-    count = min(count, most)
-    page: dict[str, Any] = {member: shown[:count]}
-    if len(shown) > count:
-        page["NextMarker"] = base64.urlsafe_b64encode(str(shown[count - 1][key]).encode()).decode("ascii")
-    return json_answer(page)
-
-
-def _marked(marker: str) -> str:
-    try:
-        return base64.b64decode(marker.encode("ascii"), altchars=b"-_", validate=True).decode()
-    except (ValueError, binascii.Error) as error:
-        raise invalid("Invalid Marker: give the NextMarker of the page before") from error

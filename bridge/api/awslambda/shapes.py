@@ -22,6 +22,7 @@ RUNTIMES: Final = (
     "provided.al2", "provided.al2023",
 )  # fmt: skip
 """botocore's model, `Runtime`."""
+ARCHITECTURES: Final = ("x86_64", "arm64")
 ROLE_PATTERN: Final = r"arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+"
 HANDLER_PATTERN: Final = r"[^\s]+"
 DESCRIPTION_MAX_CHARS: Final = 256
@@ -112,6 +113,10 @@ class Body:
         made._mistakes = self._mistakes
         return made
 
+    def refuse(self, value: object, name: str, constraint: str) -> None:
+        """Tell a mistake with the others: `constraint` is what AWS says after `Member must `."""
+        self._mistake(value, name, constraint)
+
     def refuse_others(self) -> None:
         """Refuse members that are not offered, where they say anything."""
         for name in _NOT_OFFERED:
@@ -170,8 +175,6 @@ def configuration(body: Body, *, creates: bool) -> dict[str, Any]:
 
 def _check_offered(body: Body, found: Mapping[str, Any]) -> None:
     body.refuse_others()
-    if body.get("Layers", list):
-        raise invalid("Layers is not offered: pack what the function imports into its zip")
     if body.get("PackageType", str) not in (None, "Zip"):
         raise invalid("PackageType Image is not offered: give a zip")
     if found["KMSKeyArn"]:
@@ -238,7 +241,7 @@ def architectures(body: Body) -> list[str] | None:
     found = body.get("Architectures", list)
     if found is None:
         return None
-    if len(found) != 1 or found[0] not in ("x86_64", "arm64"):
+    if len(found) != 1 or found[0] not in ARCHITECTURES:
         shown = ", ".join(str(each)[:20] for each in found[:5])
         text = (
             f"1 validation error detected: Value '[{shown}]' at 'architectures' failed to satisfy constraint: Member "
@@ -246,6 +249,14 @@ def architectures(body: Body) -> list[str] | None:
         )
         raise Refused("ValidationException", text, kind="")
     return [str(found[0])]
+
+
+def layers(body: Body) -> list[str] | None:
+    """Return the ARNs of Layers, all of them; None where the request leaves them as they are."""
+    found = body.get("Layers", list)
+    if found is not None and not all(isinstance(each, str) for each in found):
+        raise Refused("SerializationException", "Layers holds Strings")
+    return found
 
 
 def environment(body: Body) -> dict[str, str] | None:

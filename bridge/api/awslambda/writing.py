@@ -1,7 +1,7 @@
 """CreateFunction, UpdateFunctionCode, UpdateFunctionConfiguration and DeleteFunction of Lambda's API."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -9,6 +9,7 @@ from typing import Any, Final
 from bridge.api.awslambda import shapes, views
 from bridge.api.awslambda.control import IN_PROGRESS, PENDING, MadeFunctions, declared, stamp
 from bridge.api.awslambda.errors import Refused, invalid
+from bridge.api.awslambda.made_layers import shown_layers
 from bridge.api.awslambda.names import FunctionName, read_name
 from bridge.api.awslambda.shapes import Body
 from bridge.api.awslambda.uploads import Upload, Uploads
@@ -17,6 +18,7 @@ from bridge.core import limits
 from bridge.core.function import LATEST
 from bridge.core.ports import Clock
 from bridge.registry.access import Caller
+from bridge.registry.layers import LayerVersion
 from bridge.registry.made import MadeFunction, MadeVersion, last_published, new_id, published
 from bridge.registry.snapshots import ARCHITECTURE
 
@@ -32,7 +34,7 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "TracingConfig": {"Mode": "PassThrough"},
     "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
 }
-_OPTIONAL: Final = ("DeadLetterConfig", "VpcConfig", "KMSKeyArn")
+_OPTIONAL: Final = ("DeadLetterConfig", "VpcConfig", "KMSKeyArn", "Layers")
 """Settings that an empty value takes away."""
 
 
@@ -68,9 +70,12 @@ class WriteOperations:
             settings.setdefault("LoggingConfig", {"LogFormat": "Text"})
             settings["LoggingConfig"].setdefault("LogGroup", f"/aws/lambda/{name.name}")
             variables, tags = shapes.environment(body) or {}, shapes.tags(body)
+            arns = shapes.layers(body) or []
             async with self._made.changing():
                 self._made.check_new(name.name)
+                layers = self._made.layers.resolve(arns, caller)
                 created = await self._first_version(name.name, settings, variables, file)
+                created = await self._with_layers(created, layers)
                 made = MadeFunction(
                     name=name.name, latest=created, tags=tags, last_version=self._made.last_number(name.name)
                 )
@@ -93,6 +98,12 @@ class WriteOperations:
             modified_at=stamp(self._clock),
         )
 
+    async def _with_layers(self, version: MadeVersion, layers: Sequence[LayerVersion]) -> MadeVersion:
+        settings = _without_empty({**version.settings, "Layers": shown_layers(layers)})
+        packages = [layer.package for layer in layers]
+        await self._made.check_unzipped(version.package, packages)
+        return replace(version, settings=settings, layers=packages)
+
     async def update_code(self, request: Request, caller: Caller, upload: Upload) -> Answer:
         """API_UpdateFunctionCode."""
         async with self._uploads.decode(upload) as (members, file):
@@ -104,6 +115,7 @@ class WriteOperations:
             async with self._made.changing():
                 before = self._changeable(name, body)
                 package = await self._made.add_package(file)
+                await self._made.check_unzipped(package.key, before.latest.layers)
                 settings = {**before.latest.settings, **({"Architectures": architectures} if architectures else {})}
                 latest = replace(
                     before.latest,
@@ -119,7 +131,7 @@ class WriteOperations:
                 if not is_dry:
                     await self._made.save(made, state=IN_PROGRESS, runs=False)
             version = made.latest
-            if body.get("Publish", bool):
+            if body.get("Publish", bool) and not is_dry:
                 version = last_published(made) or version
             return json_answer(views.made_configuration(self._made, made, version, qualified=version.version != LATEST))
 
@@ -128,14 +140,17 @@ class WriteOperations:
         body = Body.of(await request.body())
         name = latest_only(request, caller)
         settings = shapes.configuration(body, creates=False)
-        variables = shapes.environment(body)
+        variables, arns = shapes.environment(body), shapes.layers(body)
         async with self._made.changing():
             before = self._changeable(name, body)
+            layers = None if arns is None else self._made.layers.resolve(arns, caller)
             merged = _without_empty({**before.latest.settings, **settings})
             merged["LoggingConfig"] = {**before.latest.settings["LoggingConfig"], **settings.get("LoggingConfig", {})}
             latest = replace(before.latest, settings=merged, modified_at=stamp(self._clock), revision_id=new_id())
             if variables is not None:
                 latest = replace(latest, environment=await self._made.sealed(name.name, LATEST, variables))
+            if layers is not None:
+                latest = await self._with_layers(latest, layers)
             made = replace(before, latest=latest)
             await self._made.save(made, state=IN_PROGRESS, runs=False)
         return json_answer(views.made_configuration(self._made, made, made.latest, qualified=False))

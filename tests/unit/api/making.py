@@ -8,7 +8,9 @@ from dataclasses import replace
 
 from bridge.api.app import AccessRules, ApiApp
 from bridge.api.awslambda.control import MadeFunctions, Place
+from bridge.api.awslambda.made_layers import MadeLayers
 from bridge.registry.catalog import FunctionCatalog
+from bridge.registry.layers import pack_layer, unpack_layer
 from bridge.registry.made import name_of, pack, parts, unpack
 from bridge.registry.secrets import Seal
 from bridge.store.packages import PackageStore
@@ -39,16 +41,34 @@ class MemoryFunctions:
         self.numbers[after.name] = max(self.numbers.get(after.name, 0), after.last_version)
 
 
+class MemoryLayers:
+    """Keeps versions of layers as their rows."""
+
+    def __init__(self):
+        self.rows, self.numbers = {}, {}
+
+    async def load(self):
+        return [unpack_layer(*key, document) for key, document in self.rows.items()], dict(self.numbers)
+
+    async def save(self, version):
+        self.rows[version.layer, version.version] = pack_layer(version)
+        self.numbers[version.layer] = max(self.numbers.get(version.layer, 0), version.version)
+
+    async def delete(self, version):
+        self.rows.pop((version.layer, version.version), None)
+
+
 class Made:
     """The api of a world whose functions can be made."""
 
-    def __init__(self, folder, store, policies=None):
+    def __init__(self, folder, store, layers=None, policies=None):
+        self.layers = layers or MemoryLayers()
         self.world = World()
         self.changed = []
         self.catalog = FunctionCatalog([self.world.catalog.get("hello")])
         self.packages = PackageStore(folder / "packages")
         self.made = MadeFunctions(
-            store=store, packages=self.packages, seal=Seal(folder / "key"), catalog=self.catalog,
+            store=store, layers=MadeLayers(self.layers), packages=self.packages, seal=Seal(folder / "key"), catalog=self.catalog,
             place=Place(account="000000000000", region="us-east-1"), clock=self.world.clock,
             changed=self.changed.append, spawn=self.world._spawn, forget=None if policies is None else policies.forget,
         )  # fmt: skip
@@ -57,17 +77,18 @@ class Made:
         services = replace(self.world.services, made=self.made, functions=self.catalog.functions, **more)
         self.world.app = ApiApp(services, token=TOKEN, rules=AccessRules(asks=False))
 
-    async def ask(self, method, path, body=None, status=None):
-        answer = await self.world.ask(method, path, body=b"" if body is None else json.dumps(body).encode(), token=None)
+    async def ask(self, method, path, body=None, status=None, **more):
+        data = b"" if body is None else json.dumps(body).encode()
+        answer = await self.world.ask(method, path, body=data, token=None, **more)
         if status is not None:
             assert answer.status == status, answer.body
         return answer
 
-    async def json(self, method, path, body=None, status=200):
-        return (await self.ask(method, path, body, status)).json()
+    async def json(self, method, path, body=None, status=200, **more):
+        return (await self.ask(method, path, body, status, **more)).json()
 
-    async def refused(self, method, path, body, status, code):
-        answer = await self.ask(method, path, body)
+    async def refused(self, method, path, body, status, code, **more):
+        answer = await self.ask(method, path, body, **more)
         assert (answer.status, answer.headers["x-amzn-errortype"]) == (status, code), answer.body
         return answer.json().get("message") or answer.json()["Message"]
 
@@ -91,10 +112,10 @@ class Made:
         await wait_until(lambda: not self.made.state(name), description="it has settled")
 
 
-def zipped(text="def handler(event, context): pass"):
+def zipped(text="def handler(event, context): pass", name="app.py"):
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
-        archive.writestr("app.py", text)
+        archive.writestr(name, text)
     return base64.b64encode(target.getvalue()).decode()
 
 

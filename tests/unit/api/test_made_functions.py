@@ -50,7 +50,6 @@ async def test_pending_then_active_with_another_revision(api):
         ({"Code": {"ZipFile": "AAAA"}}, 400, "InvalidParameterValueException", "Could not unzip uploaded file."),
         ({"Code": {"ZipFile": "?"}}, 400, "SerializationException", "base64"),
         ({"Code": {"S3Bucket": "b", "S3Key": "k"}}, 400, "InvalidParameterValueException", "S3Bucket is not offered"),
-        ({"Layers": ["arn"]}, 400, "InvalidParameterValueException", "Layers is not offered"),
         ({"PackageType": "Image"}, 400, "InvalidParameterValueException", "not offered"),
         ({"Environment": {"Variables": {"AWS_REGION": "x"}}}, 400, "InvalidParameterValueException", "request: AWS_REGION"),
         ({"Environment": {"Variables": {"A": "x"}}}, 400, "ValidationException", "Map keys must satisfy"),
