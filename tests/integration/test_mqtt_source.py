@@ -122,6 +122,26 @@ async def test_messages_come_in_order_with_their_topic_and_are_acknowledged(rece
     await wait_until(lambda: one.sessions.sessions["s"].client_id not in one.broker.clients())
 
 
+async def test_a_stop_in_the_moment_of_being_let_in_acknowledges_what_came_with_it(receiver, address):
+    one = await receiver(address=address).ready()
+    await one.drain()
+    await one.send("t/1", *numbers(0, 300))
+    await one.start()
+    let_in = one.source._inbox.connected
+
+    def stop(*, session_present):
+        let_in(session_present=session_present)
+        one.source._stopping.set()
+
+    one.source._inbox.connected = stop
+    await one.task
+    await one.start()
+    await one.send("t/1", *numbers(300, 301))
+
+    await wait_until(lambda: numbers(300, 301)[0] in one.payloads(), description="the last one is stored")
+    assert one.payloads() == numbers(0, 301)
+
+
 async def test_what_comes_while_we_are_away_is_kept_for_us(receiver, address):
     one = await receiver(address=address).ready()
     await one.drain()

@@ -231,6 +231,8 @@ class MqttSource:
         self._connection = connection
         try:
             if await self._unless_stopped(connection.open()):
+                if connection.is_let_in:  # and a session's messages come with that word
+                    await self._end(connection)
                 return
             if not await self._unless_stopped(self._subscribe(connection, session)):
                 log.info(

@@ -43,7 +43,8 @@ _READS_MAX: Final = 4
 """Before others have their turn."""
 _REFUSED: Final = 0x80
 """Reason codes from here on are failures (MQTT 5, 2.4)."""
-_LINGER_S: Final = 1.0
+_LINGER_S: Final = 5.0
+"""For a broker on a busy machine to read our last words; else it repeats what they acknowledged."""
 _MISC_S: Final = 1.0
 
 
@@ -113,8 +114,16 @@ class MqttConnection(aiomqtt.Client):
 
     # --- life -------------------------------------------------------------------------------------
 
+    @property
+    def is_let_in(self) -> bool:
+        """Messages may have been taken, and the broker hears what is said to it."""
+        has_answer = self._connected.done() and not self._connected.cancelled()
+        return has_answer and self._connected.exception() is None and not self._disconnected.done()
+
     async def open(self) -> None:
         """Connect, and take messages from then on: those of a session come at once.
+
+        Cancelled, it leaves nothing open, but for when it `is_let_in`: then it is for the caller to close.
 
         Raises:
             MqttTrouble: not let in.
@@ -137,7 +146,13 @@ class MqttConnection(aiomqtt.Client):
             if not self._connected.done() and not self._disconnected.done():
                 raise TimeoutError
             (self._connected if self._connected.done() else self._disconnected).result()
-        except BaseException as error:
+        except asyncio.CancelledError:
+            if not self.is_let_in:
+                await self._abandon(connecting)
+            elif connecting is not None:
+                await asyncio.wait({connecting})
+            raise
+        except Exception as error:
             await self._abandon(connecting)
             if isinstance(error, OSError | aiomqtt.MqttError | MalformedMqtt | ValueError):
                 raise MqttTrouble(reason(error)) from error
