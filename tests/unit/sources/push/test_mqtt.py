@@ -24,6 +24,7 @@ class Connection:
         self.packet_max_bytes = packet_max_bytes
         self.session_present = world.session_present
         self.calls, self.acknowledged, self.paused = [], [], False
+        self.is_let_in = False
         self.gone = asyncio.get_running_loop().create_future()
 
     async def open(self):
@@ -32,6 +33,7 @@ class Connection:
             await asyncio.Event().wait()
         if self.world.refusal:
             raise MqttTrouble(self.world.refusal)
+        self.is_let_in = True
         self.begin(self.session_present, self.world.has_identifiers)
 
     async def ended(self):
