@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from tests.brokers.kafka import Endpoints
+from tests.brokers.mosquitto import MosquittoBroker
 from tests.crash.aws_rig import AwsRig
 from tests.crash.kafka_rig import KafkaRig
+from tests.crash.mqtt_rig import MqttRig
 from tests.crash.rig import Rig
 
 
@@ -61,6 +63,24 @@ def aws_rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable
         one = AwsRig(tmp_path / f"aws-rig-{len(rigs)}", on_daemon=request.node.daemons.append, **settings)
         rigs.append(one)
         return one
+
+    yield make
+    for one in rigs:
+        one.close()
+
+
+@pytest.fixture
+def mqtt_rig(
+    request: pytest.FixtureRequest, tmp_path: Path, mosquitto: MosquittoBroker
+) -> Iterator[Callable[..., MqttRig]]:
+    """Return `mqtt_rig(**settings)`; every rig ends with the test."""
+    rigs: list[MqttRig] = []
+    request.node.daemons = []
+
+    def make(**settings: object) -> MqttRig:
+        rigs.append(MqttRig(tmp_path / f"rig-{len(rigs)}", mosquitto, **settings))
+        request.node.daemons.append(rigs[-1].daemon)
+        return rigs[-1]
 
     yield make
     for one in rigs:

@@ -23,6 +23,7 @@ BATCH = 20
 HANDLER = """
 import json, os, socket, time
 
+record_s = float(os.environ["RECORD_S"])
 host, port = os.environ["LEDGER"].split(":")
 connection = socket.create_connection((host, int(port)))
 answers = connection.makefile("rb")
@@ -31,6 +32,7 @@ answers = connection.makefile("rb")
 def handler(event, context):
     records = event["Records"] if "Records" in event else [event]
     for record in records:
+        time.sleep(record_s)
         line = {"id": record["id"], "key": record["key"], "seq": record["seq"], "ok": True, "t": time.time()}
         connection.sendall(json.dumps(line).encode() + b"\\n")
         if answers.readline() != b"kept\\n":
@@ -38,6 +40,7 @@ def handler(event, context):
 """
 
 CONFIG = """
+{settings}
 runtime = {{ workers_max = 4 }}
 log = {{ level = "warning" }}
 listen = {{ public = "127.0.0.1:{public}", api = "127.0.0.1:{api}" }}
@@ -46,13 +49,14 @@ listen = {{ public = "127.0.0.1:{public}", api = "127.0.0.1:{api}" }}
 code = "{code}"
 handler = "app.handler"
 timeout_s = 60
-environment = {{ LEDGER = "{ledger}" }}
+environment = {{ LEDGER = "{ledger}", RECORD_S = "{record_s}" }}
 
 [sources.load]
 type = "mqtt"
 url = "{url}"
 topics = ["load/+/x", "load/#"]
 version = "{version}"
+buffer_mb = 1
 
 [mappings.load]
 source = "load"
@@ -66,9 +70,11 @@ batch_size = {batch}
 class Publisher:
     """A device of its own: publishes at QoS 1 in order of each topic, and again what no broker has confirmed."""
 
-    def __init__(self, rig: "MqttRig", *, pause_s: float, window: int = 100) -> None:
+    def __init__(self, rig: "MqttRig", *, pause_s: float, filler: int = 0, window: int = 100) -> None:
+        """`filler`: bytes that each message has beside what the ledgers know."""
         self._rig = rig
         self._pause_s = pause_s
+        self._filler = {"filler": "x" * filler} if filler else {}
         self._window = threading.BoundedSemaphore(window)
         self._open: dict[int, dict] = {}
         self._early: set[int] = set()
@@ -104,7 +110,7 @@ class Publisher:
             number += 1
             event = {"id": number, "key": f"load/{number % TOPICS}", "seq": number}
             # Without our lock: paho has one of its own, which it holds while it calls back.
-            info = self._client.publish(event["key"], json.dumps(event), qos=1)
+            info = self._client.publish(event["key"], json.dumps(event | self._filler), qos=1)
             with self._lock:
                 self._open[info.mid] = event
             self._settle()
@@ -129,8 +135,17 @@ class MqttRig:
     """A broker, a daemon, its function and its ledgers, in one folder that is kept when the test fails."""
 
     def __init__(
-        self, folder: Path, broker: MosquittoBroker, *, version: str = "5", command: tuple[str, ...] = ("-m", "bridge")
+        self,
+        folder: Path,
+        broker: MosquittoBroker,
+        *,
+        version: str = "5",
+        command: tuple[str, ...] = ("-m", "bridge"),
+        settings: str = "",
+        state: Path | None = None,
+        record_s: float = 0.0,
     ) -> None:
+        """`settings` are TOML for the daemon, whose state may be elsewhere; handlers take `record_s` a record more."""
         self.seed = int(os.environ.get("BRIDGE_CRASH_SEED", "0")) or random.SystemRandom().randrange(1, 2**31)
         self.random = random.Random(self.seed)
         print(f"BRIDGE_CRASH_SEED={self.seed}", flush=True)
@@ -143,9 +158,10 @@ class MqttRig:
         public, api = free_ports(2)
         config = CONFIG.format(
             code=write_function(folder / "code", HANDLER), ledger=self.server.address, public=public, api=api,
-            url=broker.url, version=version, shards=SHARDS, batch=BATCH,
+            url=broker.url, version=version, shards=SHARDS, batch=BATCH, settings=settings, record_s=record_s,
         )  # fmt: skip
         self.daemon = DaemonProcess(folder / "daemon", config, command=command)
+        self.daemon.state = state or self.daemon.state
 
     def close(self) -> None:
         try:
@@ -159,13 +175,18 @@ class MqttRig:
         self.daemon.start()
         wait_for(lambda: "Sending SUBACK to bridge-load-" in self.broker.log(), description="it has subscribed")
 
-    def load(self, *, pause_s: float = 0.002) -> Publisher:
-        return Publisher(self, pause_s=pause_s)
+    def load(self, *, pause_s: float = 0.002, **how: int) -> Publisher:
+        return Publisher(self, pause_s=pause_s, **how)
 
     def note_sent(self, event: dict) -> None:
         with self._lock:
             self.acked += 1
             self._sent.write(json.dumps(event | {"outcome": "ok"}) + "\n")
+
+    def publish(self, count: int) -> None:
+        """Wait until so many more messages are with the broker, whatever becomes of them."""
+        through = self.acked + count
+        wait_for(lambda: self.acked >= through, LANDED_S, f"{count} more are published")
 
     def more(self, count: int) -> None:
         """Wait until so many more messages are with the broker, and as many are handled."""

@@ -116,7 +116,7 @@ def fill(disk: SmallDisk, *, until) -> int:
                 pass
         return until()
 
-    wait_for(has_shown, 60, "the full disk shows")
+    wait_for(has_shown, 120, "the full disk shows")
     return (disk.folder / "fill").stat().st_size
 
 

@@ -1,14 +1,11 @@
 """kill -9 of a daemon that reads MQTT, and restarts of its broker, under load: lost 0, order of each topic kept."""
 
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from bridge.core import limits
-from tests.brokers.mosquitto import MosquittoBroker
-from tests.crash.mqtt_rig import BATCH, SHARDS, MqttRig
+from tests.crash.mqtt_rig import BATCH, SHARDS
 from tests.crash.test_kill9 import KILLS
 from tests.harness import ROOT
 
@@ -18,24 +15,6 @@ LAUNCHER = str(ROOT / "tests" / "crash" / "mutants" / "launch.py")
 # What mosquitto had sent and had no acknowledgement of (of MQTT 3.1.1 it keeps to 20 while none comes, and was seen with 459
 # on its way else), and what the mapping had handed out and not committed (architecture, "How much can be handled twice").
 REPEATS_PER_KILL = max(limits.MQTT_RECEIVE_MAX, 500) + 1000 + 2 * BATCH * SHARDS
-
-
-@pytest.fixture
-def mqtt_rig(
-    request: pytest.FixtureRequest, tmp_path: Path, mosquitto: MosquittoBroker
-) -> Iterator[Callable[..., MqttRig]]:
-    """Return `mqtt_rig(**settings)`; every rig ends with the test."""
-    rigs: list[MqttRig] = []
-    request.node.daemons = []
-
-    def make(**settings: object) -> MqttRig:
-        rigs.append(MqttRig(tmp_path / f"rig-{len(rigs)}", mosquitto, **settings))
-        request.node.daemons.append(rigs[-1].daemon)
-        return rigs[-1]
-
-    yield make
-    for one in rigs:
-        one.close()
 
 
 @pytest.mark.parametrize(("version", "share"), [("5", 0.5), ("3.1.1", 0.5)])
