@@ -20,7 +20,7 @@ from bridge.cli.generate_aws import (
 from bridge.cli.generate_values import Data, Milliseconds, Pair, check_are_texts
 from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
 from bridge.events.batches import iso_milliseconds
-from bridge.events.bodies import Unreadable
+from bridge.events.bodies import Unreadable, read_as_written
 from bridge.events.cloudevents import SPEC_VERSION, cloudevent
 from bridge.events.cloudwatch_logs import LogBatch, logs_event, logs_json
 from bridge.events.eventbridge import BusEvent, eventbridge_event, put_events_entry
@@ -135,16 +135,16 @@ def _eventbridge(**options: Any) -> None:
     """Print an event of an EventBridge bus."""
     check_are_texts(options)
     try:
-        detail = orjson.loads(options["detail"])
+        is_object = isinstance(orjson.loads(options["detail"]), dict)
     except orjson.JSONDecodeError as error:
         raise click.BadParameter(f"is not JSON: {error}", param_hint="--detail") from error
-    if not isinstance(detail, dict):
+    if not is_object:
         raise click.BadParameter("is no JSON object", param_hint="--detail")
     event = BusEvent(
         event_id=options["event_id"] or str(uuid.uuid4()),
         source=options["source"],
         detail_type=options["detail_type"],
-        detail=detail,
+        detail=read_as_written(options["detail"]),
         time=now_ms(options) / 1000,
         region=options["region"],
         account=options["account"],

@@ -145,11 +145,12 @@ def _one(client: Client, path: str, name: str) -> dict[str, Any] | None:
 
 
 def _unknown(client: Client, name: str) -> str:
-    known = [
+    # A mapping and the source that it reads may have one name.
+    known = dict.fromkeys(
         str(item["name"])
         for path in ("mappings", "sources")
         for item in client.get(f"/{path}", {"quick": True} if path == "mappings" else None)[path]
-    ]
+    )
     return f"no mapping or source {name[:100]}; known are {', '.join(known) or 'none'}"
 
 
@@ -210,6 +211,8 @@ def _put_events(client: Client, target: _Target, data: str | None, options: Mapp
             if sender.count:
                 raise type(error)(f"{error.message}; {output.events(sender.count)} went into {target.name}") from error
             raise
+    if not sender.count and not sender.has_failed:
+        output.note(f"the input holds no event; {target.name} got none")
     return 1 if sender.has_failed else 0
 
 

@@ -283,6 +283,11 @@ def test_eventbridge(event):
     assert {"a": 1} == EventBridgeEvent(made).detail
 
 
+@pytest.mark.parametrize(("options", "detail"), [((), '"detail":{"a":1.10}'), (("--as-sent",), '{\\"a\\":1.10}')])
+def test_numbers_of_a_detail_are_those_that_were_given(alone, options, detail):
+    assert detail in alone("generate-event", "eventbridge", "--detail", '{"a": 1.10}', *options).out
+
+
 @pytest.mark.parametrize(
     ("kind", "reader"),
     [("kafka", KafkaEvent), ("kinesis", KinesisStreamEvent), ("dynamodb", DynamoDBStreamEvent), ("sqs", SQSEvent)],

@@ -65,6 +65,13 @@ def test_the_whole_input_may_be_one_body(bridge, sources, text, data):
     assert (found.code, datas(sources)) == (0, [data])
 
 
+def test_an_input_without_an_event_is_told(bridge, sources):
+    found = bridge("put", "hook", "[]")
+
+    assert (found.code, found.out, found.err) == (0, "", "the input holds no event; hook got none\n")
+    assert sources.given == []
+
+
 def test_bytes_are_given_as_they_are(bridge, sources, tmp_path):
     (tmp_path / "image").write_bytes(bytes(range(256)))
     bridge("put", "hook", str(tmp_path / "image"), "--whole")
@@ -190,3 +197,9 @@ def test_usage(bridge, sources, arguments, text):
     assert found.code == 2
     assert text in found.err
     assert sources.given == []
+
+
+def test_a_name_that_a_mapping_and_a_source_have_is_told_once(bridge, served, sources):
+    add(served.world, "hook", "hook")
+
+    assert bridge("put", "nobody", "1").err.endswith("known are hook, nightly, sensors\n")
