@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -217,7 +218,8 @@ def test_a_pipe_that_stays_open_is_put_as_it_comes_and_ctrl_c_says_how_far_it_go
     out, err = put.communicate(timeout=60)
 
     assert (put.returncode, out) == (130, b"")
-    assert err.strip() == b"stopped; 3 records went into local://clicks"
+    # What is stored is told once the answer is here, and we may have been quicker than that.
+    assert re.fullmatch(rb"\s*stopped; (1 record|[23] records) went into local://clicks\s*", err)
 
 
 @pytest.mark.slow
