@@ -8,7 +8,7 @@ from bridge.api.http import Answer, HttpError, Request, Stream, json_answer
 from bridge.api.services import Services
 from bridge.core.function import Function
 from bridge.core.ports import JobState
-from bridge.registry.made import INTERPRETER
+from bridge.registry.interpreters import INTERPRETER, described
 from bridge.util import telemetry
 
 _LOG_LINES_MAX = 10_000
@@ -121,7 +121,7 @@ def _made_view(function: Function) -> dict[str, object]:
     latest = function.latest
     return {
         "made_by": "Lambda's API",
-        "runtime": latest.runtime if latest.unrunnable else f"{latest.runtime}, run by {INTERPRETER}",
+        "runtime": latest.runtime if latest.unrunnable else described(latest.runtime, latest.interpreter),
         "trouble": latest.unrunnable,
         "versions": list(function.versions),
         "aliases": {name: alias.version for name, alias in function.aliases.items()},

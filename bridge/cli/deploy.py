@@ -28,7 +28,7 @@ _COMPARED: Final = ("Runtime", "Handler", "MemorySize", "Timeout", "Description"
 
 def complete_runtime(_context: click.Context, _param: click.Parameter, typed: str) -> list[CompletionItem]:
     """Complete AWS's names of runtimes."""
-    from bridge.api.awslambda.shapes import RUNTIMES
+    from bridge.registry.interpreters import RUNTIMES
 
     return [CompletionItem(name) for name in RUNTIMES if name.startswith(typed)]
 

@@ -9,6 +9,7 @@ from bridge.config.access import AccessKeySettings, ApiSettings
 from bridge.config.connections import ConnectionSettings
 from bridge.config.functions import AnyFunctionSettings
 from bridge.config.mappings import MappingSettings
+from bridge.config.runtimes import InterpreterValue, RuntimeName
 from bridge.config.schedules import ScheduleSettings
 from bridge.config.section import Name, Section, listed, subsection
 from bridge.config.sources import SourceSettings
@@ -194,6 +195,10 @@ class Settings(Section):
     access_keys: dict[Name, AccessKeySettings] = Field(default={}, description="Keys of Lambda's API, by id.")
     invocation: InvocationSettings = subsection("The account's limits.")
     runtime: RuntimeSettings = subsection("The local workers.")
+    runtimes: dict[RuntimeName, InterpreterValue] = Field(
+        default={},
+        description='Path of the Python that runs functions of a runtime, or "bridge", by AWS\'s name of it.',
+    )
     connections: dict[Name, ConnectionSettings] = Field(default={}, description="Clusters and AWS, by name.")
     functions: dict[Name, AnyFunctionSettings] = Field(default={}, description="What runs, by name.")
     sources: dict[Name, SourceSettings] = Field(default={}, description="Push sources, by name.")

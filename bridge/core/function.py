@@ -68,6 +68,18 @@ class RemoteFunction:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Interpreter:
+    """A Python that runs functions of a runtime that the file maps to it."""
+
+    program: str
+    """Absolute path; empty: the one that this process runs on."""
+    version: str
+    """`3.12`"""
+    prefix: str
+    """Absolute path of the folder that holds it and its library; empty as `program`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionVersion:
     """Code and configuration that run together; a change makes a new value with another `revision`."""
 
@@ -95,6 +107,8 @@ class FunctionVersion:
     """AWS's name of what it was made for; empty: what runs it here."""
     opt: str = ""
     """Absolute path of the folder that becomes /opt: its layers, merged; empty: it has none."""
+    interpreter: Interpreter | None = None
+    """What the file maps its runtime to; None: nothing, so that it runs on this process's Python."""
     unrunnable: str = ""
     """AWS's code, `: `, and why no worker can run it (no interpreter, no package, no key); empty: they can."""
 

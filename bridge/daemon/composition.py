@@ -17,6 +17,7 @@ from bridge.config.access import access_keys
 from bridge.config.connections import connection_values
 from bridge.config.functions import FunctionSettings, function_specs
 from bridge.config.mappings import mapping_values
+from bridge.config.runtimes import interpreters
 from bridge.config.settings import Settings
 from bridge.core import limits
 from bridge.core.errors import StoreError
@@ -186,6 +187,7 @@ class Parts:
     async def _open_runtime(self) -> None:
         settings = self._settings
         self.catalog = await asyncio.to_thread(read_catalog, settings)
+        self.interpreters = await asyncio.to_thread(interpreters, settings)
         register_secrets(settings)
         self.logs = FunctionLogs(
             self.folder.logs, max_bytes_per_function=settings.runtime.log_mb_per_function * limits.MIB
@@ -204,6 +206,7 @@ class Parts:
             code_store=self.folder.packages,
             deny_ports=(api_port,) if api_port else (),
             region=settings.region,
+            interpreters=self.interpreters.values(),
         )
         await self.pool.open()
         self._exit.push_async_callback(self.pool.close)
@@ -230,6 +233,7 @@ class Parts:
         self.policies = ResourcePolicies(functions.attachments("policy"))
         await self.policies.open()
         self.made = MadeFunctions(
+            runtimes=self.interpreters,
             store=functions,
             layers=MadeLayers(SqliteLayers(functions.database)),
             packages=PackageStore(self.folder.packages),

@@ -352,7 +352,7 @@ class Daemon:
         changes += [f"mapping {name}" for name in names if before.mappings.get(name) != settings.mappings.get(name)]
         self._parts.configure(settings)
         self._api_app.set_rules(access_rules(settings))
-        fixed = ("state", "listen", "runtime", "log", "region", "account")
+        fixed = ("state", "listen", "runtime", "runtimes", "log", "region", "account")
         changes += [
             f"{section}: counts after a restart"
             for section in fixed

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import sys
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,11 +11,19 @@ import orjson
 
 from bridge.core import limits
 from bridge.core.errors import BridgeError
-from bridge.core.function import LATEST, Additions, Alias, EventInvokeConfig, Function, FunctionVersion, function_arn
+from bridge.core.function import (
+    LATEST,
+    Additions,
+    Alias,
+    EventInvokeConfig,
+    Function,
+    FunctionVersion,
+    Interpreter,
+    function_arn,
+)
 from bridge.core.outcome import LOCAL
+from bridge.registry.interpreters import trouble
 
-INTERPRETER: Final = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-"""What runs every python3.x function here."""
 DECLARED: Final = "@declared"
 """Behind a name that is kept for a function of the file."""
 NOT_COMPARED: Final = frozenset({"Description"})
@@ -195,6 +202,8 @@ class Builder:
     """Opens a version's variables, given the function's name; raises BridgeError."""
     region: str
     account: str
+    runtimes: Mapping[str, Interpreter] = field(default_factory=dict)
+    """What the file maps runtimes to."""
 
     def build(self, made: MadeFunction) -> Function:
         """Return the function; a version that cannot run says why when it is invoked."""
@@ -219,8 +228,10 @@ class Builder:
         )
 
     def _version(self, made: MadeFunction, version: MadeVersion) -> FunctionVersion:
-        settings, code, opt, variables = version.settings, "", "", {}
-        unrunnable = runtime_trouble(settings["Runtime"])
+        settings, code, variables = version.settings, "", {}
+        opt = ""
+        interpreter = None if made.is_declared else self.runtimes.get(settings["Runtime"])
+        unrunnable = trouble(settings["Runtime"]) if interpreter is None else ""
         try:
             variables = dict(self.variables_of(made.name, version))
         except BridgeError as error:
@@ -230,7 +241,7 @@ class Builder:
             opt = self.opt_of(version.layers) if version.layers else ""
         except BridgeError as error:
             unrunnable = f"InvalidZipFileException: {error}; give the code again (UpdateFunctionCode)"
-        facts = (made.id, version.version, version.package, settings, version.environment)
+        facts = (made.id, version.version, version.package, settings, version.environment, interpreter)
         return FunctionVersion(
             name=made.name,
             version=version.version,
@@ -246,18 +257,9 @@ class Builder:
             region=self.region,
             dead_letter_target=settings.get("DeadLetterConfig", {}).get("TargetArn", ""),
             runtime=settings["Runtime"],
+            interpreter=interpreter,
             unrunnable=unrunnable,
         )
-
-
-def runtime_trouble(runtime: str) -> str:
-    """Return why nothing here runs a runtime, with AWS's code before it; empty: it is run."""
-    if runtime.startswith("python3."):
-        return ""
-    return (
-        f"InvalidRuntimeException: the runtime {runtime} has no interpreter here: functions run on {INTERPRETER}, "
-        "whichever python3.x they name"
-    )
 
 
 def event_invoke(config: Mapping[str, Any]) -> EventInvokeConfig:

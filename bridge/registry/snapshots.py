@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from bridge.core.errors import ConfigError
 from bridge.core.function import FunctionVersion
-from bridge.registry.made import INTERPRETER, MadeVersion
+from bridge.registry.interpreters import INTERPRETER
+from bridge.registry.made import MadeVersion
 from bridge.registry.packages import UNZIPPED_MAX_BYTES, folder_files
 
 ARCHITECTURE: Final = "arm64" if platform.machine() in {"aarch64", "arm64"} else "x86_64"

@@ -2,11 +2,11 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from bridge.core.function import FunctionVersion
+from bridge.core.function import FunctionVersion, Interpreter
 from bridge.runtime import mounts, sandbox
 
 EXEC_WRAPPER: Final = "AWS_LAMBDA_EXEC_WRAPPER"
@@ -20,13 +20,26 @@ def interpreter() -> str:
     return os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable)
 
 
-def interpreter_paths() -> list[str]:
-    """Return the folders a worker needs besides its code."""
-    return sorted({os.path.realpath(sys.base_prefix), str(Path(interpreter()).parent), str(_BOOTSTRAP.parent)})
+def interpreter_paths(others: Iterable[Interpreter] = ()) -> list[str]:
+    """Return the folders a worker needs besides its code; `others` are the interpreters of some functions."""
+    own = {os.path.realpath(sys.base_prefix), str(Path(interpreter()).parent), str(_BOOTSTRAP.parent)}
+    for other in others:
+        if other.program:
+            own |= {other.prefix, str(Path(other.program).parent), str(Path(os.path.realpath(other.program)).parent)}
+    return sorted(own)
+
+
+def python_version(version: FunctionVersion) -> str:
+    """Return which Python runs a function: `3.12`."""
+    if version.interpreter is not None:
+        return version.interpreter.version
+    return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 def needs_exec(version: FunctionVersion) -> bool:
     """Tell whether workers must be exec'd: the loader and the interpreter read these only when they start."""
+    if version.interpreter is not None and version.interpreter.program:
+        return True
     names = version.environment
     if EXEC_WRAPPER in names or any(name.startswith(_EXEC_PREFIXES) for name in names):
         return True
@@ -40,7 +53,7 @@ def layer_paths(version: FunctionVersion, opt: str) -> list[str]:
     """
     if not version.opt:
         return []
-    names = [version.runtime, f"python{sys.version_info.major}.{sys.version_info.minor}"]
+    names = [version.runtime, f"python{python_version(version)}"]
     pythons = dict.fromkeys(name for name in names if name.startswith("python3."))
     return [*(f"{opt}/python/lib/{python}/site-packages" for python in pythons), f"{opt}/python"]
 
@@ -55,7 +68,6 @@ def variables(
     opt: str = mounts.OPT,
 ) -> dict[str, str]:
     """Return the environment of one worker: what may be overridden, the customer's, then what is reserved."""
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
     defaults = {
         "LANG": "en_US.UTF-8",
         "LC_CTYPE": "C.UTF-8",
@@ -73,7 +85,7 @@ def variables(
         "_HANDLER": version.handler,
         "AWS_REGION": version.region or region,
         "AWS_DEFAULT_REGION": version.region or region,
-        "AWS_EXECUTION_ENV": f"AWS_Lambda_python{python}",
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_python{python_version(version)}",
         "AWS_LAMBDA_FUNCTION_NAME": version.name,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(version.memory_mb),
         "AWS_LAMBDA_FUNCTION_VERSION": version.version,
@@ -90,7 +102,8 @@ def init_settings(
     version: FunctionVersion, *, environment: Mapping[str, str], task_root: str, opt: str, packages: Path | None
 ) -> dict[str, Any]:
     """Return what the worker's first frame says."""
-    rewrite = [(os.path.realpath(sys.base_prefix), "/var/lang")]
+    other = version.interpreter.prefix if version.interpreter is not None else ""
+    rewrite = [(other or os.path.realpath(sys.base_prefix), "/var/lang")]
     if task_root != mounts.TASK_ROOT:
         rewrite.insert(0, (task_root, mounts.TASK_ROOT))
     if opt != mounts.OPT:
@@ -105,9 +118,12 @@ def init_settings(
     }
 
 
-def exec_request(environment: Mapping[str, str], *, task_root: str, opt: str) -> dict[str, Any]:
+def exec_request(
+    version: FunctionVersion, environment: Mapping[str, str], *, task_root: str, opt: str
+) -> dict[str, Any]:
     """Return program, arguments and environment of an exec'd worker."""
-    python = [interpreter(), "-S", "-P", str(_BOOTSTRAP)]
+    other = version.interpreter.program if version.interpreter is not None else ""
+    python = [other or interpreter(), "-S", "-P", str(_BOOTSTRAP)]
     arguments = [*python, str(sandbox.SOCKET_DESCRIPTOR), str(sandbox.TOKENS_DESCRIPTOR)]
     if wrapper := environment.get(EXEC_WRAPPER):
         for shown, real in ((mounts.TASK_ROOT, task_root), (mounts.OPT, opt)):

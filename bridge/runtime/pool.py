@@ -10,7 +10,7 @@ from typing import Any, Final
 import structlog
 
 from bridge.core.errors import RuntimeUnavailable
-from bridge.core.function import FunctionVersion
+from bridge.core.function import FunctionVersion, Interpreter
 from bridge.core.invocation import Invocation, InvocationResult
 from bridge.core.ports import Clock
 from bridge.runtime import endings, results, syscalls
@@ -51,7 +51,7 @@ class WorkerPool:
         clock: wall time for logs, monotonic time for deadlines.
         workers_max: most workers over all functions; None: from cores and free memory.
         idle_s: seconds after which an idle worker ends.
-        run_folder, sandbox, packages, deny_paths, deny_ports, code_store, region: see `Confinement`.
+        run_folder, sandbox, packages, deny_paths, deny_ports, code_store, region, interpreters: see `Confinement`.
     """
 
     def __init__(
@@ -68,18 +68,17 @@ class WorkerPool:
         deny_ports: Sequence[int] = (),
         code_store: Path | None = None,
         region: str = "us-east-1",
+        interpreters: Collection[Interpreter] = (),
     ) -> None:
         self._logs = logs
         self._clock = clock
         self._workers_max = workers_max or workers_default()
         self._idle_s = idle_s
-        confinement = Confinement(
+        confined = Confinement(
             run_folder=run_folder, sandbox=sandbox, packages=packages, deny_paths=deny_paths, code_store=code_store,
-            deny_ports=deny_ports, region=region,
+            deny_ports=deny_ports, region=region, interpreters=interpreters,
         )  # fmt: skip
-        self._starter = Starter(
-            confinement, logs=logs, clock=clock, on_report=self._reported, on_end=self._zygote_ended
-        )
+        self._starter = Starter(confined, logs=logs, clock=clock, on_report=self._reported, on_end=self._zygote_ended)
         self._time_text = TimeText()
         self._fleets: dict[tuple[str, str], Fleet] = {}
         self._workers: dict[int, Worker] = {}

@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,7 @@ from typing import Any, Final
 import structlog
 
 from bridge.core.errors import RuntimeUnavailable
+from bridge.core.function import Interpreter
 from bridge.core.ports import Clock
 from bridge.runtime import environment, frames, mounts, users
 from bridge.runtime.fleet import Fleet
@@ -49,6 +50,8 @@ class Confinement:
     """TCP ports that functions must not connect to."""
     region: str
     """AWS_REGION of functions that name none."""
+    interpreters: Collection[Interpreter] = ()
+    """Which run functions beside the daemon's own Python."""
 
 
 class Starter:
@@ -130,7 +133,7 @@ class Starter:
             {
                 "sandbox": self._sandbox,
                 "scratch": str(self._scratch),
-                "needed": environment.interpreter_paths(),
+                "needed": environment.interpreter_paths(self._confinement.interpreters),
                 "packages": None if self._packages is None else str(self._packages),
                 "denied": self._denied,
                 "code_store": None if self._confinement.code_store is None else str(self._confinement.code_store),
@@ -264,7 +267,7 @@ class Starter:
         )
         request["opt"] = version.opt if self._opt else ""
         if fleet.needs_exec:
-            request["exec"] = environment.exec_request(variables, task_root=task_root, opt=opt)
+            request["exec"] = environment.exec_request(version, variables, task_root=task_root, opt=opt)
         await self._attach(worker, request)
         worker.began_at = self._clock.monotonic()
         packages = Path(mounts.RUNTIME_FOLDER) if self._packages and self._mounts else self._packages

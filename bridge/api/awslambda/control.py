@@ -14,9 +14,10 @@ import structlog
 from bridge.api.awslambda.errors import Refused, invalid, not_found
 from bridge.api.awslambda.made_layers import MadeLayers
 from bridge.core.errors import ConfigError, StoreCorrupt
-from bridge.core.function import LATEST, Function, function_arn
+from bridge.core.function import LATEST, Function, Interpreter, function_arn
 from bridge.core.ports import Clock
 from bridge.registry.catalog import FunctionCatalog
+from bridge.registry.interpreters import described, is_substituted
 from bridge.registry.made import Builder, MadeFunction, MadeVersion, beside, named_packages, new_id
 from bridge.registry.packages import UNZIPPED_MAX_BYTES
 from bridge.registry.secrets import Seal
@@ -73,6 +74,7 @@ class MadeFunctions:
         clock: the daemon's.
         changed: told the name of a function after the catalog has changed: workers retire, limits are counted anew.
         spawn: starts a task whose failure is seen.
+        runtimes: what the file maps runtimes to.
         forget: forgets what hangs on a qualifier (None: on all of them) of an ARN, durably, before that goes itself.
     """
 
@@ -88,6 +90,7 @@ class MadeFunctions:
         clock: Clock,
         changed: Callable[[str], None],
         spawn: Callable[..., object],
+        runtimes: Mapping[str, Interpreter] | None = None,
         forget: Callable[[str, str | None], Awaitable[None]] | None = None,
     ) -> None:
         self.place = place
@@ -108,6 +111,8 @@ class MadeFunctions:
         self._lost: Collection[str] = frozenset()
         self._unnamed: dict[str, float] = {}
         """Packages that nothing names, and since when (monotonic seconds)."""
+        self._told: set[str] = set()
+        """Revisions whose substitute for a runtime is in the log."""
         self._lock = asyncio.Lock()
         self._builder = Builder(
             code_of=self._code_of,
@@ -115,6 +120,7 @@ class MadeFunctions:
             variables_of=self._variables_of,
             region=place.region,
             account=place.account,
+            runtimes=runtimes or {},
         )
 
     async def open(self) -> None:
@@ -377,8 +383,16 @@ class MadeFunctions:
     async def _put(self, made: MadeFunction) -> None:
         if made.is_declared:
             self._catalog.put_additions(made.name, await asyncio.to_thread(self._builder.additions, made))
-        else:
-            self._catalog.put_made(await asyncio.to_thread(self._builder.build, made))
+            return
+        function = await asyncio.to_thread(self._builder.build, made)
+        for version in (function.latest, *function.versions.values()):
+            if is_substituted(version) and version.revision not in self._told:
+                self._told.add(version.revision)
+                log.info(
+                    "runtime_substituted", function=version.name, version=version.version,
+                    runtime=described(version.runtime, version.interpreter),
+                )  # fmt: skip
+        self._catalog.put_made(function)
 
     # --- parts --------------------------------------------------------------------------------------------------
 

@@ -12,11 +12,12 @@ from bridge.api.awslambda.errors import Refused, invalid, not_found, violated
 from bridge.api.awslambda.made_layers import ARN_PATTERN, not_shared
 from bridge.api.awslambda.names import denied
 from bridge.api.awslambda.paging import page
-from bridge.api.awslambda.shapes import ARCHITECTURES, DESCRIPTION_MAX_CHARS, RUNTIMES, Body
+from bridge.api.awslambda.shapes import ARCHITECTURES, DESCRIPTION_MAX_CHARS, Body
 from bridge.api.awslambda.uploads import Upload, Uploads
 from bridge.api.http import Answer, Request, json_answer
 from bridge.core.ports import Clock
 from bridge.registry.access import Caller
+from bridge.registry.interpreters import RUNTIMES
 from bridge.registry.layers import (
     GET_ACTION,
     LayerName,

@@ -9,19 +9,10 @@ import orjson
 from bridge.api.awslambda.errors import Refused, invalid
 from bridge.core import limits
 from bridge.core.function import ENVIRONMENT_NAME_PATTERN, RESERVED_ENVIRONMENT
+from bridge.registry.interpreters import RUNTIMES
 
 T = TypeVar("T")
 
-RUNTIMES: Final = (
-    "nodejs", "nodejs4.3", "nodejs6.10", "nodejs8.10", "nodejs10.x", "nodejs12.x", "nodejs14.x", "nodejs16.x",
-    "nodejs18.x", "nodejs20.x", "nodejs22.x", "nodejs24.x", "nodejs26.x", "java8", "java8.al2", "java8.al2023",
-    "java11", "java11.al2023", "java17", "java17.al2023", "java21", "java25", "python2.7", "python3.6", "python3.7",
-    "python3.8", "python3.9", "python3.10", "python3.11", "python3.12", "python3.13", "python3.14", "python3.15",
-    "dotnetcore1.0", "dotnetcore2.0", "dotnetcore2.1", "dotnetcore3.1", "dotnet6", "dotnet8", "dotnet10",
-    "nodejs4.3-edge", "go1.x", "ruby2.5", "ruby2.7", "ruby3.2", "ruby3.3", "ruby3.4", "ruby4.0", "provided",
-    "provided.al2", "provided.al2023",
-)  # fmt: skip
-"""botocore's model, `Runtime`."""
 ARCHITECTURES: Final = ("x86_64", "arm64")
 ROLE_PATTERN: Final = r"arn:(aws[a-zA-Z-]*)?:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+"
 HANDLER_PATTERN: Final = r"[^\s]+"

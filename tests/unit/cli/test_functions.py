@@ -4,16 +4,19 @@ import io
 import json
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import structlog
 from click.shell_completion import ShellComplete
+from structlog.testing import capture_logs
 
 from bridge.api.app import AccessRules
 from bridge.cli import arguments, packing
 from bridge.cli.main import cli
+from bridge.core.function import Interpreter
 from tests.unit.api.test_made_functions import Made, MemoryFunctions
 from tests.unit.cli.conftest import Served, invoke
 
@@ -200,6 +203,21 @@ def test_the_list_tells_the_maker_and_the_runtime(functions, folder):
     assert "nodejs22.x has no interpreter here" in lines[3]
     names = [json.loads(line)["name"] for line in functions("list", "--json").out.splitlines()]
     assert names == ["hello", "made", "node"]
+
+
+def test_a_substitute_for_a_runtime_is_in_the_log_and_shown(functions, folder, served):
+    other = Interpreter(program="/usr/bin/python3.11", version="3.11", prefix="/usr")
+    made = served.made.made
+    made._builder = replace(made._builder, runtimes={"python3.9": other, "python3.11": other})
+    with capture_logs() as logged:
+        deployed(functions, folder, "--runtime", "python3.9")
+        deployed(functions, folder, "--runtime", "python3.11", name="same")
+
+    told = "python3.9, run by python3.11 at /usr/bin/python3.11 ([runtimes])"
+    found = {(each["function"], each["runtime"]) for each in logged if each["event"] == "runtime_substituted"}
+    assert found == {("made", told)}
+    assert told in functions("show", "made").out
+    assert served.made.catalog.get("made").latest.interpreter == other
 
 
 def test_show_has_versions_and_aliases(functions, folder):

@@ -30,7 +30,7 @@ ENVIRON = {
 SOURCES = {("sources", "hello"), ("sources", "nightly"), ("sources", "sensors")}
 """One of each type: their settings are described."""
 NOT_DEFAULT = {
-    ("functions",), ("connections",), ("access_keys",), ("sources",), ("mappings",), ("functions", "hello", "environment"),
+    ("runtimes",), ("functions",), ("connections",), ("access_keys",), ("sources",), ("mappings",), ("functions", "hello", "environment"),
     ("functions", "hello", "reserved_concurrency"), ("functions", "billing", "connection"), ("sources", "hello", "methods"),
     ("sources", "anyone", "verify", "delivery_header"), ("connections", "secured", "tls"),
     ("connections", "secured", "sasl", "username"), ("sources", "orders_topic", "topics"),
