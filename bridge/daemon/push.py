@@ -302,7 +302,8 @@ def _accepted() -> dict[str, int]:
 _ADVICE: Final[Mapping[str, str]] = {
     "mqtt": (
         "; while we are behind or away the broker queues, within its limits: of mosquitto max_queued_messages (1000 a "
-        "client, then it drops) and persistence (off: a restart of it forgets)"
+        "client, then it drops; make it what comes in the longest outage, or 0) and persistence (off: a restart of it "
+        "forgets)"
     )
 }
 
