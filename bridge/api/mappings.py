@@ -21,6 +21,7 @@ class MappingEndpoints:
 
     def __init__(self, services: Services) -> None:
         self._mappings = services.mappings
+        self._made = services.made_mappings
         self._clock = services.clock
 
     async def page(self, request: Request) -> Answer:
@@ -48,6 +49,9 @@ class MappingEndpoints:
         if action == "reset":
             return await self._reset(name, fields)
         fields.finish()
+        if self._made is not None and self._made.get(name) is not None:
+            await self._made.enable(name, enabled=action == "resume")
+            return json_answer(views.whole_mapping(self._known(name)))
         work: Callable[[str], Awaitable[MappingStatus]] = {
             "pause": self._mappings.pause,
             "resume": self._mappings.resume,

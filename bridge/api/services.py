@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from bridge.api.awslambda.control import MadeFunctions
+from bridge.api.awslambda.mapped import MadeMappings
 from bridge.core import limits
 from bridge.core.dead_letter_queues import DeadLetterQueues
 from bridge.core.function import Function
@@ -74,6 +75,8 @@ class Services:
     """Resource policies of all functions; left out: there are none, and none is kept."""
     made: MadeFunctions | None = None
     """Functions that Lambda's API makes; None: it makes none."""
+    made_mappings: MadeMappings | None = None
+    """Event source mappings that Lambda's API makes; None: it makes none."""
     queues: DeadLetterQueues | None = None
     """Dead-letter queues of SQS; None: none are reached."""
     async_payload_max_bytes: int = limits.ASYNC_PAYLOAD_MAX_BYTES

@@ -13,6 +13,8 @@ from bridge.core.arn import parse_arn
 
 _NAMESPACE: Final = uuid.UUID("6f7c1a52-9d3e-5b1a-8f0e-2b9f1c5d7e40")
 """Of the UUIDs that mappings of the file get from their names: the same on every machine."""
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+"""What mappings are named that Lambda's API made."""
 
 
 LOCAL_FORMATS: Final = ("kafka", "kinesis", "dynamodb", "sqs")
@@ -122,6 +124,11 @@ class EventSourceMapping:
         return mapping_uuid(self.name)
 
     @property
+    def is_made(self) -> bool:
+        """Whether Lambda's API made it: then its UUID is its name."""
+        return _UUID.match(self.name) is not None
+
+    @property
     def group(self) -> str:
         """The consumer group in force."""
         return self.consumer_group_id or f"bridge-{self.name}"
@@ -153,8 +160,8 @@ _ARN_EXAMPLES: Final[Mapping[str, str]] = {
 
 
 def mapping_uuid(name: str) -> str:
-    """Return the UUID of the mapping of that name."""
-    return str(uuid.uuid5(_NAMESPACE, name))
+    """Return the UUID of the mapping of that name: the name itself, of one that Lambda's API made."""
+    return name if _UUID.match(name) else str(uuid.uuid5(_NAMESPACE, name))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

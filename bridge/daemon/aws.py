@@ -1,7 +1,7 @@
 """The daemon's one way to AWS: the file's connections and the clients that all parts share."""
 
 from bridge.aws.clients import AwsClients
-from bridge.config.connections import aws_connection
+from bridge.config.connections import AwsConnectionSettings, aws_connection
 from bridge.config.settings import Settings
 from bridge.core.arn import parse_arn
 from bridge.core.connection import AwsConnection
@@ -37,6 +37,20 @@ class AwsReach:
             return aws_connection(self._settings, arn=parse_arn(arn) if arn else None, name=name)
         except KeyError as error:
             raise ConfigError(f'there is no [connections.{name}] with type = "aws"') from error
+
+    def check(self, arn: str) -> None:
+        """Refuse an ARN that more than one connection could reach: nothing says which. Raises ConfigError."""
+        region = parse_arn(arn).region
+        here = [
+            name
+            for name, made in self._settings.connections.items()
+            if isinstance(made, AwsConnectionSettings) and made.region == region
+        ]
+        if len(here) > 1:
+            raise ConfigError(
+                f"{arn} could be reached by {', '.join(sorted(here))} of the daemon's file: keep one "
+                f"[connections.X] of region {region}, with endpoint_urls by service"
+            )
 
     async def close(self) -> None:
         """Close every client."""

@@ -5,6 +5,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import structlog
 from bridge.api.app import AccessRules
 from bridge.api.awslambda.control import MadeFunctions, Place
 from bridge.api.awslambda.made_layers import MadeLayers
+from bridge.api.awslambda.mapped import MadeMappings
 from bridge.config.access import access_keys
 from bridge.config.connections import connection_values
 from bridge.config.functions import FunctionSettings, function_specs
@@ -23,6 +25,7 @@ from bridge.core import limits
 from bridge.core.errors import StoreError
 from bridge.core.ports import Clock
 from bridge.daemon.aws import AwsReach
+from bridge.daemon.looks import look
 from bridge.daemon.mqtt import MqttMaker
 from bridge.daemon.permits import implied_statements
 from bridge.daemon.push import MAKERS
@@ -55,6 +58,7 @@ from bridge.store.ballast import Ballast
 from bridge.store.folder import StateFolder
 from bridge.store.functions import SqliteFunctions
 from bridge.store.layers import SqliteLayers
+from bridge.store.made_mappings import SqliteMadeMappings
 from bridge.store.mqtt_sessions import FileMqttSessions
 from bridge.store.packages import PackageStore
 from bridge.store.state import open_state
@@ -105,6 +109,7 @@ class Parts:
         self._allow_remote = allow_remote
         self._fail = fail
         self._exit = exit_stack
+        self._mapping = asyncio.Lock()
 
     async def open(self) -> None:
         """Build and open everything, in order.
@@ -144,6 +149,11 @@ class Parts:
             reserved_total=self.catalog.reserved_total(),
             sync_wait_s=self._settings.invocation.sync_wait_s,
         )
+
+    async def map_anew(self) -> None:
+        """Have the mappings run that the file in force declares, and those that Lambda's API made."""
+        async with self._mapping:  # whoever comes second sees what the first one left
+            await self.mappings.configure([*mapping_values(self._settings), *self.made_mappings.values()])
 
     async def tidy(self, settings: Settings) -> None:
         """Forget what was kept of sources that have left the file; a disk that takes nothing leaves it for later."""
@@ -232,6 +242,7 @@ class Parts:
         self._exit.push_async_callback(functions.close)
         self.policies = ResourcePolicies(functions.attachments("policy"))
         await self.policies.open()
+        self._mapping_store = SqliteMadeMappings(functions.database)
         self.made = MadeFunctions(
             runtimes=self.interpreters,
             store=functions,
@@ -327,7 +338,8 @@ class Parts:
         await self.outbox.open()
         await self.dispatcher.open([function.name for function in self.catalog.functions()])
         await self.intake.open(window_s=deduplication_window(settings))
-        await self.mappings.open(mapping_values(settings))
+        await self.made_mappings.open()
+        await self.mappings.open([*mapping_values(settings), *self.made_mappings.values()])
         await self.replays.open()
         await self.redrives.open()
 
@@ -372,6 +384,14 @@ class Parts:
             clock=self._clock,
             asks_before_remote=self._asks_before_remote,
             allow_remote=self._allow_remote,
+        )
+        self.made_mappings = MadeMappings(
+            store=self._mapping_store,
+            clusters=lambda: self.streams.connections,
+            look=partial(look, self.streams),
+            changed=self.map_anew,
+            is_busy=self.mappings.is_busy,
+            clock=self._clock,
         )
 
 

@@ -240,6 +240,7 @@ class Daemon:
             journal=parts.journal, outcomes=parts.outcomes, parked=state.parked, dead_letters=state.dead_letters,
             jobs=state.jobs, replays=parts.replays, redrives=parts.redrives, lanes=parts.dispatcher,
             mappings=parts.mappings, streams=parts.local_streams, made=parts.made, queues=parts.dead_letter_queues,
+            made_mappings=parts.made_mappings,
             policies=parts.policies, sources=self._sources, readers=parts.journal_streams.readers,
             invoker=parts.service, intake=parts.intake, logs=parts.logs, functions=parts.catalog.functions,
             reload=self.reload, readiness=self._problems, facts=self._facts, troubles=self._troubles,
@@ -329,7 +330,7 @@ class Daemon:
             result = self._take(settings, catalog)
             await self._sources.replace(prepared)
             await self._parts.tidy(settings)
-            await self._parts.mappings.configure(mapping_values(settings))
+            await self._parts.map_anew()
             return result
 
     def _refused(self, mistakes: Sequence[str]) -> ReloadResult:

@@ -202,6 +202,12 @@ class Streams:
             raise ConfigError(f"AWS is not reached from here; make the source an embedded one: local://{address.name}")
         return self._aws.connection(address.connection or mapping.connection, arn=address.arn)
 
+    def check(self, mapping: EventSourceMapping) -> None:
+        """Refuse a mapping whose ARN could be reached by more than one connection. Raises ConfigError."""
+        address = _parse(mapping)
+        if address.kind in OF_AWS and address.arn and self._aws is not None:
+            self._aws.check(address.arn)
+
     async def prepare(self, mapping: EventSourceMapping, source: EventSource | QueueOrigin) -> None:
         """Have the journal keep what the mapping has not finished, from now on, whether it runs or is paused.
 
@@ -218,6 +224,10 @@ class Streams:
     def forget(self, mapping: EventSourceMapping) -> None:
         """Let the journal have what a mapping that is gone has not finished; its marks stay."""
         self._journal.remove(mapping.name)
+
+    async def discard(self, mapping: EventSourceMapping) -> None:
+        """Remove the marks of a mapping that was deleted. Raises StoreError."""
+        await self._journal.marks.forget(mapping.name)
 
     # --- failures -----------------------------------------------------------------------------
 

@@ -73,6 +73,10 @@ class Streams(SourceMaker, Protocol):
         """The mapping is gone: nothing is kept for it any more."""
         ...
 
+    async def discard(self, mapping: EventSourceMapping) -> None:
+        """The mapping was deleted and none of its name will come again: its marks go too. Raises StoreError."""
+        ...
+
     def reached_by(self, mapping: EventSourceMapping) -> object:
         """Return what else decides how its streams are reached (connections): another value is another mapping."""
         ...
@@ -141,6 +145,8 @@ class MappingSupervisor:
         self._standings = Standings(clock)
         self._asks = asks_before_remote and not allow_remote
         self._entries: dict[str, _Entry] = {}
+        self._leaving: dict[str, _Entry] = {}
+        """Those that are gone and whose batches run yet."""
         self._changes: set[asyncio.Future[None]] = set()
         self._turn = 0
         self._is_draining = False
@@ -183,7 +189,8 @@ class MappingSupervisor:
         wanted = {mapping.name: mapping for mapping in mappings}
         for name in [name for name in self._entries if name not in wanted]:
             gone = self._entries.pop(name)
-            gone.state = MappingState.DELETING
+            gone.state, gone.reason = MappingState.DELETING, USER_ACTION
+            self._leaving[name] = gone
             self._later(self._stop(gone))
         for name, mapping in wanted.items():
             entry = self._entries.get(name)
@@ -193,6 +200,8 @@ class MappingSupervisor:
                 self._later(self._start(entry))
             elif entry.mapping != mapping or entry.reached_by != self._streams.reached_by(mapping):
                 entry.state, entry.reason = MappingState.UPDATING, USER_ACTION
+                if entry.mapping.enabled is not mapping.enabled:
+                    entry.state = MappingState.ENABLING if mapping.enabled else MappingState.DISABLING
                 self._later(self._replace(entry, mapping))
 
     def _later(self, work: Awaitable[None]) -> "asyncio.Future[None]":
@@ -221,10 +230,15 @@ class MappingSupervisor:
             await self._run(entry)
 
     async def _stop(self, entry: _Entry) -> None:
+        name = entry.mapping.name
         async with entry.lock:
             await self._halt(entry, deadline_s=None)
-            if self._entries.get(entry.mapping.name) is None:
+            if self._leaving.get(name) is entry:
+                del self._leaving[name]
+            if self._entries.get(name) is None:
                 self._streams.forget(entry.mapping)
+                if entry.mapping.is_made:
+                    await self._streams.discard(entry.mapping)
 
     async def _run(self, entry: _Entry) -> None:
         """Start the worker of a mapping that is enabled."""
@@ -358,8 +372,16 @@ class MappingSupervisor:
         return entry.source or self._streams.event_source(entry.mapping)
 
     def status(self) -> Sequence[MappingStatus]:
-        """Return every mapping, by name."""
-        return [self._status(entry) for _, entry in sorted(self._entries.items())]
+        """Return every mapping, by name; one that is on its way out while its batches run yet."""
+        return [self._status(entry) for _, entry in sorted((self._leaving | self._entries).items())]
+
+    def is_busy(self, name: str) -> bool:
+        """Tell whether an earlier change of a mapping is not through; one that waits for a broker is."""
+        entry = self._entries.get(name)
+        return entry is not None and (
+            entry.state in (MappingState.CREATING, MappingState.UPDATING, MappingState.DISABLING)
+            or (entry.state is MappingState.ENABLING and entry.lock.locked())
+        )
 
     async def look(self) -> None:
         """Look at the stored marks of those that are paused. See ports.Mappings."""

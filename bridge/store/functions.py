@@ -28,6 +28,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
     ),
     (ATTACHMENTS,),
     LAYERS,
+    ("CREATE TABLE mappings (uuid TEXT PRIMARY KEY, document BLOB NOT NULL) STRICT, WITHOUT ROWID",),
 )
 _PUT: Final = (
     "INSERT INTO parts (name, kind, key, document) VALUES (?, ?, ?, ?) "

@@ -13,6 +13,7 @@ from bridge.api.awslambda.access import AccessRules, authenticate
 from bridge.api.awslambda.control import PENDING, MadeFunctions
 from bridge.api.awslambda.editions import EditionOperations
 from bridge.api.awslambda.errors import Refused
+from bridge.api.awslambda.event_sources import EventSourceOperations
 from bridge.api.awslambda.invocations import InvocationOperations
 from bridge.api.awslambda.layers import LayerOperations
 from bridge.api.awslambda.names import read_name
@@ -45,9 +46,6 @@ _EVENT_INVOKE: Final = "/2019-09-25/functions/{fn}/event-invoke-config"
 _ELSEWHERE: Final = "the daemon's file declares such things, and `bridge reload` takes it anew"
 _NOT_OFFERED: Final = (
     ("PUT", "/2019-09-30/functions/{fn}/provisioned-concurrency", "PutProvisionedConcurrencyConfig"),
-    ("POST", "/2015-03-31/event-source-mappings", "CreateEventSourceMapping"),
-    ("PUT", "/2015-03-31/event-source-mappings/{uuid}", "UpdateEventSourceMapping"),
-    ("DELETE", "/2015-03-31/event-source-mappings/{uuid}", "DeleteEventSourceMapping"),
     ("POST", "/2021-10-31/functions/{fn}/url", "CreateFunctionUrlConfig"),
 )
 
@@ -56,6 +54,7 @@ _ALIAS: Final = _FUNCTION + "/aliases/{alias}"
 _LAYERS: Final = "/2018-10-31/layers"
 _LAYER: Final = _LAYERS + "/{layer}/versions"
 _LAYER_VERSION: Final = _LAYER + "/{version}"
+_MAPPINGS: Final = "/2015-03-31/event-source-mappings"
 _CONCURRENCY: Final = "/2017-10-31/functions/{fn}/concurrency"
 _WRITING: Final = (
     ("POST", "/2015-03-31/functions", "CreateFunction"),
@@ -216,15 +215,35 @@ class LambdaApi:
             (_EVENT_INVOKE + "/list", "ListFunctionEventInvokeConfigs", reading.list_event_invoke),
             ("/2017-03-31/tags/{arn}", "ListTags", reading.list_tags),
             ("/2016-08-19/account-settings", "GetAccountSettings", reading.account_settings),
-            ("/2015-03-31/event-source-mappings", "ListEventSourceMappings", reading.list_mappings),
-            ("/2015-03-31/event-source-mappings/{uuid}", "GetEventSourceMapping", reading.get_mapping),
         ):  # fmt: skip
             add("GET", path, _Read(f"lambda:{action}", handler))
+        self._add_mappings()
         for method, path, action in _NOT_OFFERED:
             add(method, path, _Read(f"lambda:{action}", _not_offered(action)))
         if self._services.made is None:
             for method, path, action in (*_WRITING, *_LAYERING):
                 add(method, path, _Read(f"lambda:{action}", _not_offered(action)))
+
+    def _add_mappings(self) -> None:
+        services, made = self._services, self._services.made_mappings
+        mappings = EventSourceOperations(
+            made,
+            statuses=services.mappings.status,
+            functions=services.functions,
+            account=self._rules.account,
+            region=self._rules.region,
+            clock=services.clock,
+        )
+        for method, path, action, handler in (
+            ("GET", _MAPPINGS, "ListEventSourceMappings", mappings.list),
+            ("GET", _MAPPINGS + "/{uuid}", "GetEventSourceMapping", mappings.get),
+            ("POST", _MAPPINGS, "CreateEventSourceMapping", mappings.create),
+            ("PUT", _MAPPINGS + "/{uuid}", "UpdateEventSourceMapping", mappings.update),
+            ("DELETE", _MAPPINGS + "/{uuid}", "DeleteEventSourceMapping", mappings.delete),
+        ):
+            is_offered = made is not None or method == "GET"
+            reader = handler if method == "GET" else self._here(handler) if is_offered else _not_offered(action)
+            self._router.add(method, path, _Read(f"lambda:{action}", reader))
 
     def _add_writing(self, made: MadeFunctions, uploads: Uploads) -> None:
         writing, editions = WriteOperations(made, uploads, self._services.clock), EditionOperations(made)

@@ -1,8 +1,7 @@
-"""The operations of Lambda's API that only look: at functions, declared or made, their limits, the file's mappings."""
+"""The operations of Lambda's API that only look at functions, declared or made, and at their limits."""
 
-import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any
 
 from bridge.api.awslambda import views
 from bridge.api.awslambda.errors import not_found, violated
@@ -12,13 +11,10 @@ from bridge.api.http import Answer, Request, json_answer
 from bridge.api.services import Services
 from bridge.core.errors import FunctionNotFound
 from bridge.core.function import LATEST, Function, FunctionVersion, function_arn
-from bridge.core.sources import MappingStatus
 from bridge.registry.access import Caller
 from bridge.registry.made import MadeFunction
 from bridge.registry.packages import UNZIPPED_MAX_BYTES
 from bridge.registry.policies import Place, policy_document
-
-_UUID: Final = re.compile(r"[a-fA-F0-9-]{1,64}\Z")
 
 
 class ReadOperations:
@@ -176,33 +172,6 @@ class ReadOperations:
                 "AccountUsage": {"TotalCodeSize": size, "FunctionCount": len(functions)},
             }
         )
-
-    # --- mappings -----------------------------------------------------------------------------------------------
-
-    async def list_mappings(self, request: Request, caller: Caller) -> Answer:
-        """API_ListEventSourceMappings, by function or source."""
-        query = dict(request.query())
-        wanted = query.get("FunctionName")
-        name = read_name(wanted, caller) if wanted else None
-        source = query.get("EventSourceArn")
-        found = [
-            views.mapping_view(status, caller)
-            for status in self._statuses(caller)
-            if name is None or status.mapping.function.partition(":")[0] == name.name
-        ]
-        shown = [view for view in found if not source or view.get("EventSourceArn") == source]
-        return page(query, "EventSourceMappings", shown, key="UUID", most=100)
-
-    async def get_mapping(self, request: Request, caller: Caller) -> Answer:
-        """API_GetEventSourceMapping."""
-        wanted = request.params["uuid"]
-        for status in self._statuses(caller):
-            if _UUID.match(wanted) and status.mapping.uuid == wanted.lower():
-                return json_answer(views.mapping_view(status, caller))
-        raise not_found("The resource you requested does not exist.")
-
-    def _statuses(self, caller: Caller) -> Sequence[MappingStatus]:
-        return self._services.mappings.status() if self.owns(caller) else []
 
     # --- common -------------------------------------------------------------------------------------------------
 

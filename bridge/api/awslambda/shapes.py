@@ -88,6 +88,19 @@ class Body:
             self._mistake(value, name, f"have value less than or equal to {most}")
         return value
 
+    def has(self, name: str) -> bool:
+        """Tell whether a member is there and not null."""
+        return self._members.get(name) is not None
+
+    def time(self, name: str) -> float | None:
+        """Return epoch seconds. Raises Refused: no number."""
+        value = self._members.get(name)
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise Refused("SerializationException", f"{name} must be epoch seconds")
+        return float(value)
+
     def choice(self, name: str, choices: Sequence[str]) -> str | None:
         """Return one of some words."""
         value = self.get(name, str)

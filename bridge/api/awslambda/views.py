@@ -1,13 +1,11 @@
-"""Functions and mappings of the file as Lambda's API shows them (API_FunctionConfiguration and others)."""
+"""Functions as Lambda's API shows them (API_FunctionConfiguration and others)."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 from bridge.api.awslambda.control import PENDING, MadeFunctions
 from bridge.core.function import LATEST, EventInvokeConfig, Function, FunctionVersion, function_arn
-from bridge.core.mapping import EventSourceMapping, StartingPosition, parse_source
 from bridge.core.outcome import LOCAL
-from bridge.core.sources import MappingStatus
 from bridge.registry.access import Caller
 from bridge.registry.made import MadeAlias, MadeFunction, MadeVersion
 from bridge.registry.secrets import SealBroken
@@ -114,65 +112,4 @@ def event_invoke_config(config: EventInvokeConfig, arn: str) -> dict[str, Any]:
         "MaximumRetryAttempts": config.maximum_retry_attempts,
         "MaximumEventAgeInSeconds": config.maximum_event_age_s,
         "DestinationConfig": targets,
-    }
-
-
-def mapping_view(status: MappingStatus, caller: Caller) -> dict[str, Any]:
-    """Return EventSourceMappingConfiguration (semantics 3.2)."""
-    mapping = status.mapping
-    name, _, qualifier = mapping.function.partition(":")
-    arn = function_arn(name, region=caller.region, account=caller.account)
-    shown: dict[str, Any] = {
-        "UUID": mapping.uuid,
-        "BatchSize": mapping.batch_size,
-        "MaximumBatchingWindowInSeconds": round(mapping.maximum_batching_window_s),
-        "EventSourceMappingArn": (
-            f"arn:aws:lambda:{caller.region}:{caller.account}:event-source-mapping:{mapping.uuid}"
-        ),
-        "FunctionArn": f"{arn}:{qualifier}" if qualifier and qualifier != LATEST else arn,
-        "LastModified": status.modified_at,
-        "LastProcessingResult": status.result,
-        "State": status.state.value,
-        "StateTransitionReason": status.reason,
-        "FunctionResponseTypes": [each.value for each in mapping.function_response_types],
-    } | _source(mapping)
-    if mapping.filters:
-        shown["FilterCriteria"] = {"Filters": [{"Pattern": pattern} for pattern in mapping.filters]}
-    if mapping.on_failure != LOCAL:
-        shown["DestinationConfig"] = {"OnFailure": {"Destination": mapping.on_failure}}
-    if mapping.maximum_concurrency is not None:
-        shown["ScalingConfig"] = {"MaximumConcurrency": mapping.maximum_concurrency}
-    return shown
-
-
-def _source(mapping: EventSourceMapping) -> dict[str, Any]:
-    address = parse_source(mapping.source)
-    if address.format == "sqs":
-        return {"EventSourceArn": address.arn or mapping.source}
-    shown: dict[str, Any] = {
-        "StartingPosition": mapping.starting_position.value,
-        "MaximumRecordAgeInSeconds": mapping.maximum_record_age_s,
-        "MaximumRetryAttempts": mapping.maximum_retry_attempts,
-        "BisectBatchOnFunctionError": mapping.bisect_batch_on_function_error,
-    }
-    if mapping.starting_position is StartingPosition.AT_TIMESTAMP:
-        shown["StartingPositionTimestamp"] = mapping.starting_position_timestamp
-    if address.kind == "kafka":
-        group = {"ConsumerGroupId": mapping.group}
-        if mapping.event_source_arn:
-            return shown | {
-                "EventSourceArn": mapping.event_source_arn,
-                "Topics": [address.name],
-                "AmazonManagedKafkaEventSourceConfig": group,
-            }
-        servers = address.connection.split(",") if address.is_inline else [address.connection]
-        return shown | {
-            "SelfManagedEventSource": {"Endpoints": {"KAFKA_BOOTSTRAP_SERVERS": servers}},
-            "Topics": [address.name],
-            "SelfManagedKafkaEventSourceConfig": group,
-        }
-    return shown | {
-        "EventSourceArn": address.arn or mapping.source,
-        "ParallelizationFactor": mapping.parallelization_factor,
-        "TumblingWindowInSeconds": mapping.tumbling_window_s,
     }

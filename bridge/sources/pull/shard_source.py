@@ -69,6 +69,13 @@ class ShardEventSource:
             raise SourceError(f"the marks of mapping {self._mapping.name} were not moved: {error}") from error
         return marks
 
+    async def look(self) -> None:
+        """Ask whether the stream is there. Raises SourceError: it is not, or it cannot be asked."""
+        try:
+            await self._api.describe()
+        except ShardCallFailed as failure:
+            raise failure.as_source_error() from failure
+
     async def others(self) -> Sequence[str]:
         """Return whose stream it is: reading takes of what its shards can be read in all. See sources.EventSource."""
         return [self._of] if self._of else []

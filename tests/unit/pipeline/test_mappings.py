@@ -19,6 +19,9 @@ from bridge.testing.streams import MemoryMappingStates
 from bridge.util.aio import Supervisor
 from tests.unit.pipeline.streams.world import Boom, Function, Letters
 
+MADE = "0d2f8f1e-0a63-4c4e-9b6e-0f4a1b2c3d4e"
+"""What Lambda's API names a mapping."""
+
 
 class Slots(Function):
     def __init__(self, clock: ManualClock) -> None:
@@ -42,6 +45,7 @@ class Streams:
         self.letters = Letters()
         self.prepared = []
         self.forgotten = []
+        self.discarded = []
         self.mistake = ""
         self.connection = "main"
 
@@ -58,6 +62,9 @@ class Streams:
 
     def forget(self, mapping) -> None:
         self.forgotten.append(mapping.name)
+
+    async def discard(self, mapping) -> None:
+        self.discarded.append(mapping.name)
 
     def reached_by(self, mapping):
         return self.connection
@@ -382,3 +389,51 @@ async def test_names_that_are_unknown_are_said(world):
     await world.start()
     with pytest.raises(MappingNotFound, match="bridge mappings list"):
         await world.mappings.pause("nope")
+
+
+async def test_another_mapping_beside_it_leaves_a_mapping_alone(world):
+    await world.start()
+    world.slots.duration_s = 1
+    world.stream().put(1)
+    await world.advance(0.1)
+    reader = world.stream().opened
+    made = EventSourceMapping(name=MADE, source="x://b", function="f")
+    await world.mappings.configure([world.orders, made])
+    assert world.mappings.is_busy(MADE)
+    await world.advance(0.1)
+    assert not world.mappings.is_busy(MADE)
+    assert (world.stream().opened, world.state().running) == (reader, 1)
+    assert world.state(MADE).state is MappingState.ENABLED
+    await world.advance(1)
+    assert world.slots.batches == [[1]]
+
+
+async def test_one_that_is_deleted_is_shown_until_its_batch_ends_and_loses_its_marks(world):
+    made = EventSourceMapping(name=MADE, source="x://orders", function="f")
+    world.slots.duration_s = 1
+    await world.start(made)
+    world.stream().put(1)
+    await world.advance(0.1)
+    await world.mappings.configure([])
+    await world.advance(0.1)
+    assert (world.state(MADE).state, world.streams.discarded) == (MappingState.DELETING, [])
+    await world.advance(1)
+    assert (world.mappings.status(), world.streams.discarded) == ([], [MADE])
+    assert world.stream().mark() == 0
+
+
+async def test_a_change_of_enabled_is_told_by_its_name(world):
+    made = EventSourceMapping(name=MADE, source="x://orders", function="f")
+    world.slots.duration_s = 1
+    await world.start(made)
+    world.stream().put(1)
+    await world.advance(0.1)
+    await world.mappings.configure([replace(made, enabled=False)])
+    await world.advance(0.1)
+    assert world.state(MADE).state is MappingState.DISABLING
+    assert world.mappings.is_busy(MADE)
+    await world.advance(1)
+    assert world.state(MADE).state is MappingState.DISABLED
+    await world.mappings.configure([made])
+    await world.advance(0.1)
+    assert world.state(MADE).state is MappingState.ENABLED
