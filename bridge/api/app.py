@@ -8,6 +8,8 @@ import structlog
 
 from bridge.api.awslambda.access import AccessRules
 from bridge.api.awslambda.app import LambdaApi
+from bridge.api.awslambda.links import PREFIX as LINKS
+from bridge.api.awslambda.links import ContentLinks
 from bridge.api.deadletters import DeadLetterEndpoints
 from bridge.api.events import Events
 from bridge.api.guard import check_origin, check_token
@@ -63,7 +65,8 @@ class ApiApp:
         self._closing = asyncio.Event()
         self._streams = 0
         self._router = _routes(services)
-        self._lambda = LambdaApi(services, rules)
+        links = ContentLinks(token, services.clock)
+        self._lambda = LambdaApi(services, rules, links)
 
     def set_rules(self, rules: AccessRules) -> None:
         """Let Lambda's API be called by these rules from the next request on."""
@@ -105,6 +108,8 @@ class ApiApp:
         check_origin(request.headers, self._hosts)
         if self._lambda.answers(request.path):
             return await self._lambda.answer(request)
+        if request.path.startswith(LINKS):
+            return await self._lambda.content(request)
         if request.path not in _OPEN_PATHS:
             check_token(request.headers, self._token)
         if request.path.startswith(f"{_OPERATOR}/"):

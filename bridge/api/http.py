@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
+from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, unquote_to_bytes
 
@@ -16,6 +17,7 @@ BODY_MAX_BYTES: Final = 1 * limits.MIB
 HEARTBEAT_S: Final = 10.0
 """A stream with nothing to say sends an empty line this often, so that either side notices the other's end."""
 
+_FILE_BYTES: Final = 256 * limits.KIB
 _LINE: Final = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS
 
 
@@ -171,6 +173,32 @@ class Answer:
             framing["content-type"] = self.content_type
         await send({"type": "http.response.start", "status": self.status, "headers": _raw(self.headers | framing)})
         await send({"type": "http.response.body", "body": b"" if head_only else self.body})
+
+
+class FileAnswer(Answer):
+    """A file as the whole response, read while it is sent.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+
+    __slots__ = ("_file", "_size")
+
+    def __init__(self, file: Path, *, content_type: str) -> None:
+        super().__init__(200, content_type=content_type, headers={"cache-control": "no-store"})
+        self._file = file
+        self._size = file.stat().st_size
+
+    async def send(self, send: Send, *, head_only: bool = False) -> None:
+        """Write it to the client; what is shorter than announced by then closes the connection."""
+        framing = {"content-length": str(self._size), "content-type": self.content_type}
+        left = 0 if head_only else self._size
+        with await asyncio.to_thread(self._file.open, "rb") as file:
+            await send({"type": "http.response.start", "status": self.status, "headers": _raw(self.headers | framing)})
+            while left and (piece := await asyncio.to_thread(file.read, min(left, _FILE_BYTES))):
+                left -= len(piece)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
 
 
 class Stream:

@@ -1,5 +1,6 @@
 """Lambda's API: which operation a request is, who may do it, and its answer or its refusal in AWS's form."""
 
+import asyncio
 import hashlib
 import re
 import uuid
@@ -16,6 +17,7 @@ from bridge.api.awslambda.errors import Refused
 from bridge.api.awslambda.event_sources import EventSourceOperations
 from bridge.api.awslambda.invocations import InvocationOperations
 from bridge.api.awslambda.layers import LayerOperations
+from bridge.api.awslambda.links import ContentLinks
 from bridge.api.awslambda.names import read_name
 from bridge.api.awslambda.permissions import PermissionOperations
 from bridge.api.awslambda.permits import admitted
@@ -116,12 +118,14 @@ class LambdaApi:
     Args:
         services: what is acted on.
         rules: who may call.
+        links: to packages.
     """
 
-    def __init__(self, services: Services, rules: AccessRules) -> None:
+    def __init__(self, services: Services, rules: AccessRules, links: ContentLinks) -> None:
         self._services = services
         self._rules = rules
-        self._reading = ReadOperations(services, account=rules.account, region=rules.region)
+        self._links = links
+        self._reading = ReadOperations(services, links, account=rules.account, region=rules.region)
         self._router = Router[_Read | _Upload | _Invoke]()
         self._uploads = None if services.made is None else Uploads(services.made.packages.temporary)
         self._add_operations()
@@ -154,6 +158,16 @@ class LambdaApi:
             log.exception("request_failed", method=request.method, path=request.path)
             text = "internal error; the daemon's log says more"
             return Refused("ServiceException", text, status=500, kind="Service").answer(request_id)
+
+    async def content(self, request: Request) -> Answer:
+        """Answer a link to a package.
+
+        Raises:
+            HttpError: not one of ours, one that has ended, or there is nothing behind it.
+        """
+        if (made := self._services.made) is None:
+            raise HttpError(404, "there are no packages here")
+        return await asyncio.to_thread(self._links.answer, request, lambda key: made.packages.get(key).zip)
 
     async def _answer(self, request: Request, request_id: str) -> Answer:
         if len(request.path) > 1:
@@ -279,7 +293,7 @@ class LambdaApi:
             else:
                 self._router.add(method, path, _Read(f"lambda:{action}", self._here(handlers[action])))
 
-        self._add_layers(LayerOperations(made, uploads, self._services.clock))
+        self._add_layers(LayerOperations(made, uploads, self._links, self._services.clock))
 
     def _add_layers(self, layers: LayerOperations) -> None:
         by_arn = {"find": _Read("lambda:GetLayerVersion", layers.get_by_arn)}

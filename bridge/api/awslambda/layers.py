@@ -9,6 +9,7 @@ import orjson
 
 from bridge.api.awslambda.control import MadeFunctions, stamp
 from bridge.api.awslambda.errors import Refused, invalid, not_found, violated
+from bridge.api.awslambda.links import ContentLinks
 from bridge.api.awslambda.made_layers import ARN_PATTERN, not_shared
 from bridge.api.awslambda.names import denied
 from bridge.api.awslambda.paging import page
@@ -55,13 +56,15 @@ class LayerOperations:
     Args:
         made: holds the layers and their packages.
         uploads: receives their zips.
+        links: to their content.
         clock: the daemon's.
     """
 
-    def __init__(self, made: MadeFunctions, uploads: Uploads, clock: Clock) -> None:
+    def __init__(self, made: MadeFunctions, uploads: Uploads, links: ContentLinks, clock: Clock) -> None:
         self._made = made
         self._layers = made.layers
         self._uploads = uploads
+        self._links = links
         self._clock = clock
 
     # --- versions -----------------------------------------------------------------------------------------------
@@ -90,12 +93,12 @@ class LayerOperations:
                     architectures=architectures,
                 )
                 await self._layers.put(version)
-        return json_answer(self._whole(version), status=201)
+        return json_answer(self._whole(version, request), status=201)
 
     async def get(self, request: Request, caller: Caller) -> Answer:
         """API_GetLayerVersion."""
         layer, number = _layer(request, caller), _number(request)
-        return json_answer(self._whole(self._visible(layer, number, caller)))
+        return json_answer(self._whole(self._visible(layer, number, caller), request))
 
     async def get_by_arn(self, request: Request, caller: Caller) -> Answer:
         """API_GetLayerVersionByArn."""
@@ -103,7 +106,7 @@ class LayerOperations:
         found = read_version_arn(arn)
         if found is None:
             raise violated(arn, "arn", f"satisfy regular expression pattern: {ARN_PATTERN}")
-        return json_answer(self._whole(self._visible(*found, caller)))
+        return json_answer(self._whole(self._visible(*found, caller), request))
 
     async def list_versions(self, request: Request, caller: Caller) -> Answer:
         """API_ListLayerVersions: the latest first."""
@@ -146,9 +149,13 @@ class LayerOperations:
             raise not_found(_MISSING)
         return version
 
-    def _whole(self, version: LayerVersion) -> dict[str, Any]:
+    def _whole(self, version: LayerVersion, request: Request) -> dict[str, Any]:
         """Return GetLayerVersionResponse."""
-        content = {"CodeSha256": version.code_sha256, "CodeSize": version.code_size}
+        content = {
+            "Location": self._links.to(version.package, request),
+            "CodeSha256": version.code_sha256,
+            "CodeSize": version.code_size,
+        }
         return {"Content": content, "LayerArn": version.layer.arn} | _view(version)
 
     # --- policies -----------------------------------------------------------------------------------------------

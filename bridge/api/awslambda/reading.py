@@ -5,6 +5,7 @@ from typing import Any
 
 from bridge.api.awslambda import views
 from bridge.api.awslambda.errors import not_found, violated
+from bridge.api.awslambda.links import ContentLinks
 from bridge.api.awslambda.names import FunctionName, read_name
 from bridge.api.awslambda.paging import page
 from bridge.api.http import Answer, Request, json_answer
@@ -12,7 +13,7 @@ from bridge.api.services import Services
 from bridge.core.errors import FunctionNotFound
 from bridge.core.function import LATEST, Function, FunctionVersion, function_arn
 from bridge.registry.access import Caller
-from bridge.registry.made import MadeFunction
+from bridge.registry.made import MadeFunction, MadeVersion
 from bridge.registry.packages import UNZIPPED_MAX_BYTES
 from bridge.registry.policies import Place, policy_document
 
@@ -22,12 +23,14 @@ class ReadOperations:
 
     Args:
         services: what is looked at.
+        links: to the code of functions.
         account: whose functions the file declares.
         region: where it declares them.
     """
 
-    def __init__(self, services: Services, *, account: str, region: str) -> None:
+    def __init__(self, services: Services, links: ContentLinks, *, account: str, region: str) -> None:
         self._services = services
+        self._links = links
         self._account = account
         self._region = region
 
@@ -57,8 +60,8 @@ class ReadOperations:
         versions = made.all_versions() if all_versions else [made.latest]
         return [views.made_configuration(self._services.made, made, each, qualified=all_versions) for each in versions]
 
-    def _shown(self, request: Request, caller: Caller) -> tuple[dict[str, Any], Function, MadeFunction | None]:
-        """Return the configuration that a request names, and whose it is."""
+    def _shown(self, request: Request, caller: Caller) -> tuple[dict[str, Any], Function, MadeVersion | None]:
+        """Return the configuration that a request names, whose it is, and what is kept of it."""
         function, version, name = self._find(request, caller)
         made = self._made(function.name)
         kept = None if made is None else made.find(name.qualifier)
@@ -67,12 +70,15 @@ class ReadOperations:
         shown = views.made_configuration(self._services.made, made, kept, qualified=bool(name.qualifier))
         if name.qualifier in made.aliases:  # the ARN is the one that was asked for
             shown["FunctionArn"] = self._arn(function, caller, name)
-        return shown, function, made
+        return shown, function, kept
 
     async def get_function(self, request: Request, caller: Caller) -> Answer:
         """API_GetFunction; the code of a declared function has no Location, it is a folder of the file's machine."""
-        shown, function, made = self._shown(request, caller)
+        shown, function, kept = self._shown(request, caller)
+        made = self._made(function.name)
         found: dict[str, Any] = {"Configuration": shown, "Code": {"RepositoryType": "S3"}}
+        if kept is not None and kept.package:
+            found["Code"]["Location"] = self._links.to(kept.package, request)
         if made is not None and made.tags:
             found["Tags"] = dict(made.tags)
         if function.reserved_concurrency is not None:

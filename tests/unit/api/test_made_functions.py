@@ -285,7 +285,8 @@ async def test_another_start_finds_what_was_made(api, tmp_path):
     await api.json("POST", f"{FUNCTIONS}/made/aliases", {"Name": "live", "FunctionVersion": "1"}, 201)
     again = Made(tmp_path, api.made._store)
     await again.made.open()
-    assert await again.json("GET", f"{FUNCTIONS}/made") == await api.json("GET", f"{FUNCTIONS}/made")
+    shown = f"{FUNCTIONS}/made/configuration"
+    assert await again.json("GET", shown) == await api.json("GET", shown)
     found = again.catalog.get("made").version("live")
     assert (found.version, found.environment) == ("1", {"AB": "1"})
 
