@@ -8,7 +8,7 @@ from bridge.api.awslambda.control import MadeFunctions
 from bridge.api.awslambda.mapped import MadeMappings
 from bridge.core import limits
 from bridge.core.dead_letter_queues import DeadLetterQueues
-from bridge.core.function import Function
+from bridge.core.function import Function, FunctionVersion, Warmth
 from bridge.core.outcome import Outbox
 from bridge.core.ports import Clock, DeadLetters, Intake, Invoker, Jobs, Journal, Lanes, Outcomes, ParkedStore
 from bridge.core.push import PushSources
@@ -82,5 +82,7 @@ class Services:
     async_payload_max_bytes: int = limits.ASYNC_PAYLOAD_MAX_BYTES
     account_concurrency: Callable[[], int] = lambda: limits.ACCOUNT_CONCURRENCY_DEFAULT
     """Invocations at once of all functions."""
+    warmth: Callable[[FunctionVersion], Warmth] = lambda _: Warmth()
+    """How far the provisioned concurrency of a version is."""
     status: Callable[[], Mapping[str, object]] = field(default=dict)
     """Further sections of `GET status`: listeners, workers, journal, tasks."""

@@ -148,6 +148,8 @@ class Function:
     event_invokes: Mapping[str, EventInvokeConfig] = field(default_factory=dict)
     """Of versions and aliases that have one of their own, by qualifier; the others have AWS's defaults, of a declared
     function what the file says."""
+    provisioned: Mapping[str, int] = field(default_factory=dict)
+    """Provisioned concurrency of versions and aliases, by qualifier."""
     writes_event_invoke: bool = False
     """The file writes `event_invoke`: Lambda's API sets none for `$LATEST`."""
 
@@ -155,6 +157,23 @@ class Function:
     def revisions(self) -> frozenset[str]:
         """Those of all its versions: workers of others have nothing left to do."""
         return frozenset(version.revision for version in (self.latest, *self.versions.values()))
+
+    def warm(self, *qualifiers: str) -> dict[str, int]:
+        """Return how many environments are kept initialised, by version: of a weighted alias by its weights.
+
+        Args:
+            *qualifiers: only what these ask for; none: all.
+        """
+        found: dict[str, int] = {}
+        for qualifier, count in self.provisioned.items():
+            if qualifiers and qualifier not in qualifiers:
+                continue
+            alias = self.aliases.get(qualifier, Alias(name=qualifier, version=qualifier))
+            second = round(count * alias.weight) if alias.additional else 0
+            for version, share in ((alias.version, count - second), (alias.additional, second)):
+                if share and version in self.versions:
+                    found[version] = found.get(version, 0) + share
+        return found
 
     def qualified(self, qualifier: str) -> "Function":
         """Return the function as it handles what was sent to a version or an alias: by that one's own configuration."""
@@ -175,6 +194,7 @@ class Function:
             versions=added.versions,
             aliases=added.aliases,
             event_invokes=own,
+            provisioned=added.provisioned,
             event_invoke=self.event_invoke if is_written else own[LATEST],
             reserved_concurrency=(
                 added.reserved_concurrency if self.reserved_concurrency is None else self.reserved_concurrency
@@ -205,6 +225,19 @@ class Additions:
     aliases: Mapping[str, Alias] = field(default_factory=dict)
     event_invokes: Mapping[str, EventInvokeConfig] = field(default_factory=dict)
     reserved_concurrency: int | None = None
+    provisioned: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warmth:
+    """How far the provisioned concurrency of a version is."""
+
+    allocated: int = 0
+    """Workers that live or start."""
+    ready: int = 0
+    """Of them, those that are initialised."""
+    trouble: str = ""
+    """Why there will be no more for now; empty: nothing hinders."""
 
 
 def split_target(target: str) -> tuple[str, str]:

@@ -148,6 +148,7 @@ class Parts:
             account_concurrency=self._settings.invocation.account_concurrency,
             reserved_total=self.catalog.reserved_total(),
             sync_wait_s=self._settings.invocation.sync_wait_s,
+            provisioned=self.catalog.provisioned(),
         )
 
     async def map_anew(self) -> None:
@@ -257,6 +258,9 @@ class Parts:
             forget=self.policies.forget,
         )
         await self.made.open()
+        for function in self.catalog.functions():
+            if function.provisioned:
+                self._provision(function.name)
 
     def function_changed(self, name: str) -> None:
         """End the workers of what a function was, and count its limits anew."""
@@ -265,8 +269,16 @@ class Parts:
             self.runtimes.retire(name, keep_revision=None)
         else:
             self.runtimes.retire(name, keep_revision=function.latest.revision, also_keep=function.revisions)
+        self._provision(name)
         self._configure_service()
         self.dispatcher.kick()
+
+    def _provision(self, name: str) -> None:
+        """Have the workers that are provisioned of a function, and no others."""
+        function = self.catalog.get(name) if name in self.catalog else None
+        warm = {} if function is None else function.warm()
+        versions = {} if function is None else function.versions
+        self.pool.provisioned.configure(name, [(versions[number], count) for number, count in warm.items()])
 
     async def _open_pipeline(self) -> None:
         settings, state = self._settings, self.state

@@ -4,15 +4,16 @@ import asyncio
 import contextlib
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, Protocol
 
 import orjson
 
 from bridge.core import limits
 from bridge.core.errors import InvokeError, PayloadInvalid, PayloadTooLarge, Throttled
-from bridge.core.function import Function, FunctionVersion, split_target
+from bridge.core.function import LATEST, Function, FunctionVersion, split_target
 from bridge.core.invocation import (
     THROTTLE_ACCOUNT,
     THROTTLE_RESERVED,
@@ -42,59 +43,88 @@ class Target:
     invoked_arn: str
 
 
+class Draw(Enum):
+    """What of the account's concurrency an invocation draws on."""
+
+    UNRESERVED = "unreserved"
+    RESERVED = "reserved"
+    PROVISIONED = "provisioned"
+
+
 class Concurrency:
     """Counts running invocations against the account's pool and each function's reservation.
 
     A reservation is guarantee and cap (semantics 5.6): reserved functions draw on their own, the others on
-    what is left of the account.
+    what is left of the account. What is provisioned of a version of the others is a guarantee and no cap.
     """
 
     def __init__(self, *, account: int) -> None:
         self._account = account
-        self._reserved_total = 0
+        self._set_aside = 0
+        """Of the account: what is reserved, and what is provisioned of functions that reserve nothing."""
         self._unreserved_running = 0
+        self._provisioned: Mapping[tuple[str, str], int] = {}
+        """By function and version, of functions that reserve nothing."""
+        self._provisioned_running: dict[tuple[str, str], int] = {}
         self._running: dict[str, int] = {}
         self._known: set[str] = set()
         """Functions whose gauge reads from here."""
 
-    def configure(self, *, account: int, reserved_total: int) -> None:
+    def configure(
+        self, *, account: int, reserved_total: int, provisioned: Mapping[tuple[str, str], int] | None = None
+    ) -> None:
         """Take new limits; what runs is not interrupted."""
         self._account = account
-        self._reserved_total = reserved_total
+        self._provisioned = dict(provisioned or {})
+        self._set_aside = reserved_total + sum(self._provisioned.values())
 
     def running(self, name: str) -> int:
         """How many invocations of a function run now."""
         return self._running.get(name, 0)
 
-    def room(self, function: Function) -> int:
-        """How many more may start now (>= 0)."""
+    def room(self, function: Function, version: str = LATEST) -> int:
+        """How many more of a version may start now (>= 0)."""
         if function.reserved_concurrency is not None:
             return max(0, function.reserved_concurrency - self.running(function.name))
-        return max(0, self._account - self._reserved_total - self._unreserved_running)
+        room = max(0, self._account - self._set_aside - self._unreserved_running)
+        return room + self._own_room((function.name, version)) if self._provisioned else room
+
+    def _own_room(self, key: tuple[str, str]) -> int:
+        return max(0, self._provisioned.get(key, 0) - self._provisioned_running.get(key, 0))
 
     def reason(self, function: Function) -> str:
         """AWS's Reason for a 429 of this function."""
         return THROTTLE_ACCOUNT if function.reserved_concurrency is None else THROTTLE_RESERVED
 
-    def begin(self, function: Function) -> bool:
-        """Count one more; returns whether it draws on the unreserved pool, which `end` wants back."""
+    def begin(self, function: Function, version: str = LATEST) -> Draw:
+        """Count one more; returns what it draws on, which `end` wants back."""
         name = function.name
         if name not in self._known:
             self._known.add(name)
             telemetry.RUNNING.labels(function=name).set_function(lambda: self.running(name))
         self._running[name] = self._running.get(name, 0) + 1
-        unreserved = function.reserved_concurrency is None
-        self._unreserved_running += unreserved
-        return unreserved
+        if function.reserved_concurrency is not None:
+            return Draw.RESERVED
+        if self._provisioned and self._own_room(key := (name, version)):
+            self._provisioned_running[key] = self._provisioned_running.get(key, 0) + 1
+            return Draw.PROVISIONED
+        self._unreserved_running += 1
+        return Draw.UNRESERVED
 
-    def end(self, name: str, *, unreserved: bool) -> None:
+    def end(self, name: str, version: str = LATEST, *, draw: Draw) -> None:
         """Count one less."""
         left = self._running[name] - 1
         if left:
             self._running[name] = left
         else:
             del self._running[name]
-        self._unreserved_running -= unreserved
+        if draw is Draw.UNRESERVED:
+            self._unreserved_running -= 1
+        elif draw is Draw.PROVISIONED:
+            key = (name, version)
+            self._provisioned_running[key] -= 1
+            if not self._provisioned_running[key]:
+                del self._provisioned_running[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +132,7 @@ class Slot:
     """Room for one invocation, counted from `begin` to the end of `run`."""
 
     target: Target
-    unreserved: bool
+    draw: Draw
 
 
 @dataclass(slots=True, eq=False)
@@ -157,9 +187,18 @@ class FunctionService:
         self.concurrency = Concurrency(account=account_concurrency)
         runtime.on_free(self._slot_freed)
 
-    def configure(self, *, account_concurrency: int, reserved_total: int, sync_wait_s: float) -> None:
+    def configure(
+        self,
+        *,
+        account_concurrency: int,
+        reserved_total: int,
+        sync_wait_s: float,
+        provisioned: Mapping[tuple[str, str], int] | None = None,
+    ) -> None:
         """Take new limits from now on."""
-        self.concurrency.configure(account=account_concurrency, reserved_total=reserved_total)
+        self.concurrency.configure(
+            account=account_concurrency, reserved_total=reserved_total, provisioned=provisioned
+        )
         self._sync_wait_s = sync_wait_s
 
     # --- lookup -------------------------------------------------------------------------------
@@ -197,7 +236,7 @@ class FunctionService:
     def room(self, target: Target) -> int:
         """How many asynchronous invocations of this version could start now."""
         workers = self._runtime.free_slots(target.version) - self._promised
-        return max(0, min(self.concurrency.room(target.function), workers))
+        return max(0, min(self.concurrency.room(target.function, target.version.version), workers))
 
     def hindrance(self, target: Target) -> str:
         """Say why nothing of this version starts now, whatever the limits allow; empty: it waits for a slot alone."""
@@ -207,7 +246,7 @@ class FunctionService:
     def begin(self, target: Target) -> Slot:
         """Take a slot that `room` promised, in the same loop pass; `run` must follow."""
         self._promised += 1
-        return Slot(target=target, unreserved=self.concurrency.begin(target.function))
+        return Slot(target=target, draw=self.concurrency.begin(target.function, target.version.version))
 
     async def run(self, slot: Slot, invocation: Invocation) -> InvocationResult:
         """Run on a slot and give it back. Raises InvokeError when it was not accepted."""
@@ -218,8 +257,8 @@ class FunctionService:
             self._end(slot)
 
     def _end(self, slot: Slot) -> None:
-        name = slot.target.function.name
-        self.concurrency.end(name, unreserved=slot.unreserved)
+        target = slot.target
+        self.concurrency.end(target.function.name, target.version.version, draw=slot.draw)
         self._slot_freed()
 
     def _slot_freed(self) -> None:

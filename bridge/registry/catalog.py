@@ -146,6 +146,15 @@ class FunctionCatalog:
         """Return the concurrency that functions keep for themselves, taken from the account's."""
         return sum(function.reserved_concurrency or 0 for function in self._functions.values())
 
+    def provisioned(self) -> dict[tuple[str, str], int]:
+        """Return the provisioned concurrency of what has none reserved, by function and version."""
+        return {
+            (function.name, version): count
+            for function in self._functions.values()
+            if function.provisioned and function.reserved_concurrency is None
+            for version, count in function.warm().items()
+        }
+
     def __contains__(self, name: object) -> bool:
         return name in self._functions
 

@@ -98,6 +98,8 @@ class MadeFunction:
     event_invokes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """FunctionEventInvokeConfig by qualifier, as set: what was left out is not there."""
     tags: Mapping[str, str] = field(default_factory=dict)
+    provisioned: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Provisioned concurrency by qualifier: `requested`, and when it was, `modified_at`."""
     is_declared: bool = False
     """The function is the file's: this is what was made for it, and `latest` is not kept."""
 
@@ -122,6 +124,18 @@ class MadeFunction:
         """Return the names of all versions and aliases but `$LATEST`."""
         return frozenset({*self.versions, *self.aliases})
 
+    def warmths(self) -> dict[str, int]:
+        """Return the provisioned concurrency that was asked for, by qualifier."""
+        return {qualifier: config["requested"] for qualifier, config in self.provisioned.items()}
+
+    def without(self, qualifier: str) -> "MadeFunction":
+        """Return it without what was set for a version or alias that goes."""
+        return replace(
+            self,
+            event_invokes={key: each for key, each in self.event_invokes.items() if key != qualifier},
+            provisioned={key: each for key, each in self.provisioned.items() if key != qualifier},
+        )
+
     def packages(self) -> frozenset[str]:
         """Return the keys of all packages that it names, those of its layers included."""
         return frozenset(key for version in self.all_versions() for key in (version.package, *version.layers) if key)
@@ -144,6 +158,7 @@ def parts(made: MadeFunction) -> dict[Row, object]:
     found |= {("version", number): version for number, version in made.versions.items()}
     found |= {("alias", name): alias for name, alias in made.aliases.items()}
     found |= {("event-invoke", qualifier): config for qualifier, config in made.event_invokes.items()}
+    found |= {("provisioned", qualifier): config for qualifier, config in made.provisioned.items()}
     return found
 
 
@@ -185,6 +200,7 @@ def unpack(key: str, rows: Mapping[Row, bytes], *, last_version: int) -> MadeFun
         aliases={key: MadeAlias(**value) for (kind, key), value in found.items() if kind == "alias"},
         reserved=base["reserved"],
         event_invokes={key: value for (kind, key), value in found.items() if kind == "event-invoke"},
+        provisioned={key: value for (kind, key), value in found.items() if kind == "provisioned"},
         tags=base["tags"],
     )
 
@@ -215,6 +231,7 @@ class Builder:
             event_invokes={name: event_invoke(config) for name, config in made.event_invokes.items()},
             versions={number: self._version(made, version) for number, version in made.versions.items()},
             aliases={name: _alias(alias) for name, alias in made.aliases.items()},
+            provisioned=made.warmths(),
             is_made=True,
         )
 
@@ -225,6 +242,7 @@ class Builder:
             aliases={name: _alias(alias) for name, alias in made.aliases.items()},
             event_invokes={name: event_invoke(config) for name, config in made.event_invokes.items()},
             reserved_concurrency=made.reserved,
+            provisioned=made.warmths(),
         )
 
     def _version(self, made: MadeFunction, version: MadeVersion) -> FunctionVersion:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Final
 
 from bridge.core.ports import Clock
+from bridge.runtime.fleet import Fleet
 from bridge.runtime.job import Job
 from bridge.runtime.process import Worker
 
@@ -32,6 +33,11 @@ class Ahead:
         if worker not in self._watched:
             self._watched.add(worker)
             loop.call_later(TAKE_BACK_S, self._look, worker)
+
+    def fill(self, fleet: Fleet) -> None:
+        """Send what waits for a worker of `fleet`, as far as it may go ahead."""
+        while fleet.waiting and fleet.waiting[0].invocation.ahead and (least := fleet.least_loaded()) is not None:
+            self.send(least, fleet.waiting.popleft())
 
     def _write(self) -> None:
         for worker in self._unwritten:

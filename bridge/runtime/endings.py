@@ -20,8 +20,8 @@ def refuse(job: Job, error: RuntimeUnavailable) -> None:
         job.future.set_exception(error)
 
 
-def not_started(worker: Worker | None, job: Job, error: BaseException) -> None:
-    """Tell the caller that nothing ran; of a job that was sent already, its worker's end tells that this is unknown.
+def not_started(worker: Worker | None, job: Job | None, error: BaseException) -> None:
+    """Tell the caller, if any, that nothing ran; of a job sent already, its worker's end tells that this is unknown.
 
     What is nobody's fault but ours is logged with its traceback.
     """
@@ -29,8 +29,13 @@ def not_started(worker: Worker | None, job: Job, error: BaseException) -> None:
     if isinstance(error, asyncio.CancelledError):
         text = "the worker pool is closing"
     elif not isinstance(error, RuntimeUnavailable | OSError):
-        text = f"no worker for {job.version.name}: {error!r}; see the daemon's log"
-        log.error("worker_start_failed", function=job.version.name, exc_info=error)
+        name = job.version.name if job is not None else "provisioned concurrency"
+        text = f"no worker for {name}: {error!r}; see the daemon's log"
+        log.error("worker_start_failed", function=name, exc_info=error)
+    if job is None:
+        if worker is not None:
+            worker.start_error = worker.start_error or text
+        return
     if worker is None or job not in worker.jobs:
         refuse(job, RuntimeUnavailable(text))
     else:
@@ -64,6 +69,8 @@ def report_init(worker: Worker, *, now: float, status: str, error_type: str) -> 
 
 def settle(worker: Worker, job: Job, of: Report, kind: ResultKind, payload: bytes, extra: bytes = b"") -> None:
     """Write the job's last log lines and give the caller its result."""
+    if worker.fleet.provisioned:
+        worker.fleet.count(worker)
     tail = worker.finish_log(job.invocation.request_id, of, extra)
     if not job.future.done():
         job.future.set_result(
@@ -119,6 +126,8 @@ def answer(worker: Worker, job: Job, *, ok: bool, payload: bytes, duration_ms: f
     if init_ms is not None and worker.in_invocation:
         duration_ms += init_ms
         init_ms = None
+    if worker.fleet.provisioned:
+        worker.fleet.count(worker)
     billed_ms = results.billed(duration_ms)
     request_id = job.invocation.request_id
     tail = worker.finish_quiet(request_id, duration_ms, billed_ms)

@@ -66,6 +66,7 @@ def variables(
     scratch: str,
     region: str,
     opt: str = mounts.OPT,
+    is_provisioned: bool = False,
 ) -> dict[str, str]:
     """Return the environment of one worker: what may be overridden, the customer's, then what is reserved."""
     defaults = {
@@ -89,7 +90,7 @@ def variables(
         "AWS_LAMBDA_FUNCTION_NAME": version.name,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(version.memory_mb),
         "AWS_LAMBDA_FUNCTION_VERSION": version.version,
-        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency" if is_provisioned else "on-demand",
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{version.name}",
         "AWS_LAMBDA_LOG_STREAM_NAME": stream,
         "LAMBDA_TASK_ROOT": task_root,

@@ -51,6 +51,13 @@ class Fleet:
         self.waiting: deque[Job] = deque()
         self.starting = 0
         """Workers asked for and not yet attached."""
+        self.provisioned = 0
+        """Workers that are kept initialised."""
+        self.warming = 0
+        """Of those, how many were asked for and have no process yet."""
+        self.init_failed_at: float | None = None
+        """Monotonic: when the last init of one of them failed; None: it did not."""
+        self.init_failure = ""
         self.is_retired = False
         self.needs_exec = environment.needs_exec(version)
         self.free_slots: list[str] = []
@@ -63,6 +70,35 @@ class Fleet:
     def size(self) -> int:
         """Workers that live or start."""
         return len(self.workers) + self.starting
+
+    @property
+    def warm(self) -> int:
+        """Provisioned workers that live or start."""
+        return self.warming + sum(worker.is_provisioned for worker in self.workers)
+
+    @property
+    def spare(self) -> int:
+        """Idle workers that another function may have the place of."""
+        return sum(not worker.is_provisioned for worker in self.idle) if self.provisioned else len(self.idle)
+
+    def take_idle(self) -> Worker:
+        """Return the warmest idle worker, a provisioned one before others; there is one."""
+        if self.provisioned:
+            for index in range(len(self.idle) - 1, -1, -1):
+                if self.idle[index].is_provisioned:
+                    return self.idle.pop(index)
+        return self.idle.pop()
+
+    def take_waiting(self) -> list[Job]:
+        """Return what waits, and let it wait no more."""
+        jobs = list(self.waiting)
+        self.waiting.clear()
+        return jobs
+
+    def count(self, worker: Worker) -> None:
+        """Count an invocation that has ended on a worker, where some are provisioned."""
+        metric = telemetry.PROVISIONED if worker.is_provisioned else telemetry.SPILLED
+        metric.labels(function=self.version.name).inc()
 
     @property
     def may_send_ahead(self) -> bool:
@@ -126,17 +162,18 @@ def most_urgent(fleets: Iterable[Fleet]) -> Fleet | None:
     )
 
 
-def must_yield(fleet: Fleet, fleets: Collection[Fleet], now: float) -> bool:
-    """Tell whether `fleet` must give up a worker: another one waits and has none at all."""
-    if len(fleets) < 2:
+def must_yield(worker: Worker, fleets: Collection[Fleet], now: float) -> bool:
+    """Tell whether a worker must be given up: another fleet waits and has none at all."""
+    if len(fleets) < 2 or worker.is_provisioned:
         return False
     limit = now - YIELD_AFTER_S
     return any(
-        other is not fleet and not other.size and other.waiting and other.waiting[0].arrived_at < limit
+        other is not worker.fleet and not other.size and other.waiting and other.waiting[0].arrived_at < limit
         for other in fleets
     )
 
 
 def coldest_idle(fleets: Iterable[Fleet]) -> Worker | None:
-    """Return the worker that has idled longest, over all fleets."""
-    return min((fleet.idle[0] for fleet in fleets if fleet.idle), key=lambda one: one.last_used_at, default=None)
+    """Return the worker that has idled longest, over all fleets; provisioned ones are nobody else's."""
+    coldest = (next((one for one in fleet.idle if not one.is_provisioned), None) for fleet in fleets if fleet.idle)
+    return min((one for one in coldest if one is not None), key=lambda one: one.last_used_at, default=None)

@@ -28,6 +28,8 @@ from bridge.runtime.fleet import (
 from bridge.runtime.job import Job
 from bridge.runtime.logs import FunctionLogs, TimeText
 from bridge.runtime.process import Worker
+from bridge.runtime.provisioned import Provisioned
+from bridge.runtime.reaper import Reaper
 from bridge.runtime.starter import Confinement, Starter
 from bridge.runtime.watch import Watch
 from bridge.util import telemetry
@@ -40,7 +42,6 @@ GONE_MAX_S: Final = 0.9
 LAST_WORDS_S: Final = 0.05
 EXIT_MAX_S: Final = 0.2
 """A worker whose socket has closed has this long to end by itself, so that its exit status is known."""
-REAP_S: Final = 5.0
 
 
 class WorkerPool:
@@ -73,7 +74,6 @@ class WorkerPool:
         self._logs = logs
         self._clock = clock
         self._workers_max = workers_max or workers_default()
-        self._idle_s = idle_s
         confined = Confinement(
             run_folder=run_folder, sandbox=sandbox, packages=packages, deny_paths=deny_paths, code_store=code_store,
             deny_ports=deny_ports, region=region, interpreters=interpreters,
@@ -90,8 +90,13 @@ class WorkerPool:
         self._watch = Watch(
             clock=clock, busy=self._busy, living=self._workers, fail=self._fail, reinitialise=self._initialise_again
         )
-        self._reaper: asyncio.TimerHandle | None = None
         self._ahead = Ahead(clock=clock, give_back=self._wait_again)
+        self.provisioned = Provisioned(
+            clock=clock, places=self._workers_max, fleet_of=self._fleet, start=self._warm, end=self._end
+        )
+        self._reaper = Reaper(
+            clock=clock, fleets=self._fleets, idle_s=idle_s, end=self._end, after=self.provisioned.top_up
+        )
         self._callbacks: list[Callable[[], None]] = []
         self._is_closing = False
 
@@ -110,7 +115,7 @@ class WorkerPool:
         self._loop = asyncio.get_running_loop()
         await self._starter.open()
         telemetry.SANDBOX_LEVEL.labels(level=self.sandbox_level()).set(1)
-        self._end_idle()
+        self._reaper.look()
 
     def sandbox_facts(self) -> list[tuple[str, bool, str]]:
         """Return each mechanism, whether it is in force, and a detail; measured, never assumed."""
@@ -123,8 +128,7 @@ class WorkerPool:
     async def close(self, deadline: float | None = None) -> None:
         """Let what runs finish until `deadline` (clock.monotonic), then end every worker; twice is fine."""
         self._is_closing = True
-        if self._reaper is not None:
-            self._reaper.cancel()
+        self._reaper.stop()
         while deadline is not None and self._busy and self._clock.monotonic() < deadline:
             await self._clock.sleep(0.01)
         for task in list(self._tasks):
@@ -135,9 +139,8 @@ class WorkerPool:
         for worker in list(self._workers.values()):
             self._finish(worker)
         self._workers.clear()
-        for fleet in self._fleets.values():
-            while fleet.waiting:
-                endings.refuse(fleet.waiting.popleft(), RuntimeUnavailable("the worker pool is closing"))
+        for job in [job for fleet in self._fleets.values() for job in fleet.take_waiting()]:
+            endings.refuse(job, RuntimeUnavailable("the worker pool is closing"))
         self._logs.flush()
 
     # --- ports.Runtime ----------------------------------------------------------------------------------------
@@ -146,7 +149,7 @@ class WorkerPool:
         """Run one event to its end; see `ports.Runtime.invoke`."""
         if self._is_closing:
             raise RuntimeUnavailable("the worker pool is closing")
-        fleet = self._fleets.get((version.name, version.revision)) or self._add_fleet(version)
+        fleet = self._fleet(version)
         job = Job(version, invocation, self._loop.create_future(), self._clock.monotonic())
         self._dispatch(fleet, job)
         try:
@@ -165,7 +168,7 @@ class WorkerPool:
             own = fleet.free_now(cores=self._cores, may_start=room > 0)
             # Workers start a few at a time: a burst of short invocations is over before the sixtieth stands.
             room = min(room, max(0, self._cores * STARTING_PER_CORE - fleet.starting))
-        others = sum(len(other.idle) for other in self._fleets.values() if other is not fleet)
+        others = sum(other.spare for other in self._fleets.values() if other is not fleet)
         return max(0, own + room + others)
 
     def on_free(self, callback: Callable[[], None]) -> None:
@@ -186,24 +189,22 @@ class WorkerPool:
 
     # --- dispatch ---------------------------------------------------------------------------------------------
 
-    def _add_fleet(self, version: FunctionVersion) -> Fleet:
-        fleet = self._fleets[version.name, version.revision] = Fleet(version)
-        return fleet
+    def _fleet(self, version: FunctionVersion) -> Fleet:
+        key = (version.name, version.revision)
+        return self._fleets.get(key) or self._fleets.setdefault(key, Fleet(version))
 
     def _drop_if_empty(self, fleet: Fleet) -> None:
         if fleet.size or fleet.waiting or any(worker.version is fleet.version for worker in self._workers.values()):
             return
         self._fleets.pop((fleet.version.name, fleet.version.revision), None)
-        for slot in fleet.free_slots:
-            self._starter.drop_slot(slot)
-        fleet.free_slots.clear()
+        self._starter.drop_slots(fleet)
 
     def _dispatch(self, fleet: Fleet, job: Job) -> None:
         may_go_ahead = job.invocation.ahead and not fleet.waiting
         if may_go_ahead and fleet.fills(self._cores) and (worker := fleet.least_loaded()) is not None:
             self._ahead.send(worker, job)
         elif fleet.idle:
-            self._run(fleet.idle.pop(), job)
+            self._run(fleet.take_idle(), job)
         elif self._count < self._workers_max or self._give_up_idle():
             self._start(fleet, job)
         elif may_go_ahead and (worker := fleet.least_loaded()) is not None:
@@ -218,14 +219,12 @@ class WorkerPool:
         if len(self._busy) >= self._count:
             return False
         coldest = coldest_idle(self._fleets.values())
-        if coldest is None:
-            return False
-        self._end(coldest)
-        return True
+        if coldest is not None:
+            self._end(coldest)
+        return coldest is not None
 
     def _wait_again(self, worker: Worker, jobs: list[Job]) -> None:
-        fleet = worker.fleet
-        fleet.waiting.extendleft(reversed(jobs))
+        worker.fleet.waiting.extendleft(reversed(jobs))
         self._serve_waiting()
 
     def _free(self, worker: Worker) -> None:
@@ -233,7 +232,7 @@ class WorkerPool:
         fleet = worker.fleet
         if worker.retiring or worker.is_lost or worker.failure is not None:
             self._end(worker)
-        elif fleet.waiting and not must_yield(fleet, self._fleets.values(), self._clock.monotonic()):
+        elif fleet.waiting and not must_yield(worker, self._fleets.values(), self._clock.monotonic()):
             worker.send(fleet.waiting.popleft(), self._clock.monotonic())
             self._fill_ahead(fleet)
         else:
@@ -246,13 +245,8 @@ class WorkerPool:
 
     def _fill_ahead(self, fleet: Fleet) -> None:
         """Send waiting events ahead, as far as they may and every worker is busy."""
-        while (
-            fleet.waiting
-            and self._count >= self._workers_max
-            and fleet.waiting[0].invocation.ahead
-            and (least := fleet.least_loaded()) is not None
-        ):
-            self._ahead.send(least, fleet.waiting.popleft())
+        if self._count >= self._workers_max:
+            self._ahead.fill(fleet)
 
     def _serve_waiting(self) -> None:
         """Start workers for what waits, the longest waiting first, starved functions before others."""
@@ -261,7 +255,7 @@ class WorkerPool:
             if fleet is None:
                 return
             if fleet.idle:
-                self._run(fleet.idle.pop(), fleet.waiting.popleft())
+                self._run(fleet.take_idle(), fleet.waiting.popleft())
             elif self._count < self._workers_max or self._give_up_idle():
                 self._start(fleet, fleet.waiting.popleft())
             else:
@@ -282,18 +276,28 @@ class WorkerPool:
 
     # --- life of a worker -------------------------------------------------------------------------------------
 
-    def _start(self, fleet: Fleet, job: Job, *, in_invocation: bool = False) -> None:
+    def _warm(self, fleet: Fleet) -> bool:
+        """Start a worker that waits for its first invocation; False: there is no place now."""
+        may = not self._is_closing and (self._count < self._workers_max or self._give_up_idle())
+        if may:
+            self._start(fleet, None)
+        return may
+
+    def _start(self, fleet: Fleet, job: Job | None, *, in_invocation: bool = False) -> None:
         self._count += 1
         fleet.starting += 1
+        fleet.warming += job is None
         task = asyncio.create_task(self._start_worker(fleet, job, in_invocation=in_invocation))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _start_worker(self, fleet: Fleet, job: Job, *, in_invocation: bool) -> None:
+    async def _start_worker(self, fleet: Fleet, job: Job | None, *, in_invocation: bool) -> None:
         worker: Worker | None = None
         try:
             worker = self._starter.make(self, fleet)
             worker.in_invocation = in_invocation
+            worker.is_provisioned = job is None
+            fleet.warming -= job is None
             self._workers[worker.id] = worker
             fleet.workers.add(worker)
             fleet.starting -= 1
@@ -304,12 +308,13 @@ class WorkerPool:
             worker.retiring = fleet.is_retired
             self._busy.add(worker)
             self._watch.start()
-            if not job.future.done():
+            if job is not None and not job.future.done():
                 worker.send(job, self._clock.monotonic())
         except BaseException as error:  # the task boundary: whatever it is, the invocation ends, its place is free
             endings.not_started(worker, job, error)
             if worker is None:
                 fleet.starting -= 1
+                fleet.warming -= job is None
                 self._count -= 1
                 self._moved()
             else:
@@ -342,6 +347,8 @@ class WorkerPool:
 
     def _uncount(self, worker: Worker) -> None:
         fleet = worker.fleet
+        if worker.is_provisioned and not worker.is_ready:
+            self.provisioned.failed(worker)
         if worker in fleet.workers:
             fleet.workers.discard(worker)
             self._count -= 1
@@ -414,6 +421,7 @@ class WorkerPool:
         """Something became free."""
         if not self._is_closing:
             self._serve_waiting()
+            self.provisioned.top_up()
         for callback in self._callbacks:
             callback()
 
@@ -441,24 +449,16 @@ class WorkerPool:
                 job.worker = None
                 self._start(fleet, job, in_invocation=True)
 
-    def _end_idle(self) -> None:
-        """End what has idled too long; runs for as long as the pool is open."""
-        limit = self._clock.monotonic() - self._idle_s
-        for fleet in self._fleets.values():
-            for worker in [idle for idle in fleet.idle if idle.last_used_at <= limit]:
-                self._end(worker)
-            fleet.measure()
-        pause = min(REAP_S, max(0.05, self._idle_s / 4))
-        self._reaper = self._loop.call_later(pause, self._end_idle)
-
     # --- ends of invocations ----------------------------------------------------------------------------------
 
     def worker_ready(self, worker: Worker) -> None:
         """Init has ended: the first invocation starts."""
         if worker.jobs:
             worker.begin_first(self._clock.monotonic())
-        else:  # its caller went away meanwhile
+        else:  # its caller went away meanwhile, or there was none
             self._free(worker)
+            if worker.is_provisioned:
+                self.provisioned.ready(worker)
 
     def worker_answered(self, worker: Worker, job: Job, ok: bool, payload: bytes, duration_ms: float) -> None:  # noqa: FBT001
         """The handler returned or raised."""

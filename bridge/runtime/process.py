@@ -102,6 +102,7 @@ class Worker(asyncio.BufferedProtocol):
         "is_gone",
         "is_lost",
         "is_orphan",
+        "is_provisioned",
         "is_ready",
         "jobs",
         "last_used_at",
@@ -133,8 +134,7 @@ class Worker(asyncio.BufferedProtocol):
         self.last_used_at = 0.0
         self.init_ms: float | None = None
         self.peak_kb = 0
-        self.is_ready = False
-        self.is_lost = False
+        self.is_ready = self.is_lost = self.is_provisioned = False
         self.is_gone = False
         """The process and all its descendants have ended."""
         self.is_finished = False

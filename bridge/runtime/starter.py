@@ -209,6 +209,12 @@ class Starter:
         else:
             shutil.rmtree(slot, ignore_errors=True)
 
+    def drop_slots(self, fleet: Fleet) -> None:
+        """Free the scratch spaces of a fleet that has ended."""
+        for slot in fleet.free_slots:
+            self.drop_slot(slot)
+        fleet.free_slots.clear()
+
     def make(self, owner: Owner, fleet: Fleet) -> Worker:
         """Return a worker that `launch` starts, with a scratch space that an ended one left, or a new one."""
         self._ids += 1
@@ -256,6 +262,7 @@ class Starter:
             opt=opt,
             scratch=scratch,
             region=self._confinement.region,
+            is_provisioned=worker.is_provisioned,
         )
         request = self._request(
             worker.id,

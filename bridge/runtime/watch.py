@@ -88,7 +88,7 @@ class Watch:
     def _check(self, worker: Worker, now: float) -> None:
         job = worker.jobs[0] if worker.jobs else None
         if not worker.is_ready:
-            limit_s: float = limits.INIT_MAX_S
+            limit_s: float = limits.PROVISIONED_INIT_MAX_S if worker.is_provisioned else limits.INIT_MAX_S
             if worker.in_invocation and job is not None:
                 limit_s = job.timeout_s
             if now - worker.began_at >= limit_s:

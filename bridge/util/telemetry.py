@@ -32,6 +32,7 @@ __all__ = [
     "MQTT_LEFT",
     "MQTT_NOT_JSON",
     "PARKED",
+    "PROVISIONED",
     "RECORDS",
     "RECORDS_LOST",
     "REGISTRY",
@@ -41,6 +42,7 @@ __all__ = [
     "RUNNING",
     "SANDBOX_LEVEL",
     "SCHEDULE_MISSED",
+    "SPILLED",
     "STORE_FULL",
     "TARGET_SENT",
     "TARGET_WAITING",
@@ -120,6 +122,14 @@ PARKED = _gauge("bridge_parked_events", "Events parked until their next attempt 
 LANE_WAITING = _gauge("bridge_lane_waiting_events", "Events in line for a free invocation.", "function")
 RUNNING = _gauge("bridge_running_invocations", "Invocations running now.", "function")
 WORKERS = _gauge("bridge_workers_processes", "Worker processes, by state.", "function", "state")
+PROVISIONED = _counter(
+    "bridge_provisioned_invocations_total", "Invocations that ran on provisioned concurrency.", "function"
+)
+SPILLED = _counter(
+    "bridge_provisioned_spillover_invocations_total",
+    "Invocations beyond provisioned concurrency, which ran on demand.",
+    "function",
+)
 WORKER_STARTS = _counter("bridge_worker_starts_total", "Worker processes started.", "function")
 
 # --- journal and store ----------------------------------------------------------------------------------------------

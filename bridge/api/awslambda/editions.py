@@ -9,6 +9,7 @@ from bridge.api.awslambda import views
 from bridge.api.awslambda.control import MadeFunctions
 from bridge.api.awslambda.errors import Refused, invalid, not_found, violated
 from bridge.api.awslambda.names import read_name
+from bridge.api.awslambda.provisioning import check_provisionable
 from bridge.api.awslambda.shapes import DESCRIPTION_MAX_CHARS, Body
 from bridge.api.awslambda.writing import check_revision, latest_only, publish
 from bridge.api.http import Answer, Request, json_answer
@@ -116,8 +117,7 @@ class EditionOperations:
             made = self._made.extensible(function.name, of_code=True)
             if name in made.aliases:
                 aliases = {key: alias for key, alias in made.aliases.items() if key != name}
-                configs = {key: config for key, config in made.event_invokes.items() if key != name}
-                await self._made.save(replace(made, aliases=aliases, event_invokes=configs))
+                await self._made.save(replace(made.without(name), aliases=aliases))
         return Answer(204)
 
     def _is_ours(self, caller: Caller) -> bool:
@@ -141,6 +141,8 @@ class EditionOperations:
         for version in (alias.version, *alias.weights):
             if version != LATEST and version not in made.versions:
                 raise not_found(f"Function not found: {self._made.place.arn(made.name)}:{version}")
+        if alias.name in made.provisioned:
+            check_provisionable(made, alias.name, alias)
         first = made.versions.get(alias.version)
         for version in alias.weights:
             second = made.versions[version]

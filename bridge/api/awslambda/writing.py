@@ -175,9 +175,8 @@ class WriteOperations:
                 raise invalid(f"{name.qualifier} is an alias: DeleteAlias deletes it")
             self._check_unused(made, name.qualifier)
             versions = {number: each for number, each in made.versions.items() if number != name.qualifier}
-            configs = {key: each for key, each in made.event_invokes.items() if key != name.qualifier}
             if len(versions) != len(made.versions):
-                await self._made.save(replace(made, versions=versions, event_invokes=configs))
+                await self._made.save(replace(made.without(name.qualifier), versions=versions))
         return Answer(204)
 
     def _check_unused(self, made: MadeFunction, number: str) -> None:

@@ -7,7 +7,7 @@ import pytest
 from bridge.core.errors import FunctionNotFound, Throttled
 from bridge.core.function import Function, FunctionVersion, function_arn
 from bridge.core.invocation import THROTTLE_RESERVED, Invocation
-from bridge.invokers.service import FunctionService
+from bridge.invokers.service import Draw, FunctionService
 from bridge.testing.clock import ManualClock, settle
 from bridge.testing.runtime import ScriptedRuntime
 
@@ -121,7 +121,7 @@ async def test_a_slot_granted_to_a_caller_who_has_left_is_given_back(world):
     second = world.call("one", "second")
     await settle()
     world.service._runtime.running = 0  # the worker is free, the count of the first is not given back yet
-    world.service.concurrency.end("one", unreserved=False)
+    world.service.concurrency.end("one", draw=Draw.RESERVED)
     world.service._hand_out()
     second.cancel()  # in the pass in which it was granted
     await asyncio.gather(second, return_exceptions=True)
