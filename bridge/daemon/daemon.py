@@ -245,7 +245,8 @@ class Daemon:
             invoker=parts.service, intake=parts.intake, logs=parts.logs, functions=parts.catalog.functions,
             reload=self.reload, readiness=self._problems, facts=self._facts, troubles=self._troubles,
             outbox=state.outbox, sender=parts.outbox, version=__version__, clock=self._clock,
-            account_concurrency=lambda: self._settings.invocation.account_concurrency, warmth=parts.pool.provisioned.state,
+            account_concurrency=lambda: self._settings.invocation.account_concurrency,
+            warmth=parts.pool.provisioned.state,
             async_payload_max_bytes=self._settings.invocation.async_payload_max_bytes, status=self._status,
         )  # fmt: skip
 

@@ -196,9 +196,7 @@ class FunctionService:
         provisioned: Mapping[tuple[str, str], int] | None = None,
     ) -> None:
         """Take new limits from now on."""
-        self.concurrency.configure(
-            account=account_concurrency, reserved_total=reserved_total, provisioned=provisioned
-        )
+        self.concurrency.configure(account=account_concurrency, reserved_total=reserved_total, provisioned=provisioned)
         self._sync_wait_s = sync_wait_s
 
     # --- lookup -------------------------------------------------------------------------------

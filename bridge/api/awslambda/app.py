@@ -21,6 +21,7 @@ from bridge.api.awslambda.links import ContentLinks
 from bridge.api.awslambda.names import read_name
 from bridge.api.awslambda.permissions import PermissionOperations
 from bridge.api.awslambda.permits import admitted
+from bridge.api.awslambda.provisioning import ProvisioningOperations
 from bridge.api.awslambda.reading import ReadOperations
 from bridge.api.awslambda.sharing import SharingOperations
 from bridge.api.awslambda.uploads import Upload, Uploads
@@ -47,7 +48,6 @@ _FUNCTION: Final = "/2015-03-31/functions/{fn}"
 _EVENT_INVOKE: Final = "/2019-09-25/functions/{fn}/event-invoke-config"
 _ELSEWHERE: Final = "the daemon's file declares such things, and `bridge reload` takes it anew"
 _NOT_OFFERED: Final = (
-    ("PUT", "/2019-09-30/functions/{fn}/provisioned-concurrency", "PutProvisionedConcurrencyConfig"),
     ("POST", "/2021-10-31/functions/{fn}/url", "CreateFunctionUrlConfig"),
 )
 
@@ -58,6 +58,7 @@ _LAYER: Final = _LAYERS + "/{layer}/versions"
 _LAYER_VERSION: Final = _LAYER + "/{version}"
 _MAPPINGS: Final = "/2015-03-31/event-source-mappings"
 _CONCURRENCY: Final = "/2017-10-31/functions/{fn}/concurrency"
+_PROVISIONED: Final = "/2019-09-30/functions/{fn}/provisioned-concurrency"
 _WRITING: Final = (
     ("POST", "/2015-03-31/functions", "CreateFunction"),
     ("DELETE", _FUNCTION, "DeleteFunction"),
@@ -70,6 +71,9 @@ _WRITING: Final = (
     ("DELETE", _ALIAS, "DeleteAlias"),
     ("PUT", _CONCURRENCY, "PutFunctionConcurrency"),
     ("DELETE", _CONCURRENCY, "DeleteFunctionConcurrency"),
+    ("PUT", _PROVISIONED, "PutProvisionedConcurrencyConfig"),
+    ("GET", _PROVISIONED, "GetProvisionedConcurrencyConfig"),
+    ("DELETE", _PROVISIONED, "DeleteProvisionedConcurrencyConfig"),
     ("PUT", _EVENT_INVOKE, "PutFunctionEventInvokeConfig"),
     ("POST", _EVENT_INVOKE, "UpdateFunctionEventInvokeConfig"),
     ("DELETE", _EVENT_INVOKE, "DeleteFunctionEventInvokeConfig"),
@@ -267,6 +271,13 @@ class LambdaApi:
             functions=self._services.functions,
             account_concurrency=self._services.account_concurrency,
         )
+        provisioning = ProvisioningOperations(
+            made,
+            self._services.clock,
+            functions=self._services.functions,
+            account_concurrency=self._services.account_concurrency,
+            warmth=self._services.warmth,
+        )
         permissions = PermissionOperations(self._services.policies, made, self._reading)
         handlers: dict[str, Reader] = {
             "DeleteFunction": writing.delete,
@@ -278,6 +289,9 @@ class LambdaApi:
             "DeleteAlias": editions.delete_alias,
             "PutFunctionConcurrency": sharing.put_concurrency,
             "DeleteFunctionConcurrency": sharing.delete_concurrency,
+            "PutProvisionedConcurrencyConfig": provisioning.put,
+            "GetProvisionedConcurrencyConfig": provisioning.get,
+            "DeleteProvisionedConcurrencyConfig": provisioning.delete,
             "PutFunctionEventInvokeConfig": sharing.put_event_invoke,
             "UpdateFunctionEventInvokeConfig": sharing.update_event_invoke,
             "DeleteFunctionEventInvokeConfig": sharing.delete_event_invoke,

@@ -52,9 +52,7 @@ def check_provisionable(made: MadeFunction, qualifier: str, alias: MadeAlias | N
             text = "Alias can't be used for Provisioned Concurrency configuration on an already Provisioned version"
             raise Refused("ResourceConflictException", text, status=409)
     elif any(qualifier in _versions(made, name) for name in made.provisioned if name in made.aliases):
-        raise Refused(
-            "ResourceConflictException", "Version is pointed by a Provisioned Concurrency alias", status=409
-        )
+        raise Refused("ResourceConflictException", "Version is pointed by a Provisioned Concurrency alias", status=409)
 
 
 def _versions(made: MadeFunction, qualifier: str) -> set[str]:
@@ -119,7 +117,9 @@ class ProvisioningOperations:
     def _check_there(self, made: MadeFunction, name: FunctionName) -> None:
         if not made.has(name.qualifier):
             arn = f"{self._made.place.arn(made.name)}:{name.qualifier}"
-            raise not_found(f"Function not found: {arn}" if name.qualifier.isdecimal() else f"Cannot find alias arn: {arn}")
+            raise not_found(
+                f"Function not found: {arn}" if name.qualifier.isdecimal() else f"Cannot find alias arn: {arn}"
+            )
 
     def _check_limits(self, made: MadeFunction, qualifier: str, requested: int) -> None:
         others = sum(count for key, count in made.warmths().items() if key != qualifier)

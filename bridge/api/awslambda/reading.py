@@ -8,6 +8,7 @@ from bridge.api.awslambda.errors import not_found, violated
 from bridge.api.awslambda.links import ContentLinks
 from bridge.api.awslambda.names import FunctionName, read_name
 from bridge.api.awslambda.paging import page
+from bridge.api.awslambda.provisioning import set_aside
 from bridge.api.http import Answer, Request, json_answer
 from bridge.api.services import Services
 from bridge.core.errors import FunctionNotFound
@@ -161,7 +162,6 @@ class ReadOperations:
         """API_GetAccountSettings."""
         functions: Sequence[Function] = self._services.functions() if self.owns(caller) else []
         total = self._services.account_concurrency()
-        reserved = sum(function.reserved_concurrency or 0 for function in functions)
         made = self._services.made
         size = made.total_size() if made is not None and self.owns(caller) else 0
         if made is not None:
@@ -173,7 +173,7 @@ class ReadOperations:
                     "CodeSizeUnzipped": UNZIPPED_MAX_BYTES,
                     "CodeSizeZipped": 52_428_800,
                     "ConcurrentExecutions": total,
-                    "UnreservedConcurrentExecutions": total - reserved,
+                    "UnreservedConcurrentExecutions": total - set_aside(functions),
                 },
                 "AccountUsage": {"TotalCodeSize": size, "FunctionCount": len(functions)},
             }

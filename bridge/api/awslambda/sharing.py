@@ -8,6 +8,7 @@ from bridge.api.awslambda import shapes, views
 from bridge.api.awslambda.control import MadeFunctions
 from bridge.api.awslambda.errors import Refused, invalid, not_found
 from bridge.api.awslambda.names import FunctionName, read_name
+from bridge.api.awslambda.provisioning import UNRESERVED_MIN, set_aside
 from bridge.api.awslambda.shapes import Body
 from bridge.api.http import Answer, Request, json_answer
 from bridge.core import limits
@@ -16,8 +17,6 @@ from bridge.core.ports import Clock
 from bridge.registry.access import Caller
 from bridge.registry.made import MadeFunction
 
-UNRESERVED_MIN: Final = 100
-"""What must be left of the account's concurrency (semantics 5.6)."""
 _SERVICES: Final = ("sqs", "sns", "lambda", "events")
 _QUALIFIED: Final = (
     "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. Please "
@@ -59,7 +58,14 @@ class SharingOperations:
         async with self._made.changing():
             made = self._made.extensible(name.name)
             self._made.check_unwritten(name.name, "reserved_concurrency")
-            others = sum(each.reserved_concurrency or 0 for each in self._functions() if each.name != name.name)
+            others = set_aside(self._functions(), but=name.name)
+            provisioned = sum(made.warmths().values())
+            assert wanted is not None
+            if wanted < provisioned:
+                raise invalid(
+                    f"ReservedConcurrentExecutions {wanted} should not be lower than function's total provisioned "
+                    f"concurrency [{provisioned}]."
+                )
             if wanted and self._account_concurrency() - others - wanted < UNRESERVED_MIN:
                 raise invalid(
                     "Specified ReservedConcurrentExecutions for function decreases account's "

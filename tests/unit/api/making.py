@@ -61,7 +61,7 @@ class MemoryLayers:
 class Made:
     """The api of a world whose functions can be made."""
 
-    def __init__(self, folder, store, layers=None, policies=None):
+    def __init__(self, folder, store, layers=None, policies=None, **services):
         self.layers = layers or MemoryLayers()
         self.world = World()
         self.changed = []
@@ -74,8 +74,8 @@ class Made:
         )  # fmt: skip
         self.world.invoker._catalog = self.catalog
         more = {} if policies is None else {"policies": policies}
-        services = replace(self.world.services, made=self.made, functions=self.catalog.functions, **more)
-        self.world.app = ApiApp(services, token=TOKEN, rules=AccessRules(asks=False))
+        replaced = replace(self.world.services, made=self.made, functions=self.catalog.functions, **more, **services)
+        self.world.app = ApiApp(replaced, token=TOKEN, rules=AccessRules(asks=False))
 
     async def ask(self, method, path, body=None, status=None, **more):
         data = b"" if body is None else json.dumps(body).encode()
