@@ -47,9 +47,7 @@ Invocation = Callable[[Request, str, Callable[[bytes], str]], Awaitable[Answer]]
 _FUNCTION: Final = "/2015-03-31/functions/{fn}"
 _EVENT_INVOKE: Final = "/2019-09-25/functions/{fn}/event-invoke-config"
 _ELSEWHERE: Final = "the daemon's file declares such things, and `bridge reload` takes it anew"
-_NOT_OFFERED: Final = (
-    ("POST", "/2021-10-31/functions/{fn}/url", "CreateFunctionUrlConfig"),
-)
+_NOT_OFFERED: Final = (("POST", "/2021-10-31/functions/{fn}/url", "CreateFunctionUrlConfig"),)
 
 
 _ALIAS: Final = _FUNCTION + "/aliases/{alias}"
