@@ -27,8 +27,13 @@ FIXED_PORTS = (15_000, 32_000)
 CHANCE = random.SystemRandom()
 
 
-def wait_for(predicate: Callable[[], Any], timeout_s: float = WAIT_MAX_S, description: str = "") -> Any:
-    """Poll until `predicate()` is truthy and return what it said; fail with `description` after `timeout_s`."""
+def wait_for(
+    predicate: Callable[[], Any], timeout_s: float = WAIT_MAX_S, description: str = "", *, poll_s: float = POLL_S
+) -> Any:
+    """Poll until `predicate()` is truthy and return what it said; fail with `description` after `timeout_s`.
+
+    `poll_s`: between two looks; more of it where the looking itself would slow down what is waited for.
+    """
     deadline = time.monotonic() + timeout_s
     while not (value := predicate()):
         if time.monotonic() > deadline:

@@ -16,6 +16,8 @@ from tests.integration.conftest import TELLING
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 MINUTE_S = 60
+POLL_S = 0.3
+"""Under libfaketime every look at the clock reads a file: a daemon that is asked all the time does little else."""
 ROUNDS = 20
 CONFIG = """
 [functions.telling]
@@ -61,7 +63,7 @@ def beat(running):
 def first_tick(running):
     """Return when it ticks first: it has begun to count, and a kill does not change that."""
 
-    return wait_for(lambda: beat(running)["next_at"], description="the schedule has begun")
+    return wait_for(lambda: beat(running)["next_at"], description="the schedule has begun", poll_s=POLL_S)
 
 
 def minutes(first, last):
@@ -76,7 +78,9 @@ def caught_up(running, first, *, step_s):
     ticks are waited for.
     """
     (name,) = minutes(*[minute(step_s)] * 2)
-    found = wait_for(lambda: name in (found := ticks(running)) and found, description="all ticks are stored")
+    found = wait_for(
+        lambda: name in (found := ticks(running)) and found, description="all ticks are stored", poll_s=POLL_S
+    )
     expected = minutes(first - MINUTE_S, minute(step_s))
     assert found[0] in expected[:2], f"{found[0]} is not the first, which is {expected[1]} or just before"
     return found, expected[expected.index(found[0]) : expected.index(found[-1]) + 1]
@@ -100,7 +104,7 @@ def test_a_tick_is_stored_once_wherever_the_daemon_is_killed(daemon, clock, conf
     found, expected = caught_up(running, first, step_s=4 * MINUTE_S)
 
     assert found == expected
-    wait_for(lambda: {event["time"] for event in told()} >= set(found), description="each was handled")
+    wait_for(lambda: {event["time"] for event in told()} >= set(found), description="each was handled", poll_s=POLL_S)
     assert {event["detail-type"] for event in told()} == {"Scheduled Event"}
 
 
@@ -119,7 +123,7 @@ def test_killed_at_any_moment_no_tick_is_lost_and_none_comes_twice(daemon, clock
 
     assert found == expected
     assert len(found) >= 2 * ROUNDS
-    wait_for(lambda: {event["time"] for event in told()} >= set(found), description="each was handled")
+    wait_for(lambda: {event["time"] for event in told()} >= set(found), description="each was handled", poll_s=POLL_S)
 
 
 def test_a_running_daemon_follows_its_clock_on_and_repeats_nothing_back(daemon, clock, config):
@@ -128,7 +132,11 @@ def test_a_running_daemon_follows_its_clock_on_and_repeats_nothing_back(daemon, 
     clock.step(5 * MINUTE_S)
     found, expected = caught_up(running, first, step_s=5 * MINUTE_S)
     clock.step(-10 * MINUTE_S)
-    wait_for(lambda: "set back" in beat(running)["trouble"], description="it is told that the clock was set back")
+    wait_for(
+        lambda: "set back" in beat(running)["trouble"],
+        description="it is told that the clock was set back",
+        poll_s=POLL_S,
+    )
 
     (line,) = [line for line in running.cli("doctor").stdout.splitlines() if "source beat" in line]
     assert line.startswith("!!")
