@@ -17,7 +17,9 @@ from bridge.core.sources import LocalStreams, Mappings, RecordReader
 from bridge.pipeline.outbox import OutboxSender
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays
-from bridge.registry.policies import NoPolicies, ResourcePolicies
+from bridge.registry.attached import NoDocuments
+from bridge.registry.policies import ResourcePolicies
+from bridge.registry.urls import FunctionUrls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +73,12 @@ class Services:
     sources: PushSources
     readers: Callable[[Record], Sequence[RecordReader]]
     """Which mappings read a stored record, and whether they are done with it."""
-    policies: ResourcePolicies = field(default_factory=lambda: ResourcePolicies(NoPolicies()))
+    policies: ResourcePolicies = field(default_factory=lambda: ResourcePolicies(NoDocuments()))
     """Resource policies of all functions; left out: there are none, and none is kept."""
+    urls: FunctionUrls = field(default_factory=lambda: FunctionUrls(NoDocuments()))
+    """Function URLs; left out: there are none, and none is kept."""
+    url_address: Callable[[str, str], str] = lambda url_id, region: f"http://{url_id}.lambda-url.{region}.localhost/"
+    """Where the function URL of an id is reached, for a region."""
     made: MadeFunctions | None = None
     """Functions that Lambda's API makes; None: it makes none."""
     made_mappings: MadeMappings | None = None

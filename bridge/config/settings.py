@@ -108,6 +108,9 @@ class ListenSettings(Section):
     )
     trusted_proxies: tuple[Network, ...] = listed("Addresses or networks whose X-Forwarded-For is believed.")
     hosts: tuple[HostName, ...] = listed("Further names the api listener answers to, beside loopback.")
+    function_url_domain: HostName = Field(
+        default="localhost", description="Domain of function URLs: ID.lambda-url.REGION.DOMAIN on the public listener."
+    )
     connections_max: int = Field(
         default=limits.CONNECTIONS_MAX,
         ge=2 * limits.CONNECTIONS_RESERVE,

@@ -50,6 +50,7 @@ from bridge.pipeline.replay import Replays, StreamParts
 from bridge.registry.catalog import FunctionCatalog
 from bridge.registry.policies import ResourcePolicies
 from bridge.registry.secrets import Seal
+from bridge.registry.urls import FunctionUrls
 from bridge.runtime.logs import FunctionLogs
 from bridge.runtime.pool import WorkerPool
 from bridge.sources.pull.backlogs import JournalStreams
@@ -244,6 +245,8 @@ class Parts:
         self.policies = ResourcePolicies(functions.attachments("policy"))
         await self.policies.open()
         self._mapping_store = SqliteMadeMappings(functions.database)
+        self.urls = FunctionUrls(functions.attachments("url"))
+        await self.urls.open()
         self.made = MadeFunctions(
             runtimes=self.interpreters,
             store=functions,
@@ -255,12 +258,16 @@ class Parts:
             clock=self._clock,
             changed=self.function_changed,
             spawn=self._spawn,
-            forget=self.policies.forget,
+            forget=self._forget_attached,
         )
         await self.made.open()
         for function in self.catalog.functions():
             if function.provisioned:
                 self._provision(function.name)
+
+    async def _forget_attached(self, function: str, qualifier: str | None) -> None:
+        await self.urls.forget(function, qualifier)
+        await self.policies.forget(function, qualifier)
 
     def function_changed(self, name: str) -> None:
         """End the workers of what a function was, and count its limits anew."""

@@ -25,6 +25,7 @@ from bridge.core.errors import BridgeError, ConfigError
 from bridge.core.function import FunctionVersion
 from bridge.core.mapping import MappingState
 from bridge.daemon.composition import Parts, access_rules, read_catalog, register_secrets
+from bridge.daemon.function_urls import address_of, function_url_app
 from bridge.daemon.health import TROUBLE_TOLD_S, Health
 from bridge.daemon.permits import make_permits
 from bridge.daemon.push import PushSources
@@ -169,7 +170,13 @@ class Daemon:
             tls=tls,
         )
         self._public = Listener(
-            self._sources.webhooks,
+            function_url_app(
+                settings,
+                self._parts,
+                self._sources.webhooks,
+                keys=lambda: access_rules(self._settings).keys,
+                clock=self._clock,
+            ),
             name="public",
             host=listen.public.host,
             port=listen.public.port,
@@ -240,8 +247,9 @@ class Daemon:
             journal=parts.journal, outcomes=parts.outcomes, parked=state.parked, dead_letters=state.dead_letters,
             jobs=state.jobs, replays=parts.replays, redrives=parts.redrives, lanes=parts.dispatcher,
             mappings=parts.mappings, streams=parts.local_streams, made=parts.made, queues=parts.dead_letter_queues,
-            made_mappings=parts.made_mappings,
-            policies=parts.policies, sources=self._sources, readers=parts.journal_streams.readers,
+            made_mappings=parts.made_mappings, policies=parts.policies, urls=parts.urls,
+            url_address=lambda url_id, region: address_of(self._settings.listen, self._public.port, url_id, region),
+            sources=self._sources, readers=parts.journal_streams.readers,
             invoker=parts.service, intake=parts.intake, logs=parts.logs, functions=parts.catalog.functions,
             reload=self.reload, readiness=self._problems, facts=self._facts, troubles=self._troubles,
             outbox=state.outbox, sender=parts.outbox, version=__version__, clock=self._clock,

@@ -16,7 +16,8 @@ from bridge.registry.statements import INVOKE, OURS, SOURCE_ACCOUNT, SOURCE_ARN,
 if TYPE_CHECKING:
     from bridge.config.settings import Settings
     from bridge.config.sources import SourceSettings
-    from bridge.registry.policies import Place, ResourcePolicies
+    from bridge.registry.attached import Place
+    from bridge.registry.policies import ResourcePolicies
     from bridge.registry.statements import Statement
 
 EXPLICIT: Final = "explicit"

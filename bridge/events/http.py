@@ -11,7 +11,7 @@ docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html. Choices where those a
 
 import time
 from base64 import b64encode
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -65,6 +65,10 @@ class HttpOrigin:
     """Used where the request has no Host."""
     hidden_headers: Collection[str] = _NOTHING
     """Lower-case names left out: a credential that opened the route is not part of the event."""
+    is_named: bool = False
+    """`domain_name` is where the request came to, whatever its Host says."""
+    authorizer: Mapping[str, Any] | None = None
+    """Who signed, as `requestContext.authorizer`; None: nobody was asked."""
 
 
 def http_event(request: HttpRequest, *, origin: HttpOrigin, request_id: str, received_at: float) -> bytes:
@@ -81,7 +85,7 @@ def http_event(request: HttpRequest, *, origin: HttpOrigin, request_id: str, rec
     """
     headers, cookies = _headers(request.headers, origin.hidden_headers)
     path = request.path.decode("latin-1")
-    domain = domain_of(headers.get("host", origin.domain_name))
+    domain = origin.domain_name if origin.is_named else domain_of(headers.get("host", origin.domain_name))
     event: dict[str, Any] = {
         "version": "2.0",
         "routeKey": origin.route_key,
@@ -98,6 +102,7 @@ def http_event(request: HttpRequest, *, origin: HttpOrigin, request_id: str, rec
     event["requestContext"] = {
         "accountId": origin.account_id,
         "apiId": origin.api_id,
+        **({} if origin.authorizer is None else {"authorizer": origin.authorizer}),
         "domainName": domain,
         "domainPrefix": domain.partition(".")[0],
         "http": {

@@ -3,17 +3,16 @@
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import orjson
 
 from bridge.core.function import LATEST
-from bridge.registry.statements import Question, Statement, allows
+from bridge.registry.access import Caller
+from bridge.registry.attached import DocumentStore, Place
+from bridge.registry.statements import PRINCIPAL_ORG, SOURCE_ACCOUNT, Question, Statement, allows
 
 _NAMESPACE: Final = uuid.UUID("5c1e0b1e-3d60-5b0c-9d8e-7c6f6a1d2b43")
-
-Place = tuple[str, str]
-"""A function's unqualified ARN, and the qualifier whose policy it is; empty: the function's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,40 +23,10 @@ class Policy:
     revision_id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
-class PolicyStore(Protocol):
-    """Keeps policies as documents."""
-
-    async def load(self) -> Mapping[Place, bytes]:
-        """Return all of them; raises StoreError."""
-        ...
-
-    async def save(self, place: Place, document: bytes | None) -> None:
-        """Write one, or delete it, durably; raises StoreError."""
-        ...
-
-    async def forget(self, function: str, qualifier: str | None) -> None:
-        """Delete those of a qualifier, or, where that is None, of all of a function's."""
-        ...
-
-
-class NoPolicies:
-    """A store that keeps nothing."""
-
-    async def load(self) -> Mapping[Place, bytes]:
-        """Return nothing."""
-        return {}
-
-    async def save(self, place: Place, document: bytes | None) -> None:
-        """Forget it."""
-
-    async def forget(self, function: str, qualifier: str | None) -> None:
-        """Nothing is there."""
-
-
 class ResourcePolicies:
     """Policies by place; a change is durable before it counts. Whoever changes them does so one at a time."""
 
-    def __init__(self, store: PolicyStore) -> None:
+    def __init__(self, store: DocumentStore) -> None:
         self._store = store
         self._policies: dict[Place, Policy] = {}
         self._implied: Mapping[Place, Sequence[Statement]] = {}
@@ -111,6 +80,26 @@ class ResourcePolicies:
         """Tell whether a policy allows something."""
         function, qualifier = place
         return allows(self.statements((function, "" if qualifier == LATEST else qualifier)), question)
+
+    def refusing(self, place: Place, caller: Caller, question: Question) -> str:
+        """Return which kind of policy does not let a caller do something: `identity`, `resource`; empty: he may.
+
+        Within an account the key's actions suffice, and so does a statement that names the caller. A caller of another
+        account than the function's needs both (IAM User Guide, reference_policies_evaluation-logic-cross-account.html).
+        """
+        is_granted = self.allows(place, question)
+        may = caller.may(question.action)
+        if place[0].split(":")[4] == caller.account:
+            return "" if may or is_granted else "identity"
+        return "" if may and is_granted else "resource" if may else "identity"
+
+
+def caller_keys(caller: Caller) -> dict[str, str]:
+    """Return the condition keys that a caller brings, whatever it asks for."""
+    keys = {SOURCE_ACCOUNT: caller.account}
+    if caller.organization:
+        keys[PRINCIPAL_ORG] = caller.organization
+    return keys
 
 
 def policy_size(statements: Sequence[Statement]) -> int:

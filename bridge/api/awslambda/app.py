@@ -25,6 +25,7 @@ from bridge.api.awslambda.provisioning import ProvisioningOperations
 from bridge.api.awslambda.reading import ReadOperations
 from bridge.api.awslambda.sharing import SharingOperations
 from bridge.api.awslambda.uploads import Upload, Uploads
+from bridge.api.awslambda.urls import UrlOperations
 from bridge.api.awslambda.writing import WriteOperations, check_place
 from bridge.api.http import Answer, HttpError, Request
 from bridge.api.invoke import InvokeEndpoint
@@ -47,7 +48,26 @@ Invocation = Callable[[Request, str, Callable[[bytes], str]], Awaitable[Answer]]
 _FUNCTION: Final = "/2015-03-31/functions/{fn}"
 _EVENT_INVOKE: Final = "/2019-09-25/functions/{fn}/event-invoke-config"
 _ELSEWHERE: Final = "the daemon's file declares such things, and `bridge reload` takes it anew"
-_NOT_OFFERED: Final = (("POST", "/2021-10-31/functions/{fn}/url", "CreateFunctionUrlConfig"),)
+_CAPACITY: Final = "/2025-11-30/capacity-providers"
+_DURABLE: Final = "/2025-12-01/durable-executions/{id}"
+_CALLBACK: Final = "/2025-12-01/durable-execution-callbacks/{id}"
+_NOT_OFFERED: Final = (
+    ("POST", _CAPACITY, "CreateCapacityProvider"),
+    ("GET", _CAPACITY, "ListCapacityProviders"),
+    ("GET", _CAPACITY + "/{id}", "GetCapacityProvider"),
+    ("PUT", _CAPACITY + "/{id}", "UpdateCapacityProvider"),
+    ("DELETE", _CAPACITY + "/{id}", "DeleteCapacityProvider"),
+    ("GET", _CAPACITY + "/{id}/function-versions", "ListFunctionVersionsByCapacityProvider"),
+    ("GET", "/2025-12-01/functions/{fn}/durable-executions", "ListDurableExecutionsByFunction"),
+    ("GET", _DURABLE, "GetDurableExecution"),
+    ("GET", _DURABLE + "/history", "GetDurableExecutionHistory"),
+    ("GET", _DURABLE + "/state", "GetDurableExecutionState"),
+    ("POST", _DURABLE + "/checkpoint", "CheckpointDurableExecution"),
+    ("POST", _DURABLE + "/stop", "StopDurableExecution"),
+    ("POST", _CALLBACK + "/succeed", "SendDurableExecutionCallbackSuccess"),
+    ("POST", _CALLBACK + "/fail", "SendDurableExecutionCallbackFailure"),
+    ("POST", _CALLBACK + "/heartbeat", "SendDurableExecutionCallbackHeartbeat"),
+)
 
 
 _ALIAS: Final = _FUNCTION + "/aliases/{alias}"
@@ -57,6 +77,7 @@ _LAYER_VERSION: Final = _LAYER + "/{version}"
 _MAPPINGS: Final = "/2015-03-31/event-source-mappings"
 _CONCURRENCY: Final = "/2017-10-31/functions/{fn}/concurrency"
 _PROVISIONED: Final = "/2019-09-30/functions/{fn}/provisioned-concurrency"
+_URL: Final = "/2021-10-31/functions/{fn}/url"
 _WRITING: Final = (
     ("POST", "/2015-03-31/functions", "CreateFunction"),
     ("DELETE", _FUNCTION, "DeleteFunction"),
@@ -75,6 +96,11 @@ _WRITING: Final = (
     ("PUT", _EVENT_INVOKE, "PutFunctionEventInvokeConfig"),
     ("POST", _EVENT_INVOKE, "UpdateFunctionEventInvokeConfig"),
     ("DELETE", _EVENT_INVOKE, "DeleteFunctionEventInvokeConfig"),
+    ("POST", _URL, "CreateFunctionUrlConfig"),
+    ("GET", _URL, "GetFunctionUrlConfig"),
+    ("PUT", _URL, "UpdateFunctionUrlConfig"),
+    ("DELETE", _URL, "DeleteFunctionUrlConfig"),
+    ("GET", _URL + "s", "ListFunctionUrlConfigs"),
     ("POST", _FUNCTION + "/policy", "AddPermission"),
     ("DELETE", _FUNCTION + "/policy/{sid}", "RemovePermission"),
     ("POST", "/2017-03-31/tags/{arn}", "TagResource"),
@@ -235,7 +261,11 @@ class LambdaApi:
             add("GET", path, _Read(f"lambda:{action}", handler))
         self._add_mappings()
         for method, path, action in _NOT_OFFERED:
-            add(method, path, _Read(f"lambda:{action}", _not_offered(action)))
+            add(
+                method,
+                path,
+                _Read(f"lambda:{action}", _not_offered(action, "functions run to their end, in this daemon")),
+            )
         if self._services.made is None:
             for method, path, action in (*_WRITING, *_LAYERING):
                 add(method, path, _Read(f"lambda:{action}", _not_offered(action)))
@@ -276,6 +306,8 @@ class LambdaApi:
             account_concurrency=self._services.account_concurrency,
             warmth=self._services.warmth,
         )
+        services = self._services
+        urls = UrlOperations(services.urls, made, self._reading, address=services.url_address, clock=services.clock)
         permissions = PermissionOperations(self._services.policies, made, self._reading)
         handlers: dict[str, Reader] = {
             "DeleteFunction": writing.delete,
@@ -293,6 +325,11 @@ class LambdaApi:
             "PutFunctionEventInvokeConfig": sharing.put_event_invoke,
             "UpdateFunctionEventInvokeConfig": sharing.update_event_invoke,
             "DeleteFunctionEventInvokeConfig": sharing.delete_event_invoke,
+            "CreateFunctionUrlConfig": urls.create,
+            "GetFunctionUrlConfig": urls.get,
+            "UpdateFunctionUrlConfig": urls.update,
+            "DeleteFunctionUrlConfig": urls.delete,
+            "ListFunctionUrlConfigs": urls.list,
             "AddPermission": permissions.add,
             "RemovePermission": permissions.remove,
             "TagResource": sharing.tag,
@@ -340,9 +377,9 @@ def _hash(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def _not_offered(action: str) -> Reader:
+def _not_offered(action: str, why: str = _ELSEWHERE) -> Reader:
     async def refuse(_request: Request, _caller: Caller) -> Answer:
-        raise Refused("InvalidParameterValueException", f"{action} is not offered: {_ELSEWHERE}")
+        raise Refused("InvalidParameterValueException", f"{action} is not offered: {why}")
 
     return refuse
 

@@ -13,7 +13,8 @@ from bridge.api.http import Answer, Request, json_answer, line
 from bridge.core import limits
 from bridge.core.function import LATEST
 from bridge.registry.access import Caller
-from bridge.registry.policies import Place, ResourcePolicies, policy_size
+from bridge.registry.attached import Place
+from bridge.registry.policies import ResourcePolicies, policy_size
 from bridge.registry.statements import INVOKE, INVOKE_URL, BadPrincipal, make_statement
 
 ACTION_PATTERN: Final = r"(lambda:[*]|lambda:[a-zA-Z]+|[*])"

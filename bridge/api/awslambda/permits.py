@@ -7,15 +7,12 @@ from bridge.api.http import Request
 from bridge.core.function import LATEST, function_arn
 from bridge.registry.access import Caller
 from bridge.registry.layers import read_layer
-from bridge.registry.policies import ResourcePolicies
-from bridge.registry.statements import PRINCIPAL_ORG, SOURCE_ACCOUNT, Question
+from bridge.registry.policies import ResourcePolicies, caller_keys
+from bridge.registry.statements import Question
 
 
 def admitted(request: Request, caller: Caller, action: str, policies: ResourcePolicies) -> Caller:
     """Return the caller, in the name space of the account whose function it asks for.
-
-    Within an account the key's actions suffice, and so does a statement that names the caller. A caller of another
-    account than the function's needs both (IAM User Guide, reference_policies_evaluation-logic-cross-account.html).
 
     Raises:
         Refused: AccessDeniedException.
@@ -27,15 +24,9 @@ def admitted(request: Request, caller: Caller, action: str, policies: ResourcePo
         return caller
     account, name = named[0] or caller.account, named[1]
     arn = function_arn(name.name, region=caller.region, account=account)
-    resource = f"{arn}:{name.qualifier}" if name.qualifier not in ("", LATEST) else arn
-    is_granted = policies.allows((arn, name.qualifier), question(caller, action))
-    if account == caller.account:
-        if not caller.may(action) and not is_granted:
-            raise denied(caller, action, resource)
-        return caller
-    for is_allowed, kind in ((caller.may(action), "identity"), (is_granted, "resource")):
-        if not is_allowed:
-            raise denied(caller, action, resource, kind=kind)
+    if kind := policies.refusing((arn, name.qualifier), caller, question(caller, action)):
+        resource = f"{arn}:{name.qualifier}" if name.qualifier not in ("", LATEST) else arn
+        raise denied(caller, action, resource, kind=kind)
     return replace(caller, account=account)
 
 
@@ -51,7 +42,4 @@ def _resource(request: Request, caller: Caller) -> str:
 
 def question(caller: Caller, action: str) -> Question:
     """Return what a policy is asked about a caller."""
-    keys = {SOURCE_ACCOUNT: caller.account}
-    if caller.organization:
-        keys[PRINCIPAL_ORG] = caller.organization
-    return Question(action=action, account=caller.account, arn=caller.arn, keys=keys)
+    return Question(action=action, account=caller.account, arn=caller.arn, keys=caller_keys(caller))

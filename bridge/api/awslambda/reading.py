@@ -14,9 +14,10 @@ from bridge.api.services import Services
 from bridge.core.errors import FunctionNotFound
 from bridge.core.function import LATEST, Function, FunctionVersion, function_arn
 from bridge.registry.access import Caller
+from bridge.registry.attached import Place
 from bridge.registry.made import MadeFunction, MadeVersion
 from bridge.registry.packages import UNZIPPED_MAX_BYTES
-from bridge.registry.policies import Place, policy_document
+from bridge.registry.policies import policy_document
 
 
 class ReadOperations:

@@ -99,6 +99,15 @@ class WebhookSource:
         """Believe these proxies from the next request on. Raises ConfigError as the constructor does."""
         self._proxies = TrustedProxies(networks)
 
+    @property
+    def is_draining(self) -> bool:
+        """Whether nothing new is taken any more."""
+        return self._draining
+
+    def source_ip(self, peer: str, headers: Sequence[tuple[bytes, bytes]]) -> str:
+        """Return whom a request is from, by the proxies that are believed."""
+        return self._proxies.source_ip(peer, headers)
+
     def drain(self) -> None:
         """Refuse new requests with 503; those under way end."""
         self._draining = True

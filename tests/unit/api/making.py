@@ -61,7 +61,7 @@ class MemoryLayers:
 class Made:
     """The api of a world whose functions can be made."""
 
-    def __init__(self, folder, store, layers=None, policies=None, **services):
+    def __init__(self, folder, store, layers=None, policies=None, urls=None, **services):
         self.layers = layers or MemoryLayers()
         self.world = World()
         self.changed = []
@@ -70,12 +70,17 @@ class Made:
         self.made = MadeFunctions(
             store=store, layers=MadeLayers(self.layers), packages=self.packages, seal=Seal(folder / "key"), catalog=self.catalog,
             place=Place(account="000000000000", region="us-east-1"), clock=self.world.clock,
-            changed=self.changed.append, spawn=self.world._spawn, forget=None if policies is None else policies.forget,
+            changed=self.changed.append, spawn=self.world._spawn, forget=self._forget,
         )  # fmt: skip
         self.world.invoker._catalog = self.catalog
-        more = {} if policies is None else {"policies": policies}
-        replaced = replace(self.world.services, made=self.made, functions=self.catalog.functions, **more, **services)
+        self._attached = {name: each for name, each in (("policies", policies), ("urls", urls)) if each is not None}
+        more = self._attached | services
+        replaced = replace(self.world.services, made=self.made, functions=self.catalog.functions, **more)
         self.world.app = ApiApp(replaced, token=TOKEN, rules=AccessRules(asks=False))
+
+    async def _forget(self, function, qualifier):
+        for each in self._attached.values():
+            await each.forget(function, qualifier)
 
     async def ask(self, method, path, body=None, status=None, **more):
         data = b"" if body is None else json.dumps(body).encode()

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from bridge.registry.policies import ResourcePolicies
+from bridge.registry.urls import FunctionUrls
 from tests.unit.api.making import ARN, FUNCTIONS, Made, MemoryFunctions
 
 POLICY = f"{FUNCTIONS}/made/policy"
@@ -36,8 +37,9 @@ class Api(Made):
 
     def __init__(self, folder):
         self.store = MemoryPolicies()
-        self.policies = ResourcePolicies(self.store)
-        super().__init__(folder, MemoryFunctions(), policies=self.policies)
+        self.url_store = MemoryPolicies()
+        self.policies, self.urls = ResourcePolicies(self.store), FunctionUrls(self.url_store)
+        super().__init__(folder, MemoryFunctions(), policies=self.policies, urls=self.urls)
 
     async def add(self, sid="s", principal=OTHER, path=POLICY, status=201, **more):
         body = {"StatementId": sid, "Principal": principal, "Action": "lambda:InvokeFunction"} | more

@@ -10,7 +10,8 @@ from bridge.core.invocation import InvocationType
 from bridge.core.record import Record
 from bridge.daemon.permits import PermittedIntake, implied_statements, make_permits, sender_of
 from bridge.daemon.push import read_routes
-from bridge.registry.policies import NoPolicies, ResourcePolicies
+from bridge.registry.attached import NoDocuments
+from bridge.registry.policies import ResourcePolicies
 from bridge.registry.statements import make_statement
 from bridge.sources.push.webhook import WebhookSource
 from bridge.testing.clock import ManualClock
@@ -81,7 +82,7 @@ class Explicit:
 
     def __init__(self, settings):
         self.settings = settings
-        self.policies = ResourcePolicies(NoPolicies())
+        self.policies = ResourcePolicies(NoDocuments())
         self.intake, self.invoker = MemoryIntake(), ScriptedInvoker()
         self.permits = make_permits(self.policies, settings)
         self.webhooks = WebhookSource(

@@ -1,0 +1,110 @@
+"""The function URLs there are, by id and by the function or alias that each belongs to."""
+
+import secrets
+import string
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import orjson
+
+from bridge.registry.attached import DocumentStore, Place
+
+OPEN: Final = "NONE"
+SIGNED: Final = "AWS_IAM"
+ID_CHARS: Final = 32
+_ALPHABET: Final = string.ascii_lowercase + string.digits
+
+
+def new_url_id() -> str:
+    """Return the id of a new function URL: nobody guesses it."""
+    return "".join(secrets.choice(_ALPHABET) for _ in range(ID_CHARS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionUrl:
+    """One function URL, as it was asked for."""
+
+    id: str
+    """First label of its host."""
+    function: str
+    """ARN, unqualified."""
+    qualifier: str = ""
+    """An alias; empty: `$LATEST`."""
+    auth_type: str
+    """NONE or AWS_IAM."""
+    invoke_mode: str = "BUFFERED"
+    """BUFFERED or RESPONSE_STREAM, whose answers are buffered here as well."""
+    cors: Mapping[str, Any] | None = None
+    """Cors, by AWS's names; None: the function answers for itself."""
+    created_at: str
+    """ISO 8601, as AWS writes it."""
+    modified_at: str
+
+    @property
+    def place(self) -> Place:
+        """What it belongs to, whose policy is asked."""
+        return self.function, self.qualifier
+
+    @property
+    def arn(self) -> str:
+        """ARN of what it invokes."""
+        return f"{self.function}:{self.qualifier}" if self.qualifier else self.function
+
+    @property
+    def region(self) -> str:
+        """Where its function is: a label of its host."""
+        return self.function.split(":")[3]
+
+    @property
+    def target(self) -> str:
+        """`name[:qualifier]`."""
+        return self.arn.split(":", 6)[6]
+
+
+class FunctionUrls:
+    """Function URLs; a change is durable before it counts. Whoever changes them does so one at a time."""
+
+    def __init__(self, store: DocumentStore) -> None:
+        self._store = store
+        self._by_place: dict[Place, FunctionUrl] = {}
+        self._by_id: dict[str, FunctionUrl] = {}
+
+    async def open(self) -> None:
+        """Load what was kept. Raises StoreError."""
+        for (function, qualifier), document in (await self._store.load()).items():
+            self._take(FunctionUrl(function=function, qualifier=qualifier, **orjson.loads(document)))
+
+    def __bool__(self) -> bool:
+        """Tell whether there is any."""
+        return bool(self._by_id)
+
+    def find(self, url_id: str) -> FunctionUrl | None:
+        """Return the one of an id."""
+        return self._by_id.get(url_id)
+
+    def get(self, place: Place) -> FunctionUrl | None:
+        """Return that of a function or an alias."""
+        return self._by_place.get(place)
+
+    def of_function(self, function: str) -> list[FunctionUrl]:
+        """Return those of a function and of its aliases."""
+        return [url for url in self._by_place.values() if url.function == function]
+
+    async def put(self, url: FunctionUrl) -> None:
+        """Keep one. Raises StoreError."""
+        kept = {name: value for name, value in asdict(url).items() if name not in ("function", "qualifier")}
+        await self._store.save(url.place, orjson.dumps(kept))
+        self._take(url)
+
+    async def forget(self, function: str, qualifier: str | None) -> None:
+        """Forget that of a qualifier, or, where that is None, all of a function. Raises StoreError."""
+        gone = [url for url in self.of_function(function) if qualifier in (None, url.qualifier)]
+        if gone:
+            await self._store.forget(function, qualifier)
+        for url in gone:
+            del self._by_place[url.place], self._by_id[url.id]
+
+    def _take(self, url: FunctionUrl) -> None:
+        self._by_place[url.place] = url
+        self._by_id[url.id] = url
