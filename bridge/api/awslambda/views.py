@@ -1,5 +1,7 @@
 """Functions as Lambda's API shows them (API_FunctionConfiguration and others)."""
 
+import hashlib
+import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -63,7 +65,9 @@ def made_configuration(
         "State": "Active",
         "LastUpdateStatus": "Successful",
     }
-    if version.version == LATEST and state == PENDING:
+    if runtime := shown.get("Runtime"):
+        shown["RuntimeVersionConfig"] = {"RuntimeVersionArn": runtime_version_arn(runtime, functions.place.region)}
+    if state == PENDING:
         del shown["LastUpdateStatus"]
         shown |= {"State": PENDING, "StateReason": _CREATING, "StateReasonCode": "Creating"}
     elif version.version == LATEST and state:
@@ -78,6 +82,12 @@ def made_configuration(
         except SealBroken as error:
             shown["Environment"] = {"Error": {"ErrorCode": "KMSNotFoundException", "Message": str(error)}}
     return shown
+
+
+def runtime_version_arn(runtime: str, region: str) -> str:
+    """Return the ARN of what runs a runtime here: the same until the daemon runs on another Python."""
+    digest = hashlib.sha256(f"{runtime} {sys.version}".encode()).hexdigest()
+    return f"arn:aws:lambda:{region}::runtime:{digest}"
 
 
 def alias_view(alias: MadeAlias, arn: str) -> dict[str, Any]:
