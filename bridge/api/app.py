@@ -18,6 +18,7 @@ from bridge.api.invoke import InvokeEndpoint
 from bridge.api.jobs import JobEndpoints
 from bridge.api.mappings import MappingEndpoints
 from bridge.api.queues import QueueEndpoints
+from bridge.api.reset import ResetEndpoints
 from bridge.api.router import Handler, Router
 from bridge.api.services import ReloadResult, Services
 from bridge.api.sources import SourceEndpoints
@@ -134,7 +135,7 @@ def _routes(services: Services) -> Router[Handler]:
     router = Router[Handler]()
     system, events = System(services), Events(services)
     letters, jobs = DeadLetterEndpoints(services), JobEndpoints(services)
-    sources = SourceEndpoints(services)
+    sources, reset = SourceEndpoints(services), ResetEndpoints(services)
     mappings, targets, queues = MappingEndpoints(services), TargetEndpoints(services), QueueEndpoints(services)
     router.add("GET", "/health", system.health)
     router.add("GET", "/ready", system.ready)
@@ -145,6 +146,8 @@ def _routes(services: Services) -> Router[Handler]:
         ("GET", "/functions", system.functions),
         ("GET", "/logs/{function}", system.logs),
         ("POST", "/reload", system.reload),
+        ("GET", "/reset", reset.look),
+        ("POST", "/reset", reset.clear),
         ("POST", "/invoke/{target}", InvokeEndpoint(services).invoke),
         ("GET", "/events", events.page),
         ("GET", "/events/tail", events.tail),

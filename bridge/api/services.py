@@ -83,6 +83,8 @@ class Services:
     """Functions that Lambda's API makes; None: it makes none."""
     made_mappings: MadeMappings | None = None
     """Event source mappings that Lambda's API makes; None: it makes none."""
+    may_reset: Callable[[], bool] = lambda: False
+    """Whether what Lambda's API made may be cleared, all of it at once."""
     queues: DeadLetterQueues | None = None
     """Dead-letter queues of SQS; None: none are reached."""
     async_payload_max_bytes: int = limits.ASYNC_PAYLOAD_MAX_BYTES

@@ -16,6 +16,7 @@ _VERBS: Final[Mapping[str, tuple[str, str]]] = {
     "replay": ("replay", "Send stored events again."),
     "logs": ("invoke", "Show what a function printed."),
     "reload": ("service", "Read the configuration again."),
+    "reset": ("reset", "Clear what Lambda's API made, where the file allows it."),
     "doctor": ("doctor", "Say what is in force, and what is wrong."),
     "config": ("service", "Show the configuration or its schema."),
     "events": ("events", "Look at stored events."),

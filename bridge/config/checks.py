@@ -146,6 +146,8 @@ def _listeners(data: Mapping[str, Any]) -> Iterator[Finding]:
         if key == "api" and not addresses[key].is_loopback and table(data, "api").get("auth") == "none":
             text = '"none" is for loopback only, and listen.api is reachable from elsewhere; write [access_keys.X]'
             yield ("api", "auth"), text
+        if key == "api" and not addresses[key].is_loopback and table(data, "dev").get("reset") is True:
+            yield ("dev", "reset"), "is for loopback only, and listen.api is reachable from elsewhere"
     if len(addresses) == 2 and addresses["public"] == addresses["api"] and addresses["api"].port:
         yield ("listen", "api"), "the same address as listen.public"
 

@@ -175,6 +175,14 @@ class RuntimeSettings(Section):
     )
 
 
+class DevSettings(Section):
+    """`[dev]`: what belongs to trials alone."""
+
+    reset: bool = Field(
+        default=False, description="true lets `bridge reset` clear what Lambda's API made; on loopback only."
+    )
+
+
 class Settings(Section):
     """The whole file."""
 
@@ -197,6 +205,7 @@ class Settings(Section):
     api: ApiSettings = subsection("Lambda's API.")
     access_keys: dict[Name, AccessKeySettings] = Field(default={}, description="Keys of Lambda's API, by id.")
     invocation: InvocationSettings = subsection("The account's limits.")
+    dev: DevSettings = subsection("What belongs to trials alone.")
     runtime: RuntimeSettings = subsection("The local workers.")
     runtimes: dict[RuntimeName, InterpreterValue] = Field(
         default={},

@@ -256,6 +256,7 @@ class Daemon:
             account_concurrency=lambda: self._settings.invocation.account_concurrency,
             warmth=parts.pool.provisioned.state,
             async_payload_max_bytes=self._settings.invocation.async_payload_max_bytes, status=self._status,
+            may_reset=lambda: self._settings.dev.reset,
         )  # fmt: skip
 
     # --- while it runs --------------------------------------------------------------------------

@@ -35,6 +35,10 @@ class ResourcePolicies:
         """Load what was kept. Raises StoreError."""
         self._policies = {place: _unpack(document) for place, document in (await self._store.load()).items()}
 
+    def count(self) -> int:
+        """Return how many qualifiers the API added something to."""
+        return len(self._policies)
+
     def set_implied(self, implied: Mapping[Place, Sequence[Statement]]) -> None:
         """Take what the file's routes and sources imply, in the place of what it implied before."""
         self._implied = dict(implied)

@@ -108,6 +108,17 @@ class SqliteFunctions:
 
         await self._database.write(write)
 
+    async def erase(self) -> None:
+        """Forget all that the database holds, of every kind, and every number that was given. Raises StoreError."""
+        await self._database.write(_erase)
+
+
+def _erase(connection: sqlite3.Connection) -> None:
+    names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    for (name,) in names:
+        if not name.startswith("sqlite_"):
+            connection.execute(f'DELETE FROM "{name}"')  # noqa: S608 - our own tables' names
+
 
 def _read(connection: sqlite3.Connection) -> tuple[list[tuple[str, str, str, bytes]], dict[str, int]]:
     rows = connection.execute("SELECT name, kind, key, document FROM parts").fetchall()

@@ -44,6 +44,10 @@ class FunctionStore(Protocol):
         """Return all functions by key, and the last version number of every name there ever was."""
         ...
 
+    async def erase(self) -> None:
+        """Forget all, and what others keep in the same place, durably; raises StoreError."""
+        ...
+
     async def save(self, key: str, *, before: MadeFunction | None, after: MadeFunction | None) -> None:
         """Write what differs under a function's key, durably; raises StoreError."""
         ...
@@ -176,6 +180,16 @@ class MadeFunctions:
     def last_number(self, name: str) -> int:
         """Return the version number that was given last to a function of that name; 0: none was."""
         return self._numbers.get(name, 0)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many there are of what was made, by kind."""
+        functions = self._functions.values()
+        return {
+            "functions": sum(not made.is_declared for made in functions),
+            "versions": sum(len(made.versions) for made in functions),
+            "aliases": sum(len(made.aliases) for made in functions),
+            "layer versions": self.layers.count(),
+        }
 
     def total_size(self) -> int:
         """Return the bytes of all versions' zips."""
@@ -351,12 +365,26 @@ class MadeFunctions:
         await self._forget_attached(made.name, None)
         await self._store.save(made.key, before=made, after=None)
         del self._functions[made.key]
+        self._drop(made)
+
+    def _drop(self, made: MadeFunction) -> None:
         if made.is_declared:
             self._catalog.put_additions(made.name, None)
         else:
             self._unsettled.pop(made.name, None)
             self._catalog.drop_made(made.name)
         self._changed(made.name)
+
+    async def clear(self) -> None:
+        """Forget all functions and layers, and the numbers of their versions. Under `changing`.
+
+        What hangs on functions goes from the store with them; who holds that in memory loads it anew.
+        """
+        await self._store.erase()
+        gone, self._functions, self._numbers = self._functions, {}, {}
+        self.layers.clear()
+        for made in gone.values():
+            self._drop(made)
 
     async def _forget_attached(self, name: str, qualifier: str | None) -> None:
         # First, so that a crash between the two leaves a function that allows nobody, never one that allows too many.

@@ -71,6 +71,10 @@ class MadeLayers:
         """Return a version; None: there is none, or no more."""
         return self._versions.get(layer, {}).get(version)
 
+    def count(self) -> int:
+        """Return how many versions there are, in all name spaces."""
+        return sum(map(len, self._versions.values()))
+
     def total_size(self, account: str, region: str) -> int:
         """Return the bytes of all versions' zips in a name space."""
         return sum(each.code_size for layer in self.names(account, region) for each in self.versions(layer))
@@ -93,6 +97,10 @@ class MadeLayers:
         del self._versions[version.layer][version.version]
         if not self._versions[version.layer]:
             del self._versions[version.layer]
+
+    def clear(self) -> None:
+        """Forget all, with their numbers: the store has."""
+        self._versions, self._numbers = {}, {}
 
     # --- of functions -------------------------------------------------------------------------------------------
 

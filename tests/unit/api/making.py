@@ -33,6 +33,9 @@ class MemoryFunctions:
         found = {key: unpack(key, rows, last_version=numbers.get(name_of(key), 0)) for key, rows in self.rows.items()}
         return found, dict(self.numbers)
 
+    async def erase(self):
+        self.rows, self.numbers = {}, {}
+
     async def save(self, key, *, before, after):
         if after is None:
             del self.rows[key]

@@ -1,4 +1,4 @@
-"""`[runtimes]`: whose names and interpreters are taken, and which runtime an explicit substitute runs."""
+"""`[runtimes]` and `[dev]`: whose names and interpreters are taken, which substitute is explicit, who may reset."""
 
 import sys
 from dataclasses import replace
@@ -78,3 +78,11 @@ def test_a_substitute_is_told_as_one():
     assert is_substituted(replace(version, interpreter=other))
     assert not is_substituted(replace(version, runtime="python3.11", interpreter=other))
     assert described("python3.9", other) == "python3.9, run by python3.11 at /usr/bin/python3.11 ([runtimes])"
+
+
+def test_a_reset_is_for_loopback_only(mistakes, load_text):
+    assert load_text(f"{GOOD}[dev]\nreset = true\n").settings.dev.reset is True
+    elsewhere = '[dev]\nreset = true\n[listen]\napi = "0.0.0.0:8581"\ntls = "off"\n'
+    assert mistakes(f"{GOOD}{elsewhere}")[0].endswith(
+        "dev.reset: is for loopback only, and listen.api is reachable from elsewhere"
+    )

@@ -1,0 +1,92 @@
+"""`bridge reset`: only where it is allowed, asked for, and only what Lambda's API made."""
+
+import asyncio
+import io
+import json
+from dataclasses import replace
+
+import pytest
+import structlog
+
+from bridge.api.app import AccessRules, ApiApp
+from bridge.store.functions import SqliteFunctions
+from tests.unit.api.harness import TOKEN
+from tests.unit.api.making import Made, MemoryFunctions
+from tests.unit.cli.conftest import Served, invoke
+
+
+class Resettable(Served):
+    """A world whose functions can be made and cleared."""
+
+    allowed = True
+
+    def __init__(self, folder):
+        self.folder = folder
+        super().__init__(folder)
+
+    async def make_world(self):
+        self.made = Made(self.folder, MemoryFunctions())
+        await self.made.made.open()
+        world = self.made.world
+        services = replace(
+            world.services, made=self.made.made, functions=self.made.catalog.functions, may_reset=lambda: self.allowed
+        )
+        world.app = ApiApp(services, token=TOKEN, rules=AccessRules(asks=False))
+        return world
+
+
+@pytest.fixture
+def served(tmp_path):
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
+    made = Resettable(tmp_path)
+    yield made
+    made.close()
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def reset(served):
+    return lambda *args: invoke("--state", str(served.state), "reset", *args)
+
+
+def test_it_clears_what_was_made_and_the_numbers(served, reset):
+    api = served.made
+    served.call(api.create(Publish=True))
+    served.call(api.json("POST", "/2015-03-31/functions/made/aliases", {"Name": "live", "FunctionVersion": "1"}, 201))
+    served.call(api.json("POST", "/2015-03-31/functions/hello/policy", {
+        "StatementId": "s", "Action": "lambda:InvokeFunction", "Principal": "*",
+    }, 201))  # fmt: skip
+    asked = reset()
+    told = "1 function, 1 version, 1 alias"
+    assert (asked.code, f"Clear {told}" in asked.err, "say --yes" in asked.err) == (2, True, True)
+    assert api.made.names() == ("made",)
+
+    assert reset("--yes").out.startswith(f"cleared {told}")
+    assert [function.name for function in api.catalog.functions()] == ["hello"]
+    served.call(api.ask("GET", "/2015-03-31/functions/hello/policy", status=404))
+    assert "made" in api.changed
+    served.call(api.create(Publish=True))
+    assert list(api.made.get("made").versions) == ["1"]
+    assert json.loads(reset("--yes", "--json").out)["functions"] == 1
+    assert reset().err == "nothing was made by Lambda's API\n"
+
+
+def test_a_file_that_does_not_allow_it(served, reset):
+    served.allowed = False
+    served.call(served.made.create())
+    found = reset("--yes")
+
+    assert (found.code, "[dev] reset = true" in found.err) == (2, True)
+    assert served.made.made.names() == ("made",)
+
+
+def test_the_database_is_empty_then(tmp_path):
+    async def run():
+        store = await SqliteFunctions.open(tmp_path / "catalog.db")
+        await store.attachments("policy").save(("arn", ""), b"{}")
+        await store.erase()
+        found = await store.load(), await store.attachments("policy").load()
+        await store.close()
+        return found
+
+    assert asyncio.run(run()) == (({}, {}), {})
