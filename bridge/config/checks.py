@@ -34,7 +34,6 @@ def looks_secret(name: str) -> bool:
 def mistakes(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
     """Yield what is wrong between the parts of a file, and between it and the disk."""
     yield from _functions(data, folder)
-    yield from _targets(data)
     yield from _routes(data)
     yield from _inputs(data)
     yield from _concurrency(data)
@@ -57,6 +56,7 @@ def warnings(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
             continue  # told as a mistake
         if mode & (stat.S_IRWXG | stat.S_IRWXO):
             yield loc, f"the file can be read by others (mode {stat.S_IMODE(mode):04o}); chmod 600 it"
+    yield from _targets(data)
     yield from mqtt.warnings(data)
     yield from queues.warnings(data)
     for name, function in tables(data, "functions"):
@@ -85,12 +85,14 @@ def _can_hold(path: Path, handler: str) -> bool:
 
 
 def _targets(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield names of functions that the file does not declare: Lambda's API may have made them, or will."""
     functions = [name for name, _ in tables(data, "functions", broken=True)]
     for group in ("sources", "mappings"):
         for name, asking in tables(data, group):
             target = asking.get("function")
             if isinstance(target, str) and (wanted := split_target(target)[0]) not in functions:
-                yield (group, name, "function"), f"no function {plain(wanted)} here{near(wanted, functions)}"
+                text = f"no function {plain(wanted)} in this file: one is meant that Lambda's API makes"
+                yield (group, name, "function"), text + near(wanted, functions)
 
 
 def _routes(data: Mapping[str, Any]) -> Iterator[Finding]:

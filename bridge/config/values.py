@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from bridge.config.expand import Expanded
 from bridge.config.files import Unreadable, beside, read_small
-from bridge.core.function import LATEST, NAME_PATTERN, split_target
+from bridge.core.function import LATEST, NAME_PATTERN, QUALIFIER_PATTERN, split_target
 
 SECRET_MAX_BYTES: Final = 64 * 1024
 MASK: Final = "********"
@@ -269,6 +269,6 @@ def checked_target(target: str) -> str:
     name, qualifier = split_target(target)
     if not NAME_PATTERN.match(name):
         refuse("must be name or name:qualifier; a name is 1..64 of a-z A-Z 0-9 _ -")
-    if (":" in target and not qualifier) or qualifier not in ("", LATEST):
-        refuse(f"the only qualifier there is: {LATEST}")
+    if ":" in target and not QUALIFIER_PATTERN.match(qualifier):
+        refuse(f"a qualifier is {LATEST}, a version's number or an alias: 1..128 of a-z A-Z 0-9 _ -")
     return target

@@ -14,6 +14,7 @@ REGION_DEFAULT: Final = "us-east-1"
 ACCOUNT_DEFAULT: Final = "000000000000"
 LATEST: Final = "$LATEST"
 NAME_PATTERN: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
+QUALIFIER_PATTERN: Final = re.compile(r"(?:\$LATEST|[a-zA-Z0-9_-]{1,128})\Z")
 ENVIRONMENT_NAME_PATTERN: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+\Z")
 RESERVED_ENVIRONMENT: Final = frozenset({
     "_HANDLER", "_X_AMZN_TRACE_ID", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_EXECUTION_ENV",

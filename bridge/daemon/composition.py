@@ -279,6 +279,7 @@ class Parts:
         self._provision(name)
         self._configure_service()
         self.dispatcher.kick()
+        self.mappings.kick()
 
     def _provision(self, name: str) -> None:
         """Have the workers that are provisioned of a function, and no others."""

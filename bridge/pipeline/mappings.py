@@ -150,7 +150,7 @@ class MappingSupervisor:
         self._changes: set[asyncio.Future[None]] = set()
         self._turn = 0
         self._is_draining = False
-        slots.on_free(self._kick)
+        slots.on_free(self.kick)
         slots.live_work(self._wants_slot)
 
     # --- life ---------------------------------------------------------------------------------
@@ -349,8 +349,8 @@ class MappingSupervisor:
     def _running(self) -> list[Worker]:
         return [entry.worker for entry in self._entries.values() if entry.worker is not None]
 
-    def _kick(self) -> None:
-        """Tell the mappings of a free slot, each time another one first."""
+    def kick(self) -> None:
+        """Tell the mappings of a free slot, or of functions that changed, each time another one first."""
         workers = self._running()
         if workers:
             self._turn = (self._turn + 1) % len(workers)

@@ -145,6 +145,19 @@ class TestListeners:
             "bridge.toml:2: listen.tls.key: the file can be read by others (mode 0640); chmod 600 it",
         )
 
+    @pytest.mark.parametrize("target", ["made", "made:live", "made:$LATEST", "f:7", "f:live"])
+    def test_a_function_that_lambdas_api_makes(self, load_text, target):
+        loaded = load_text(SOURCE.replace('function = "f"', f'function = "{target}"') + 'verify = "none"')
+
+        assert loaded.settings.sources["s"].function == target
+        told = "no function made in this file: one is meant that Lambda's API makes"
+        assert loaded.warnings == ((f"bridge.toml:7: sources.s.function: {told}",) if "made" in target else ())
+
+    def test_a_function_that_is_most_likely_another(self, load_text):
+        text = SOURCE.replace("functions.f]", "functions.orders]").replace('"f"', '"order"') + 'verify = "none"'
+
+        assert load_text(text).warnings[0].endswith("one is meant that Lambda's API makes; did you mean orders?")
+
     def test_proxies_and_hosts(self, load_text):
         text = 'listen = { trusted_proxies = ["10.0.0.0/8", "::1"], hosts = ["Bridge.internal"] }\n' + FUNCTION
         listen = load_text(text).settings.listen

@@ -251,9 +251,8 @@ class TestMappingMistakes:
             (STREAM.replace('verify = "none"\n', 'verify = "none"\ninvocation_type = "RequestResponse"\nfunction = "f"\n'),
              "11: mappings.m.source: sources.s is RequestResponse: only what is stored first, by Event, is a stream"),
             # functions
-            (MAPPING.replace('function = "f"', "function = 'g'"), "10: mappings.m.function: no function g here"),
-            (MAPPING.replace('function = "f"', "function = 'f:1'"), "10: mappings.m.function: the only qualifier there is: $LATEST"),
-            (MAPPING.replace('function = "f"\n', ""), "8: mappings.m.function: missing: name or name:$LATEST of the function that gets the batches"),
+            (MAPPING.replace('function = "f"', "function = 'f:a.b'"), "10: mappings.m.function: a qualifier is $LATEST, a version's number or an alias: 1..128"),
+            (MAPPING.replace('function = "f"\n', ""), "8: mappings.m.function: missing: name[:version or alias] of the function that gets the batches"),
             (PUSH, "4: sources.s.function: missing: name a function, or have a mapping read this source"),
             (PUSH + "invocation_type = 'RequestResponse'", "4: sources.s.function: missing: RequestResponse asks the function itself"),
             # ranges
@@ -411,7 +410,7 @@ tumbling_window_s = 3
 """
         assert [line.partition(": ")[2].partition(": ")[0] for line in mistakes(text)] == [
             "connections.main.bootstrap_servers[0]", "connections.main.sasl.password", "connections.main.sasl.username",
-            "mappings.orders.source", "mappings.orders.function", "mappings.orders.BatchSize", "mappings.orders.batch_size",
+            "mappings.orders.source", "mappings.orders.BatchSize", "mappings.orders.batch_size",
             "mappings.orders.filters[0]", "mappings.orders.starting_position_timestamp",
             "mappings.orders.starting_position_timestamp", "mappings.orders.tumbling_window_s",
         ]  # fmt: skip

@@ -58,7 +58,7 @@ def test_one_that_a_mapping_reads_needs_no_function(read):
         ('schedule = "rate(1 hour)"\ninvocation_type = "RequestResponse"', '8: sources.s.invocation_type: must be "Event"'),
         ('schedule = "rate(1 hour)"\npath = "/x"', "8: sources.s.path: unknown key"),
         ('shedule = "rate(1 hour)"', "7: sources.s.shedule: unknown key; did you mean schedule?"),
-        ('schedule = "rate(1 hour)"\nfunction = "g"', "no function g here"),
+        ('schedule = "rate(1 hour)"\nfunction = "g:"', "a qualifier is $LATEST, a version's number or an alias"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_at_its_key(read, lines, mistake):

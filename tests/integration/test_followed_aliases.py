@@ -1,0 +1,94 @@
+"""A mapping and a route of the file name an alias that Lambda's API makes later, and follow it while records come."""
+
+import io
+import json
+import zipfile
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from tests.harness import request, wait_for
+
+pytestmark = pytest.mark.integration
+
+CONFIG = """
+api = { auth = "none" }
+
+[sources.hook]
+type = "webhook"
+path = "/hook"
+function = "made:live"
+verify = "none"
+
+[mappings.clicks]
+source = "local://clicks?as=kinesis"
+function = "made:live"
+batch_size = 5
+shards = 1
+"""
+CODE = """
+import json, os, socket
+
+host, port = os.environ["LEDGER"].split(":")
+connection = socket.create_connection((host, int(port)))
+answers = connection.makefile("rb")
+
+
+def handler(event, context):
+    keys = [record["kinesis"]["partitionKey"] for record in event.get("Records", [])]
+    told = {"version": context.function_version, "code": "%s", "arn": context.invoked_function_arn, "keys": keys}
+    connection.sendall(json.dumps(told).encode() + b"\\n")
+    answers.readline()
+"""
+
+
+def zipped(text):
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("app.py", CODE % text)
+    return target.getvalue()
+
+
+def test_what_waits_for_an_alias_is_handled_by_it_and_follows_it(daemon, told):
+    bridge = daemon(CONFIG)
+    api = boto3.client(
+        "lambda", endpoint_url=bridge.api, region_name="us-east-1", aws_access_key_id="000000000000",
+        aws_secret_access_key="any", config=Config(retries={"total_max_attempts": 1}),
+    )  # fmt: skip
+
+    def put(*numbers):
+        records = json.dumps([{"id": number} for number in numbers])
+        done = bridge.cli("put", "clicks", records, "--key", "id")
+        assert done.returncode == 0, done.stderr
+
+    def state():
+        return json.loads(bridge.cli("mappings", "show", "clicks", "--json").stdout)
+
+    put(1, 2, 3)
+    wait_for(lambda: "FUNCTION_CONFIG_NOT_VALID" in str(state()), description="it says what it waits for")
+    assert state()["state"] == "Enabled"
+    api.create_function(
+        FunctionName="made", Runtime="python3.12", Handler="app.handler", Role="arn:aws:iam::000000000000:role/r",
+        Code={"ZipFile": zipped("one")}, Environment={"Variables": {"LEDGER": told.address}}, Publish=True,
+    )  # fmt: skip
+    api.get_waiter("function_active_v2").wait(FunctionName="made", WaiterConfig={"Delay": 0.1})
+    api.create_alias(FunctionName="made", Name="live", FunctionVersion="1")
+    keys = lambda: [key for each in told() for key in each["keys"]]  # noqa: E731
+    wait_for(lambda: keys() == ["1", "2", "3"], description="what waited is handled")
+
+    api.update_function_code(FunctionName="made", ZipFile=zipped("two"), Publish=True)
+    put(4, 5, 6)
+    api.update_alias(FunctionName="made", Name="live", FunctionVersion="2")
+    put(7, 8, 9)
+    wait_for(lambda: len(keys()) >= 9, description="all is handled")
+    assert keys() == [str(number) for number in range(1, 10)]  # in order, each once
+    assert {(each["version"], each["code"]) for each in told()} == {("1", "one"), ("2", "two")}
+    assert [each["version"] for each in told()] == sorted(each["version"] for each in told())
+    assert {each["arn"] for each in told()} == {"arn:aws:lambda:us-east-1:000000000000:function:made:live"}
+    assert told()[-1]["version"] == "2"
+
+    before = len(told())
+    assert request("POST", bridge.public + "/hook", body=b"{}").status == 202
+    wait_for(lambda: len(told()) > before, description="the route's event is handled")
+    assert (told()[-1]["version"], told()[-1]["keys"]) == ("2", [])
