@@ -27,7 +27,7 @@ class ResetEndpoints:
         return json_answer({"cleared": dict(self._counts())})
 
     async def clear(self, request: Request) -> Answer:
-        """Clear it: functions, versions, aliases, layers, policies, and the numbers that were given."""
+        """Clear it: functions, versions, aliases, layers, policies, URLs, mappings, and the numbers that were given."""
         (await Fields.of_body(request)).finish()
         self._check()
         made = self._services.made
@@ -35,8 +35,11 @@ class ResetEndpoints:
         if made is not None:
             async with made.changing():
                 counts = self._counts()
+                if self._services.made_mappings is not None:
+                    await self._services.made_mappings.clear()
                 await made.clear()
                 await self._services.policies.open()
+                await self._services.urls.open()
         log.warning("made_state_cleared", **counts)
         return json_answer({"cleared": dict(counts)})
 
@@ -48,4 +51,10 @@ class ResetEndpoints:
         made = self._services.made
         if made is None:
             return {}
-        return {**made.counts(), "policies": self._services.policies.count()}
+        mappings = self._services.made_mappings
+        return {
+            **made.counts(),
+            "policies": self._services.policies.count(),
+            "URLs": self._services.urls.count(),
+            "mappings": 0 if mappings is None else len(mappings.values()),
+        }

@@ -12,6 +12,7 @@ from bridge.cli.deploy import deploy_command
 from bridge.cli.lambda_calls import LambdaRefused, call, function_path, pages, unknown_function
 from bridge.cli.locate import Options, connect
 from bridge.cli.permissions import policy_command
+from bridge.cli.urls import url_command
 
 _COLUMNS: Final = ("NAME", "FROM", "RUNTIME", "HANDLER", "MEMORY", "TIMEOUT", "VERSIONS", "ALIASES")
 _TROUBLE: Final = "TROUBLE"
@@ -24,7 +25,7 @@ def functions_command() -> None:
     """Look at functions; deploy and publish them, set their aliases, say who may invoke them."""
 
 
-for _command in (deploy_command, publish_command, alias_command, policy_command):
+for _command in (deploy_command, publish_command, alias_command, policy_command, url_command):
     functions_command.add_command(_command)
 
 

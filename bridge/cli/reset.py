@@ -12,7 +12,7 @@ from bridge.cli.locate import Options, connect
 @json_option
 @click.pass_context
 def reset_command(context: click.Context, yes: bool, as_json: bool) -> None:  # noqa: FBT001 - click's signature
-    """Clear all that Lambda's API made: functions, versions, aliases, layers, policies.
+    """Clear all that Lambda's API made: functions, versions, aliases, layers, policies, URLs, mappings.
 
     Only where the daemon's file has [dev] reset = true, on loopback. What the file declares, stored
     events and dead letters stay.

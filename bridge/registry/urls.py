@@ -71,9 +71,15 @@ class FunctionUrls:
         self._by_id: dict[str, FunctionUrl] = {}
 
     async def open(self) -> None:
-        """Load what was kept. Raises StoreError."""
-        for (function, qualifier), document in (await self._store.load()).items():
+        """Load what was kept, in the place of what was known. Raises StoreError."""
+        kept = await self._store.load()
+        self._by_place, self._by_id = {}, {}
+        for (function, qualifier), document in kept.items():
             self._take(FunctionUrl(function=function, qualifier=qualifier, **orjson.loads(document)))
+
+    def count(self) -> int:
+        """Return how many there are."""
+        return len(self._by_id)
 
     def __bool__(self) -> bool:
         """Tell whether there is any."""

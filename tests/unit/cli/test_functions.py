@@ -278,6 +278,21 @@ def test_a_policy_is_shown_added_to_and_removed(functions):
     assert (gone.code, gone.out) == (0, "")
 
 
+def test_a_url_is_made_changed_and_deleted(functions):
+    missing = functions("url", "hello")
+    assert (missing.code, "bridge functions url hello --auth NONE" in missing.err) == (1, True)
+    made = functions("url", "hello", "--auth", "AWS_IAM")
+    assert made.out.splitlines()[1].split() == ["auth", "AWS_IAM"]
+    changed = functions("url", "hello", "--auth", "none", "--cors", "https://a.example")
+    assert changed.out.splitlines()[0] == made.out.splitlines()[0]
+    assert "--action lambda:InvokeFunctionUrl" in changed.err
+    assert json.loads(functions("url", "hello", "--json").out)["Cors"] == {"AllowOrigins": ["https://a.example"]}
+    assert functions("url", "hello", "--delete").code == 0
+    assert functions("url", "hello").code == 1
+    assert "did you mean hello?" in functions("url", "helo").err
+    assert functions("url", "hello", "--delete", "--auth", "NONE").code == 2
+
+
 def test_a_long_upload_has_a_bar(functions, folder, monkeypatch):
     from bridge.cli import deploy
 
@@ -305,7 +320,7 @@ def test_words_complete(functions, folder, served, monkeypatch):
     def completed(args, typed):
         return [item.value for item in shell.get_completions([*state, *args], typed)]
 
-    assert completed([], "") == ["alias", "deploy", "list", "policy", "publish", "show"]
+    assert completed([], "") == ["alias", "deploy", "list", "policy", "publish", "show", "url"]
     assert completed(["show"], "") == ["hello", "made"]
     assert completed(["alias", "made"], "l") == ["live"]
     assert completed(["alias", "made", "live"], "") == ["$LATEST", "1"]

@@ -56,12 +56,14 @@ def test_it_clears_what_was_made_and_the_numbers(served, reset):
     served.call(api.json("POST", "/2015-03-31/functions/hello/policy", {
         "StatementId": "s", "Action": "lambda:InvokeFunction", "Principal": "*",
     }, 201))  # fmt: skip
+    served.call(api.json("POST", "/2021-10-31/functions/made/url", {"AuthType": "NONE"}, 201))
     asked = reset()
     told = "1 function, 1 version, 1 alias"
     assert (asked.code, f"Clear {told}" in asked.err, "say --yes" in asked.err) == (2, True, True)
     assert api.made.names() == ("made",)
 
-    assert reset("--yes").out.startswith(f"cleared {told}")
+    assert reset("--yes").out == f"cleared {told}, 1 policy, 1 URL\n"
+    served.call(api.ask("GET", "/2021-10-31/functions/made/url", status=404))
     assert [function.name for function in api.catalog.functions()] == ["hello"]
     served.call(api.ask("GET", "/2015-03-31/functions/hello/policy", status=404))
     assert "made" in api.changed
