@@ -6,6 +6,7 @@ from typing import Protocol
 
 from bridge.api.awslambda.control import MadeFunctions
 from bridge.api.awslambda.mapped import MadeMappings
+from bridge.api.awslambda.uploads import CodeSource
 from bridge.core import limits
 from bridge.core.dead_letter_queues import DeadLetterQueues
 from bridge.core.function import Function, FunctionVersion, Warmth
@@ -85,6 +86,8 @@ class Services:
     """Event source mappings that Lambda's API makes; None: it makes none."""
     may_reset: Callable[[], bool] = lambda: False
     """Whether what Lambda's API made may be cleared, all of it at once."""
+    code: CodeSource | None = None
+    """Fetches code that is not in a request; None: it has to be."""
     queues: DeadLetterQueues | None = None
     """Dead-letter queues of SQS; None: none are reached."""
     async_payload_max_bytes: int = limits.ASYNC_PAYLOAD_MAX_BYTES

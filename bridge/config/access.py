@@ -30,6 +30,15 @@ class ApiSettings(Section):
         description="Key that seals variables of functions the API makes; left out: STATE.key beside the state folder.",
     )
 
+    code_connection: str = Field(
+        default="",
+        description="[connections.X] that code in S3 is read by; left out: the only one of type aws in the region.",
+    )
+    code_folder: PathValue | None = Field(
+        default=None,
+        description='Folder whose zips and folders may become code: S3Bucket = "local", S3Key the path in it.',
+    )
+
 
 class AccessKeySettings(Section):
     """A key that calls of Lambda's API are signed with."""

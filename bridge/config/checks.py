@@ -204,6 +204,13 @@ def _folders(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
     packages = table(data, "runtime").get("packages")
     if isinstance(packages, str) and packages and (fault := _folder_fault(beside(folder, packages))):
         yield ("runtime", "packages"), fault
+    api = table(data, "api")
+    code = api.get("code_folder")
+    if isinstance(code, str) and code and (fault := _folder_fault(beside(folder, code))):
+        yield ("api", "code_folder"), fault
+    connection = api.get("code_connection")
+    if isinstance(connection, str) and connection:
+        yield from streams.connection_of_aws(("api", "code_connection"), connection, data)
     state = data.get("state")
     if isinstance(state, str) and state and "\0" not in state:
         try:

@@ -25,6 +25,7 @@ from bridge.core import limits
 from bridge.core.errors import StoreError
 from bridge.core.ports import Clock
 from bridge.daemon.aws import AwsReach
+from bridge.daemon.code import FileCode
 from bridge.daemon.looks import look
 from bridge.daemon.mqtt import MqttMaker
 from bridge.daemon.permits import implied_statements
@@ -135,6 +136,7 @@ class Parts:
         self.policies.set_implied(implied_statements(settings))
         self.intake.set_window(deduplication_window(settings))
         self.aws.configure(settings)
+        self.code.configure(settings)
         self.streams.configure(
             connection_values(settings), kinds={name: source.form for name, source in settings.sources.items()}
         )
@@ -171,6 +173,7 @@ class Parts:
         log_setup.register_secret(self.folder.token)
         self.aws = AwsReach(self._settings, clock=self._clock)
         self._exit.push_async_callback(self.aws.close)
+        self.code = FileCode(self._settings, aws=self.aws)
         self.outcomes = OutcomesLog(
             folder=self.folder.path / "p0" / "outcomes",
             clock=self._clock,

@@ -247,7 +247,7 @@ class Daemon:
             journal=parts.journal, outcomes=parts.outcomes, parked=state.parked, dead_letters=state.dead_letters,
             jobs=state.jobs, replays=parts.replays, redrives=parts.redrives, lanes=parts.dispatcher,
             mappings=parts.mappings, streams=parts.local_streams, made=parts.made, queues=parts.dead_letter_queues,
-            made_mappings=parts.made_mappings, policies=parts.policies, urls=parts.urls,
+            made_mappings=parts.made_mappings, code=parts.code, policies=parts.policies, urls=parts.urls,
             url_address=lambda url_id, region: address_of(self._settings.listen, self._public.port, url_id, region),
             sources=self._sources, readers=parts.journal_streams.readers,
             invoker=parts.service, intake=parts.intake, logs=parts.logs, functions=parts.catalog.functions,

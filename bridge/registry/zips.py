@@ -38,11 +38,9 @@ EMPTY: Final = "Uploaded file must be a non-empty zip"
 class ZipRefused(BridgeError):
     """The archive is no package; its text is AWS's, `reason` says more to whoever looks for the mistake."""
 
-    def __init__(self, text: str, reason: str = "", *, is_too_large: bool = False) -> None:
+    def __init__(self, text: str, reason: str = "") -> None:
         super().__init__(text)
         self.reason = reason
-        self.is_too_large = is_too_large
-        """The zip itself is, which is an error of its own (413)."""
 
 
 class Piece(NamedTuple):
@@ -56,13 +54,13 @@ class Piece(NamedTuple):
 
 
 def check_size(size: int) -> None:
-    """Refuse a zip of more than 50 MB.
+    """Refuse a zip of more than 50 MB: of a request, not of S3 (gettingstarted-limits.html).
 
     Raises:
         ZipRefused: it is larger.
     """
     if size > ZIPPED_MAX_BYTES:
-        raise ZipRefused(ZIPPED_TOO_LARGE, is_too_large=True)
+        raise ZipRefused(ZIPPED_TOO_LARGE)
 
 
 def read_zip(file: IO[bytes], *, limit_bytes: int = UNZIPPED_MAX_BYTES) -> Iterator[Piece]:

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from bridge.core.errors import StoreCorrupt, StoreError, StoreFull
-from bridge.registry.zips import check_size, read_zip
+from bridge.registry.zips import read_zip
 from bridge.store.folder import NO_SPACE, sync_folder, write_durably
 from bridge.store.opt import PREFIX, make_folders, merge, opt_name, size_of
 
@@ -76,20 +76,16 @@ class PackageStore:
                     _remove(entry)
             return frozenset(key for key in set(keys) if not self._repair(key))
 
-    def add(self, file: Path, *, is_ours: bool = False) -> Package:
+    def add(self, file: Path) -> Package:
         """Keep a copy of a zip and unzip it; one that is there already costs its hash alone.
 
-        Args:
-            file: the zip.
-            is_ours: made here, without compression: what it unzips to is its limit.
+        What it unzips to is its limit: that of the zip itself depends on where it comes from.
 
         Raises:
             ZipRefused: it is no package, in AWS's words; nothing is kept.
             StoreFull: no space; nothing is kept.
             StoreError: the disk failed.
         """
-        if not is_ours:
-            check_size(file.stat().st_size)
         key = hash_file(file)
         with self._translated():
             if self._is_whole(key):

@@ -155,7 +155,7 @@ class LambdaApi:
         self._links = links
         self._reading = ReadOperations(services, links, account=rules.account, region=rules.region)
         self._router = Router[_Read | _Upload | _Invoke]()
-        self._uploads = None if services.made is None else Uploads(services.made.packages.temporary)
+        self._uploads = None if services.made is None else Uploads(services.made.packages.temporary, services.code)
         self._add_operations()
         if services.made is not None and self._uploads is not None:
             self._add_writing(services.made, self._uploads)

@@ -267,7 +267,7 @@ class MadeFunctions:
         file = self.packages.temporary()
         try:
             await asyncio.to_thread(zip_folder, Path(function.code), file)
-            package = await self.add_package(file, is_ours=True)
+            package = await self.add_package(file)
         except ConfigError as error:
             raise invalid(f"{made.name} cannot be published: {error}") from error
         finally:
@@ -308,14 +308,12 @@ class MadeFunctions:
             )
             raise Refused("ResourceConflictException", text, status=409)
 
-    async def add_package(self, file: Path, *, is_ours: bool = False) -> Package:
+    async def add_package(self, file: Path) -> Package:
         """Keep a zip. Raises Refused in AWS's words, StoreError."""
         try:
-            package = await asyncio.to_thread(self.packages.add, file, is_ours=is_ours)
+            package = await asyncio.to_thread(self.packages.add, file)
         except ZipRefused as error:
             log.info("package_refused", reason=error.reason or str(error))
-            if error.is_too_large:
-                raise Refused("RequestEntityTooLargeException", str(error), status=413) from error
             raise Refused("InvalidParameterValueException", str(error)) from error
         self._lost = [key for key in self._lost if key != package.key]
         return package

@@ -72,7 +72,7 @@ class LayerOperations:
     async def publish(self, request: Request, caller: Caller, upload: Upload) -> Answer:
         """API_PublishLayerVersion."""
         layer = _own(request, caller, "lambda:PublishLayerVersion")
-        async with self._uploads.decode(upload, member="Content") as (members, file):
+        async with self._uploads.decode(upload, region=caller.region, member="Content") as (members, file):
             body = Body(members)
             description = body.text("Description", most=DESCRIPTION_MAX_CHARS) or ""
             license_info = body.text("LicenseInfo", most=LICENSE_MAX_CHARS)

@@ -4,22 +4,48 @@ import asyncio
 import contextlib
 import hashlib
 import mmap
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
 import orjson
 import pybase64
 
-from bridge.api.awslambda.errors import Refused, invalid
+from bridge.api.awslambda.errors import Refused, invalid, violated
 from bridge.api.http import Request, TooLarge
+from bridge.registry.zips import ZipRefused, check_size
 
 UPLOAD_MAX_BYTES: Final = 70_167_211
 """Largest request of CreateFunction and UpdateFunctionCode [L]."""
 UPLOADS_MAX: Final = 2
 """Requests of this kind at once: each needs about three times its size while it is decoded."""
-_ELSEWHERE: Final = ("S3Bucket", "S3Key", "S3ObjectVersion", "ImageUri", "S3ObjectStorageMode", "SourceKMSKeyArn")
+_NOT_OFFERED: Final = ("ImageUri", "SourceKMSKeyArn")
+_BUCKET: Final = re.compile(r"[0-9A-Za-z.\-_]{3,63}(?<!\.)\Z")
+_BUCKET_PATTERN: Final = r"[0-9A-Za-z\.\-_]*(?<!\.)"
+_KEY_MAX_CHARS: Final = 1024
+
+
+class CodePlace(NamedTuple):
+    """Where a zip is, if not in the request."""
+
+    bucket: str
+    key: str
+    version: str
+    """Empty: the latest."""
+
+
+class CodeSource(Protocol):
+    """Fetches zips from elsewhere."""
+
+    async def fetch(self, place: CodePlace, *, region: str, target: Path) -> None:
+        """Write what is there to `target`, whole; `region` is the caller's.
+
+        Raises:
+            Refused: it is not there, may not be read, or nothing here reads it, in AWS's words.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,10 +62,12 @@ class Uploads:
 
     Args:
         temporary: returns a new path for a temporary file; what is left there by a crash is thrown away at a start.
+        source: fetches what is not in the request; None: it has to be.
     """
 
-    def __init__(self, temporary: Callable[[], Path]) -> None:
+    def __init__(self, temporary: Callable[[], Path], source: CodeSource | None = None) -> None:
         self._temporary = temporary
+        self._source = source
         self._turns = asyncio.Semaphore(UPLOADS_MAX)
 
     @contextlib.asynccontextmanager
@@ -69,25 +97,32 @@ class Uploads:
                 await asyncio.to_thread(path.unlink, missing_ok=True)
 
     @contextlib.asynccontextmanager
-    async def decode(self, upload: Upload, *, member: str = "") -> AsyncIterator[tuple[dict[str, Any], Path]]:
+    async def decode(
+        self, upload: Upload, *, region: str, member: str = ""
+    ) -> AsyncIterator[tuple[dict[str, Any], Path]]:
         """Return a request's members without its zip, and the file that the zip is in while the block lasts.
 
         Args:
             upload: the request.
-            member: the one that holds ZipFile (`Code`); empty: it is among the others.
+            region: the caller's.
+            member: the one that holds ZipFile or S3Bucket and S3Key (`Code`); empty: they are among the others.
 
         Raises:
-            Refused: no JSON object, no zip, or one that is not base64.
+            Refused: no JSON object, no zip, one that is not base64 or too large, or that cannot be fetched.
         """
         path = self._temporary()
         try:
-            members = await asyncio.to_thread(_decode, upload.file, path, member)
+            members, place = await asyncio.to_thread(_decode, upload.file, path, member)
+            if place is not None:
+                if self._source is None:
+                    raise invalid("S3Bucket is not offered: give the code as ZipFile")
+                await self._source.fetch(place, region=region, target=path)
             yield members, path
         finally:
             await asyncio.to_thread(path.unlink, missing_ok=True)
 
 
-def _decode(source: Path, target: Path, member: str) -> dict[str, Any]:
+def _decode(source: Path, target: Path, member: str) -> tuple[dict[str, Any], CodePlace | None]:
     members = _members(source)
     code = members.get(member) if member else members
     if not isinstance(code, dict):
@@ -95,17 +130,47 @@ def _decode(source: Path, target: Path, member: str) -> dict[str, Any]:
             text = f"1 validation error detected: Value null at '{member.lower()}' failed to satisfy constraint: "
             raise Refused("ValidationException", f"{text}Member must not be null", kind="")
         raise Refused("SerializationException", f"{member} can not be converted: an object is expected")
-    for name in _ELSEWHERE:
+    for name in _NOT_OFFERED:
         if code.get(name):
-            raise invalid(f"{name} is not offered: give the code as ZipFile")
-    data = code.pop("ZipFile", None)
+            raise invalid(f"{name} is not offered: give the code as a zip, in the request or in S3")
+    data, place = code.pop("ZipFile", None), _place(code)
+    if data and place is not None:
+        raise invalid("Please do not provide other FunctionCode parameters when providing a ZipFile.")
+    if place is not None:
+        return members, place
     if not data:
         raise invalid("Please provide a source for function code.")
     try:
-        target.write_bytes(pybase64.b64decode(data, validate=True))
+        zipped = pybase64.b64decode(data, validate=True)
     except (ValueError, TypeError) as error:
         raise Refused("SerializationException", "ZipFile is not base64") from error
-    return members
+    try:
+        check_size(len(zipped))
+    except ZipRefused as error:
+        raise Refused("RequestEntityTooLargeException", str(error), status=413) from error
+    target.write_bytes(zipped)
+    return members, None
+
+
+def _place(code: dict[str, Any]) -> CodePlace | None:
+    """Return where S3Bucket and S3Key say that the zip is; None: they are not given."""
+    found = [code.get(name) or "" for name in ("S3Bucket", "S3Key", "S3ObjectVersion")]
+    for value in found:
+        if not isinstance(value, str):
+            raise Refused("SerializationException", "S3Bucket, S3Key and S3ObjectVersion must be Strings")
+    bucket, key, version = found
+    if not bucket or not key:
+        if bucket or key:
+            raise invalid("Please provide both S3Bucket and S3Key.")
+        return None
+    if not _BUCKET.match(bucket):
+        raise violated(bucket, "code.s3Bucket", f"satisfy regular expression pattern: {_BUCKET_PATTERN}")
+    for name, value in (("s3Key", key), ("s3ObjectVersion", version)):
+        if len(value) > _KEY_MAX_CHARS:
+            raise violated(value, f"code.{name}", f"have length less than or equal to {_KEY_MAX_CHARS}")
+    if code.get("S3ObjectStorageMode") not in (None, "COPY"):
+        raise invalid("S3ObjectStorageMode REFERENCE is not offered: the code is copied")
+    return CodePlace(bucket, key, version)
 
 
 def _members(source: Path) -> dict[str, Any]:

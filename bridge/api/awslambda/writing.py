@@ -54,7 +54,7 @@ class WriteOperations:
 
     async def create(self, _request: Request, caller: Caller, upload: Upload) -> Answer:
         """API_CreateFunction."""
-        async with self._uploads.decode(upload, member="Code") as (members, file):
+        async with self._uploads.decode(upload, region=caller.region, member="Code") as (members, file):
             body = Body(members)
             name = read_name(body.text("FunctionName") or _missing("functionName"), caller)
             if name.qualifier not in ("", LATEST):
@@ -106,7 +106,7 @@ class WriteOperations:
 
     async def update_code(self, request: Request, caller: Caller, upload: Upload) -> Answer:
         """API_UpdateFunctionCode."""
-        async with self._uploads.decode(upload) as (members, file):
+        async with self._uploads.decode(upload, region=caller.region) as (members, file):
             body = Body(members)
             name = latest_only(request, caller)
             architectures = shapes.architectures(body)

@@ -272,6 +272,8 @@ class TestKeys:
             ("listen = { hosts = ['https://x'] }", "1: listen.hosts[0]: must be a host name without scheme, port or path, such as bridge.internal"),
             # folders
             ("[runtime]\npackages = 'gone'", "2: runtime.packages: no such folder: {folder}/gone"),
+            ("[api]\ncode_folder = 'gone'", "2: api.code_folder: no such folder: {folder}/gone"),
+            ("[api]\ncode_connection = 'gone'", '2: api.code_connection: no connection gone here; write [connections.X] with type = "aws"'),
             ("state = 'code/app.py'", "1: state: is not a folder"),
             # variables
             ("region = '${GONE}'", "1: region: ${GONE} is not set in the environment; set it or write ${GONE:-default}"),
