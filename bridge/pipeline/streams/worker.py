@@ -239,7 +239,8 @@ class MappingWorker:
             await self._commits.try_now()
             crash_point("stream.revoked")
         finally:  # cut short too: whoever has them now must not meet what we still hold
-            self._forget(shards)
+            # One may have come back meanwhile, by a reader that was opened anew: that one stays.
+            self._forget(shard.name for shard in leaving if self._shards.get(shard.name) is shard)
         log.info("shards_revoked", mapping=self._mapping.name, shards=sorted(shards))
 
     def lost(self, shards: AbstractSet[Shard]) -> None:
