@@ -93,6 +93,7 @@ def _without_daemon(state: Path, *, repair: bool) -> list[Finding]:
         return [
             Finding("state folder", True, f"{state}, {_free(state)} free"),
             *_database(state / "p0", repair=repair),
+            *_made(state / "shared"),
             *_journal(state / "p0" / "journal", repair=repair),
             *_sandbox(),
         ]
@@ -236,6 +237,25 @@ def _database(partition: Path, *, repair: bool) -> Iterator[Finding]:
             yield Finding(name, True, f"damaged; kept what could be read ({kept}); the old file is {done.aside}")
     except StoreError as error:
         yield Finding(name, False, str(error))
+
+
+def _made(shared: Path) -> Iterator[Finding]:
+    """Look at what Lambda's API made."""
+    from bridge.core.errors import StoreError
+    from bridge.store.inspection import inspect_catalog
+
+    name = "functions of Lambda's API"
+    try:
+        found = inspect_catalog(shared / "catalog.db", shared / "packages")
+    except (StoreError, OSError) as error:
+        yield Finding(name, False, str(error))
+        return
+    if found is None:
+        return
+    text = f"{found.functions} functions, {found.packages} packages, every hash checked"
+    if found.orphans:
+        text += f"; {found.orphans} that nothing names, which a daemon deletes"
+    yield Finding(name, True, text) if not found.problems else Finding(name, False, "; ".join(found.problems))
 
 
 # --- journal --------------------------------------------------------------------------------------------------------

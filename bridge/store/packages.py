@@ -160,6 +160,16 @@ class PackageStore:
         names = (entry.name for entry in self._folder.iterdir())
         return frozenset(name for name in names if name.startswith(PREFIX) or not name.startswith("."))
 
+    def fault(self, key: str) -> str:
+        """Return what is wrong with a package, to stand behind its name; empty: it is whole. Changes nothing."""
+        if not (self._folder / key / _ZIP).is_file():
+            return "is missing; give the code again"
+        if self._is_whole(key):
+            return ""
+        if hash_file(self._folder / key / _ZIP) != key:
+            return "has another hash than its name; give the code again"
+        return "has files that are not its zip's; the next start unzips it anew"
+
     def remove(self, key: str) -> None:
         """Delete a package; one that is not there is fine.
 

@@ -363,3 +363,17 @@ async def test_where_no_mappings_are_made_that_is_said(world):
     world.app = ApiApp(world.services, token=TOKEN, rules=AccessRules(asks=False))
     answer = await world.ask("POST", PATH, body={}, token=None)
     assert "CreateEventSourceMapping is not offered" in answer.json()["message"]
+
+
+async def test_a_reset_ends_and_forgets_all_of_them(api):
+    await api.create(EventSourceArn=QUEUE)
+    changed = []
+
+    async def tell():
+        changed.append(api.made.values())
+
+    api.made._changed = tell
+    assert await api.made.clear() == 1
+    assert (changed, api.made.values(), await api.rows.load()) == ([[]], [], {})
+    assert await api.made.clear() == 0
+    assert changed == [[]]

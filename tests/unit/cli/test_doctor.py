@@ -297,3 +297,16 @@ def test_connections_to_aws_are_asked_for_credentials_and_functions_elsewhere_ar
         "arn:aws:lambda:eu-central-1:123456789012:function:billing by connection keys",
     )
     assert "very-secret" not in found.out
+
+
+async def test_it_looks_at_what_lambdas_api_made(alone, state):
+    from bridge.store.functions import SqliteFunctions
+
+    await (await SqliteFunctions.open(state / "shared" / "catalog.db")).close()
+    found = await asyncio.to_thread(alone, "--state", str(state), "doctor", "--json")
+    facts = {fact["name"]: fact for fact in map(json.loads, found.out.splitlines())}
+    assert facts["functions of Lambda's API"]["detail"] == "0 functions, 0 packages, every hash checked"
+    (state / "shared" / "catalog.db").write_bytes(b"x" * 8192)
+    found = await asyncio.to_thread(alone, "--state", str(state), "doctor", "--json")
+    facts = {fact["name"]: fact for fact in map(json.loads, found.out.splitlines())}
+    assert facts["functions of Lambda's API"]["ok"] is False
