@@ -21,7 +21,7 @@ from bridge.invokers.service import checked_payload
 SOURCE: Final = "invoke"
 _CAPITAL: Final = frozenset({
     "ResourceNotFoundException", "ServiceException", "InvalidRuntimeException", "InvalidZipFileException",
-    "KMSNotFoundException",
+    "KMSNotFoundException", "RecursiveInvocationException",
 })  # fmt: skip
 """Codes whose error body spells `Message`; the others spell `message` (semantics 0.1)."""
 _LOG_TYPES: Final = ("None", "Tail")
@@ -70,6 +70,8 @@ class InvokeEndpoint:
         headers = {"x-amzn-requestid": request_id}
         if kind == InvocationType.DRY_RUN:
             return Answer(204, headers=headers)
+        name = target.partition(":")[0]
+        self._services.recursion.admit(request_id, name, request.header("x-amzn-trace-id", ""))
         record = Record(
             id=request_id,
             source=SOURCE,

@@ -40,6 +40,7 @@ class ResetEndpoints:
                 await made.clear()
                 await self._services.policies.open()
                 await self._services.urls.open()
+                await self._services.recursion.open()
         log.warning("made_state_cleared", **counts)
         return json_answer({"cleared": dict(counts)})
 

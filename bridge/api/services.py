@@ -9,7 +9,7 @@ from bridge.api.awslambda.mapped import MadeMappings
 from bridge.api.awslambda.uploads import CodeSource
 from bridge.core import limits
 from bridge.core.dead_letter_queues import DeadLetterQueues
-from bridge.core.function import Function, FunctionVersion, Warmth
+from bridge.core.function import Function, FunctionVersion, Warmth, function_arn
 from bridge.core.outcome import Outbox
 from bridge.core.ports import Clock, DeadLetters, Intake, Invoker, Jobs, Journal, Lanes, Outcomes, ParkedStore
 from bridge.core.push import PushSources
@@ -20,6 +20,7 @@ from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays
 from bridge.registry.attached import NoDocuments
 from bridge.registry.policies import ResourcePolicies
+from bridge.registry.recursion import Recursion
 from bridge.registry.urls import FunctionUrls
 
 
@@ -74,6 +75,8 @@ class Services:
     sources: PushSources
     readers: Callable[[Record], Sequence[RecordReader]]
     """Which mappings read a stored record, and whether they are done with it."""
+    recursion: Recursion = field(default_factory=lambda: Recursion(NoDocuments(), arn_of=function_arn))
+    """Which functions may call themselves in a loop, and the chains of what runs."""
     policies: ResourcePolicies = field(default_factory=lambda: ResourcePolicies(NoDocuments()))
     """Resource policies of all functions; left out: there are none, and none is kept."""
     urls: FunctionUrls = field(default_factory=lambda: FunctionUrls(NoDocuments()))

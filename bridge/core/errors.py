@@ -9,6 +9,7 @@ BridgeError
 │   ├── PayloadTooLarge        413 RequestEntityTooLargeException
 │   ├── PayloadInvalid         400 InvalidRequestContentException
 │   ├── InvokeDenied           403 AccessDeniedException: a policy, or a remote function that we may not invoke
+│   ├── RecursiveInvocation    400 RecursiveInvocationException: a loop of functions
 │   ├── Unrunnable             502: no interpreter for the runtime, no package, or no key for the variables
 │   └── RuntimeUnavailable     5xx: the function's worker, or its remote, could not be had
 ├── MappingNotFound        404 ResourceNotFoundException
@@ -82,6 +83,13 @@ class InvokeDenied(InvokeError):
 
     code = "AccessDeniedException"
     status = 403
+
+
+class RecursiveInvocation(InvokeError):
+    """The function was in the chain that led to this too often: a loop of functions was stopped."""
+
+    code = "RecursiveInvocationException"
+    status = 400
 
 
 class Unrunnable(InvokeError):

@@ -23,6 +23,7 @@ from bridge.config.runtimes import interpreters
 from bridge.config.settings import Settings
 from bridge.core import limits
 from bridge.core.errors import StoreError
+from bridge.core.function import function_arn
 from bridge.core.ports import Clock
 from bridge.daemon.aws import AwsReach
 from bridge.daemon.code import FileCode
@@ -48,8 +49,10 @@ from bridge.pipeline.outbox import OutboxSender
 from bridge.pipeline.outcomes import AsyncOutcomes, OutboxDestination
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays, StreamParts
+from bridge.registry.attached import NoDocuments
 from bridge.registry.catalog import FunctionCatalog
 from bridge.registry.policies import ResourcePolicies
+from bridge.registry.recursion import Recursion
 from bridge.registry.secrets import Seal
 from bridge.registry.urls import FunctionUrls
 from bridge.runtime.logs import FunctionLogs
@@ -112,6 +115,9 @@ class Parts:
         self._fail = fail
         self._exit = exit_stack
         self._mapping = asyncio.Lock()
+        self.recursion = Recursion(
+            NoDocuments(), arn_of=partial(function_arn, region=settings.region, account=settings.account)
+        )
 
     async def open(self) -> None:
         """Build and open everything, in order.
@@ -229,7 +235,11 @@ class Parts:
         is_allowed = self._allow_remote or not (self._asks_before_remote or self._is_local)
         self.remote = RemoteFunctions(self.aws.clients, clock=self._clock, is_allowed=is_allowed)
         self._exit.push_async_callback(self.remote.close)
-        self.runtimes = Runtimes(local=self.pool, remote=self.remote)
+        self.runtimes = Runtimes(
+            local=self.pool,
+            remote=self.remote,
+            trace=lambda request_id, name: self.recursion.trace(request_id, name, now=self._clock.time()),
+        )
         self.service = FunctionService(
             catalog=self.catalog,
             runtime=self.runtimes,
@@ -245,6 +255,8 @@ class Parts:
             self.folder.shared / "catalog.db", release_ballast=self.ballast.release, on_failure=self._fail
         )
         self._exit.push_async_callback(functions.close)
+        self.recursion.keep_in(functions.attachments("recursion"))
+        await self.recursion.open()
         self.policies = ResourcePolicies(functions.attachments("policy"))
         await self.policies.open()
         self._mapping_store = SqliteMadeMappings(functions.database)
@@ -271,6 +283,7 @@ class Parts:
     async def _forget_attached(self, function: str, qualifier: str | None) -> None:
         await self.urls.forget(function, qualifier)
         await self.policies.forget(function, qualifier)
+        await self.recursion.forget(function, qualifier)
 
     def function_changed(self, name: str) -> None:
         """End the workers of what a function was, and count its limits anew."""

@@ -23,6 +23,7 @@ from bridge.api.awslambda.permissions import PermissionOperations
 from bridge.api.awslambda.permits import admitted
 from bridge.api.awslambda.provisioning import ProvisioningOperations
 from bridge.api.awslambda.reading import ReadOperations
+from bridge.api.awslambda.recursion import RecursionOperations
 from bridge.api.awslambda.sharing import SharingOperations
 from bridge.api.awslambda.uploads import Upload, Uploads
 from bridge.api.awslambda.urls import UrlOperations
@@ -74,6 +75,7 @@ _ALIAS: Final = _FUNCTION + "/aliases/{alias}"
 _LAYERS: Final = "/2018-10-31/layers"
 _LAYER: Final = _LAYERS + "/{layer}/versions"
 _LAYER_VERSION: Final = _LAYER + "/{version}"
+_RECURSION: Final = "/2024-08-31/functions/{fn}/recursion-config"
 _MAPPINGS: Final = "/2015-03-31/event-source-mappings"
 _CONCURRENCY: Final = "/2017-10-31/functions/{fn}/concurrency"
 _PROVISIONED: Final = "/2019-09-30/functions/{fn}/provisioned-concurrency"
@@ -260,6 +262,9 @@ class LambdaApi:
         ):  # fmt: skip
             add("GET", path, _Read(f"lambda:{action}", handler))
         self._add_mappings()
+        recursion = RecursionOperations(self._services.recursion, reading)
+        add("GET", _RECURSION, _Read("lambda:GetFunctionRecursionConfig", recursion.get))
+        add("PUT", _RECURSION, _Read("lambda:PutFunctionRecursionConfig", recursion.put))
         for method, path, action in _NOT_OFFERED:
             add(
                 method,

@@ -305,3 +305,34 @@ async def test_what_is_not_offered_says_so(open_world):
     assert text.startswith("CreateFunction is not offered: ")
     unknown = await ask(open_world, "GET", "/2015-03-31/durable-executions/x")
     assert refused(unknown, 404, "UnknownOperationException")
+
+
+async def test_a_loop_of_functions_is_stopped_unless_it_is_allowed(open_world):
+    config = "/2024-08-31/functions/hello/recursion-config"
+    assert (await ask(open_world, "GET", config)).json() == {"RecursiveLoop": "Terminate"}
+    recursion = open_world.services.recursion
+
+    async def rounds(count, **headers):
+        header, answer = "", None
+        for number in range(count):
+            answer = await open_world.ask(
+                "POST", INVOKE, body=b"{}", token=None, host=HOST, headers={"x-amzn-trace-id": header} | headers
+            )
+            header = recursion.trace(answer.headers["x-amzn-requestid"], "hello", now=NOW + number)
+        return answer
+
+    assert (await rounds(16)).status == 200
+    stopped = await rounds(17)
+    assert "was invoked 16 times" in refused(stopped, 400, "RecursiveInvocationException")
+    assert "Message" in stopped.json()
+    assert refused(await rounds(17, **{"x-amz-invocation-type": "Event"}), 400, "RecursiveInvocationException")
+    changed = await ask(open_world, "PUT", config, b'{"RecursiveLoop": "Allow"}')
+    assert (changed.status, changed.json()) == (200, {"RecursiveLoop": "Allow"})
+    assert (await rounds(20)).status == 200
+
+    text = refused(await ask(open_world, "PUT", config, b"{}"), 400, "ValidationException")
+    assert "'recursiveLoop'" in text
+    refused(await ask(open_world, "PUT", config, b'{"RecursiveLoop": "Maybe"}'), 400, "ValidationException")
+    missing = config.replace("hello", "nobody")
+    refused(await ask(open_world, "GET", missing), 404, "ResourceNotFoundException")
+    refused(await ask(open_world, "GET", config.replace("hello", "hello:live")), 400, "InvalidParameterValueException")

@@ -1,0 +1,115 @@
+"""Functions that call themselves through each other: how often each was in what led to an invocation, and which may.
+
+A running function has the chain in its trace header (`Lineage`); AWS's clients send that header with what they call.
+"""
+
+import hashlib
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final
+
+from bridge.core import limits
+from bridge.core.errors import RecursiveInvocation
+from bridge.registry.attached import DocumentStore, Place
+
+ALLOW: Final = "Allow"
+TERMINATE: Final = "Terminate"
+CHAINS_MAX: Final = 10_000
+"""Events whose chain is remembered between their acceptance and their last attempt; the oldest are forgotten first."""
+_MEMBERS_MAX: Final = 32
+"""Functions of one chain."""
+_LINEAGE: Final = re.compile(r"(?:^|;)\s*Lineage=([0-9a-f:|]{1,1000})(?:;|$)")
+_MEMBER: Final = re.compile(r"([0-9a-f]{8}):([0-9]{1,4})\Z")
+
+
+class Recursion:
+    """What loops there are. A change is durable before it counts.
+
+    Args:
+        store: which functions may: their documents.
+        arn_of: returns the unqualified ARN of a function's name.
+    """
+
+    def __init__(self, store: DocumentStore, *, arn_of: Callable[[str], str]) -> None:
+        self._store = store
+        self._arn_of = arn_of
+        self._allowed: set[Place] = set()
+        self._chains: OrderedDict[str, Counter[str]] = OrderedDict()
+
+    def keep_in(self, store: DocumentStore) -> None:
+        """Keep what is said from now on in this store, once it is open."""
+        self._store = store
+
+    async def open(self) -> None:
+        """Load what was kept. Raises StoreError."""
+        self._allowed = set(await self._store.load())
+
+    def mode(self, name: str) -> str:
+        """Return RecursiveLoop of a function: Allow or Terminate."""
+        return ALLOW if (self._arn_of(name), "") in self._allowed else TERMINATE
+
+    async def set_mode(self, name: str, mode: str) -> None:
+        """Let a function call itself, or no more. Raises StoreError."""
+        place = (self._arn_of(name), "")
+        await self._store.save(place, ALLOW.encode() if mode == ALLOW else None)
+        if mode == ALLOW:
+            self._allowed.add(place)
+        else:
+            self._allowed.discard(place)
+
+    async def forget(self, function: str, qualifier: str | None) -> None:
+        """Forget what was said of a function that is gone, by its ARN; versions and aliases have nothing."""
+        if qualifier is None:
+            await self._store.forget(function, None)
+            self._allowed.discard((function, ""))
+
+    # --- chains ---------------------------------------------------------------------------------------------------
+
+    def admit(self, request_id: str, name: str, header: str) -> None:
+        """Take note of the chain that led to an invocation.
+
+        Args:
+            request_id: of the invocation.
+            name: of its function.
+            header: X-Amzn-Trace-Id as the caller sent it; empty: it sent none.
+
+        Raises:
+            RecursiveInvocation: the function was in the chain RECURSION_MAX times, and may not.
+        """
+        chain = _chain(header)
+        if not chain:
+            return
+        if chain[_key(name)] >= limits.RECURSION_MAX and self.mode(name) != ALLOW:
+            raise RecursiveInvocation(
+                "Lambda has detected the function being invoked in a recursive loop with other functions and resources "
+                f"and stopped it: {name} was invoked {chain[_key(name)]} times in this chain "
+                "(PutFunctionRecursionConfig with RecursiveLoop = Allow lets it go on)"
+            )
+        self._chains[request_id] = chain
+        while len(self._chains) > CHAINS_MAX:
+            self._chains.popitem(last=False)
+
+    def trace(self, request_id: str, name: str, *, now: float) -> str:
+        """Return the trace header that a function sees: with the chain, itself included."""
+        chain = self._chains.get(request_id)
+        key = _key(name)
+        members = (
+            f"{key}:1"
+            if chain is None
+            else "|".join(f"{member}:{count}" for member, count in (chain + Counter((key,))).items())
+        )
+        digits = request_id.replace("-", "")
+        return f"Root=1-{int(now):08x}-{digits[:24]};Parent={digits[-16:]};Sampled=0;Lineage={members}"
+
+
+def _chain(header: str) -> Counter[str]:
+    found = _LINEAGE.search(header)
+    members = [] if found is None else found[1].split("|")[:_MEMBERS_MAX]
+    return Counter({each[1]: int(each[2]) for each in map(_MEMBER.match, members) if each is not None})
+
+
+@lru_cache(maxsize=4096)
+def _key(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:8]

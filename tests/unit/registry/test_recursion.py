@@ -1,0 +1,87 @@
+"""Loops of functions: the chain in the trace header, where it is stopped, and which functions may go on."""
+
+import pytest
+
+from bridge.core import limits
+from bridge.core.errors import RecursiveInvocation
+from bridge.core.function import function_arn
+from bridge.registry import recursion as module
+from bridge.registry.recursion import ALLOW, TERMINATE, Recursion
+
+IDS = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(100)]
+
+
+class Documents:
+    def __init__(self):
+        self.kept = {}
+
+    async def load(self):
+        return dict(self.kept)
+
+    async def save(self, place, document):
+        if document is None:
+            self.kept.pop(place, None)
+        else:
+            self.kept[place] = document
+
+    async def forget(self, function, qualifier):
+        self.kept = {place: kept for place, kept in self.kept.items() if place[0] != function}
+
+
+@pytest.fixture
+def recursion():
+    return Recursion(Documents(), arn_of=function_arn)
+
+
+def loop(recursion, *names, rounds):
+    """Have functions invoke each other in turn, each with the header that it saw."""
+    header, done = "", 0
+    for request_id, name in zip(IDS, names * rounds, strict=False):
+        recursion.admit(request_id, name, header)
+        header = recursion.trace(request_id, name, now=1_767_225_600.0)
+        done += 1
+    return done
+
+
+def test_a_function_is_stopped_after_sixteen_rounds(recursion):
+    assert loop(recursion, "f", rounds=limits.RECURSION_MAX) == 16
+    with pytest.raises(RecursiveInvocation, match="f was invoked 16 times"):
+        loop(recursion, "f", rounds=limits.RECURSION_MAX + 1)
+
+
+def test_two_that_call_each_other_are_stopped_by_either_ones_rounds(recursion):
+    assert loop(recursion, "f", "g", rounds=16) == 32
+    with pytest.raises(RecursiveInvocation, match="f was invoked 16 times"):
+        loop(recursion, "f", "g", rounds=17)
+
+
+async def test_one_that_may_goes_on_and_another_start_knows_it(recursion):
+    await recursion.set_mode("f", ALLOW)
+    assert loop(recursion, "f", rounds=40) == 40
+    again = Recursion(recursion._store, arn_of=function_arn)
+    await again.open()
+    assert (again.mode("f"), again.mode("g")) == (ALLOW, TERMINATE)
+    await again.set_mode("f", TERMINATE)
+    with pytest.raises(RecursiveInvocation):
+        loop(again, "f", rounds=17)
+    await again.set_mode("f", ALLOW)
+    await again.forget(function_arn("f"), "live")
+    assert again.mode("f") == ALLOW
+    await again.forget(function_arn("f"), None)
+    assert again.mode("f") == TERMINATE
+
+
+@pytest.mark.parametrize("header", ["", "Root=1-2-3", "Lineage=", "Lineage=zz:99", "x" * 5000, "Lineage=0252f10c:-1"])
+def test_a_header_without_a_chain_says_nothing(recursion, header):
+    recursion.admit(IDS[0], "f", header)
+    assert recursion.trace(IDS[0], "f", now=0.0).endswith(f"Lineage={module._key('f')}:1")
+
+
+def test_a_header_of_a_caller_is_bounded_and_so_is_what_is_remembered(recursion, monkeypatch):
+    monkeypatch.setattr(module, "CHAINS_MAX", 3)
+    for request_id in IDS[:10]:
+        recursion.admit(
+            request_id, "f", "Root=1-a-b;Lineage=" + "|".join(f"{n:08x}:1" for n in range(60)) + ";Sampled=0"
+        )
+    assert list(recursion._chains) == IDS[7:10]
+    assert len(recursion._chains[IDS[9]]) == 32
