@@ -77,11 +77,12 @@ def run_command(
 
 
 def _run(loaded: "Loaded", *, watch: bool, local: bool, allow_remote: bool) -> int:
+    from bridge.config.access import hidden_ports
     from bridge.runtime import launch
 
-    api_port = loaded.settings.listen.api.port
+    is_confined = loaded.settings.runtime.sandbox != "basic"
     # It and the imports below take about as long.
-    launch.ahead(denied_ports=(api_port,) if api_port and loaded.settings.runtime.sandbox != "basic" else ())
+    launch.ahead(denied_ports=hidden_ports(loaded.settings) if is_confined else ())
     from bridge import daemon
     from bridge.cli import banner
     from bridge.core.errors import BridgeError, ConfigError, StoreBusy, StoreTooNew

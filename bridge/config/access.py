@@ -69,3 +69,13 @@ def access_keys(settings: "Settings") -> dict[str, AccessKey]:
         )
         for key_id, key in settings.access_keys.items()
     }
+
+
+def hidden_ports(settings: "Settings") -> tuple[int, ...]:
+    """Return the ports that functions must not connect to: the api's, unless somebody may call Lambda's API there.
+
+    A function that does calls it as anybody else would: the admin API asks for a token that no function can read.
+    """
+    port = settings.listen.api.port
+    is_called = settings.api.auth == "none" or bool(settings.access_keys)
+    return (port,) if port and not is_called else ()

@@ -65,6 +65,8 @@ class Invocation:
     """Overrides the function's timeout when shorter (seconds from start)."""
     is_awaited: bool = False
     """A caller waits for the answer: it is never handed over."""
+    wait_max_s: float | None = None
+    """How long it waits for a worker before it is refused; None: as long as it takes."""
     ahead: bool = False
     """May be sent to a busy worker ahead of time (asynchronous and stream work only)."""
 

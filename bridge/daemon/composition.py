@@ -15,7 +15,7 @@ from bridge.api.app import AccessRules
 from bridge.api.awslambda.control import MadeFunctions, Place
 from bridge.api.awslambda.made_layers import MadeLayers
 from bridge.api.awslambda.mapped import MadeMappings
-from bridge.config.access import access_keys
+from bridge.config.access import access_keys, hidden_ports
 from bridge.config.connections import connection_values
 from bridge.config.functions import FunctionSettings, function_specs
 from bridge.config.mappings import mapping_values
@@ -214,7 +214,6 @@ class Parts:
             self.folder.logs, max_bytes_per_function=settings.runtime.log_mb_per_function * limits.MIB
         )
         packages = settings.runtime.packages or (_PACKAGES if _PACKAGES.is_dir() else None)
-        api_port = settings.listen.api.port
         self.pool = WorkerPool(
             run_folder=self.folder.run,
             logs=self.logs,
@@ -225,7 +224,7 @@ class Parts:
             packages=packages,
             deny_paths=(self.folder.path, key_file(settings)),
             code_store=self.folder.packages,
-            deny_ports=(api_port,) if api_port else (),
+            deny_ports=hidden_ports(settings),
             region=settings.region,
             interpreters=self.interpreters.values(),
         )

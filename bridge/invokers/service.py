@@ -342,6 +342,7 @@ class FunctionService:
                 invoked_arn=resolved.invoked_arn,
                 client_context=client_context,
                 is_awaited=True,
+                wait_max_s=self._sync_wait_s,
             ),
         )
         self._count(resolved.function.name, result)

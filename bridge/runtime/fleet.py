@@ -6,7 +6,9 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from bridge.core import limits
+from bridge.core.errors import Throttled
 from bridge.core.function import FunctionVersion
+from bridge.core.invocation import THROTTLE_ACCOUNT
 from bridge.runtime import environment
 from bridge.runtime.job import Job
 from bridge.runtime.process import Worker
@@ -88,6 +90,16 @@ class Fleet:
                 if self.idle[index].is_provisioned:
                     return self.idle.pop(index)
         return self.idle.pop()
+
+    def refuse_late(self, now: float) -> None:
+        """Refuse what has waited for a worker as long as it may: what keeps them busy may wait for its answer.
+
+        A function that invokes itself would wait for ever otherwise, where all workers run it already.
+        """
+        for job in [job for job in self.waiting if job.is_late(now)]:
+            self.waiting.remove(job)
+            if not job.future.done():
+                job.future.set_exception(Throttled(THROTTLE_ACCOUNT))
 
     def take_waiting(self) -> list[Job]:
         """Return what waits, and let it wait no more."""

@@ -38,3 +38,8 @@ class Job:
         self.attempted = False
         limit = invocation.deadline_s
         self.timeout_s: float = version.timeout_s if limit is None else min(limit, version.timeout_s)
+
+    def is_late(self, now: float) -> bool:
+        """Tell whether it has waited as long as it may; `now` is monotonic."""
+        limit = self.invocation.wait_max_s
+        return limit is not None and now - self.arrived_at >= limit

@@ -88,8 +88,9 @@ class WorkerPool:
         """Workers that live or start; those being ended do not count."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch = Watch(
-            clock=clock, busy=self._busy, living=self._workers, fail=self._fail, reinitialise=self._initialise_again
-        )
+            clock=clock, busy=self._busy, fleets=self._fleets, living=self._workers, fail=self._fail,
+            reinitialise=self._initialise_again,
+        )  # fmt: skip
         self._ahead = Ahead(clock=clock, give_back=self._wait_again)
         self.provisioned = Provisioned(
             clock=clock, places=self._workers_max, fleet_of=self._fleet, start=self._warm, end=self._end

@@ -9,6 +9,7 @@ from typing import Final
 from bridge.core import limits
 from bridge.core.ports import Clock
 from bridge.runtime import memory, results
+from bridge.runtime.fleet import Fleet
 from bridge.runtime.process import Worker
 
 TICK_S: Final = 0.05
@@ -27,6 +28,7 @@ class Watch:
     Args:
         clock: monotonic time of deadlines.
         busy: the pool's own set of busy workers.
+        fleets: the pool's own: what has waited too long in them is refused.
         living: the pool's own workers by id, busy, idle or on their way out.
         fail: ends a worker with a failure.
         reinitialise: replaces a worker whose init took too long, given the word `timeout`.
@@ -37,12 +39,14 @@ class Watch:
         *,
         clock: Clock,
         busy: Collection[Worker],
+        fleets: Mapping[tuple[str, str], Fleet],
         living: Mapping[int, Worker],
         fail: Callable[[Worker, results.Failure], None],
         reinitialise: Callable[[Worker, str], None],
     ) -> None:
         self._clock = clock
         self._busy = busy
+        self._fleets = fleets
         self._living = living
         self._fail = fail
         self._reinitialise = reinitialise
@@ -74,6 +78,9 @@ class Watch:
         for worker in list(self._busy):
             if worker.failure is None:
                 self._check(worker, now)
+        for fleet in self._fleets.values():
+            if fleet.waiting:
+                fleet.refuse_late(now)
         if self._busy:
             self.start()
 
