@@ -261,7 +261,8 @@ async def test_short_events_are_sent_ahead_when_all_workers_are_busy(runner):
         assert lines[2] == f"END RequestId: {request_id}"
 
 
-async def test_frames_behind_a_slow_one_come_back_and_run_once(runner, tmp_path):
+async def test_frames_behind_a_slow_one_come_back_and_run_once(runner, tmp_path, monkeypatch):
+    monkeypatch.setattr("bridge.runtime.ahead.TAKE_BACK_S", 0.5)  # not before all of them are sent
     ledger = tmp_path / "ledger"
     pool = runner.pool
     await warm_up(runner)
