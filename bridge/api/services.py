@@ -38,8 +38,13 @@ class ReloadResult:
 class Logs(Protocol):
     """Where a function's log lines are read."""
 
-    def tail(self, function: str, *, lines: int, follow: bool) -> AsyncIterator[tuple[float, str, str]]:
-        """Yield (epoch seconds, stream, text) of the last `lines` lines, then, if `follow`, new ones as they come."""
+    def tail(
+        self, function: str, *, lines: int, follow: bool, stream: str = ""
+    ) -> AsyncIterator[tuple[float, str, str]]:
+        """Yield (epoch seconds, stream, text) of the last `lines` lines, then, if `follow`, new ones as they come.
+
+        Of all streams, or of those whose name begins with `stream`.
+        """
         ...
 
 

@@ -82,17 +82,17 @@ class System:
         """A function's log lines, `{"at": …, "stream": …, "line": …}` each."""
         fields = Fields.of_query(request)
         lines = fields.integer("lines", low=0, high=_LOG_LINES_MAX)
-        follow = fields.boolean("follow")
+        follow, stream = fields.boolean("follow"), fields.text("stream") or ""
         fields.finish()
         name = request.params["function"].partition(":")[0]
         if all(function.name != name for function in self._services.functions()):
             raise HttpError(404, f"no function {name[:64]!r}")
         await request.body()
-        return Stream(self._lines(name, lines=100 if lines is None else lines, follow=follow))
+        return Stream(self._lines(name, lines=100 if lines is None else lines, follow=follow, stream=stream))
 
-    async def _lines(self, name: str, *, lines: int, follow: bool) -> AsyncIterator[object]:
-        async for at, stream, text in self._services.logs.tail(name, lines=lines, follow=follow):
-            yield {"at": at, "stream": stream, "line": text}
+    async def _lines(self, name: str, *, lines: int, follow: bool, stream: str) -> AsyncIterator[object]:
+        async for at, found, text in self._services.logs.tail(name, lines=lines, follow=follow, stream=stream):
+            yield {"at": at, "stream": found, "line": text}
 
 
 def _function_view(function: Function) -> dict[str, object]:

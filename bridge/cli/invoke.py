@@ -13,6 +13,8 @@ from bridge.cli.client import INVOKE_TIMEOUT_S, refusal, segment
 from bridge.cli.locate import Options, connect
 from bridge.util.text import escape
 
+GROUP: Final = "/aws/lambda/"
+"""How names of log groups begin on AWS."""
 _PAYLOAD_MAX_BYTES: Final = 6 * 1024 * 1024 + 1
 """One more than any invocation takes: the daemon says so in its own words."""
 
@@ -82,17 +84,27 @@ def _print_answer(body: bytes) -> None:
 
 
 @click.command("logs")
-@click.argument("function", shell_complete=complete_function)
+@click.argument("function", metavar="FUNCTION|GROUP", shell_complete=complete_function)
+@click.option("--stream", metavar="NAME", help="Only streams whose name begins so: 2026/01/31/[$LATEST]…")
 @click.option("-f", "--follow", is_flag=True, help="Go on with new lines as they come.")
 @click.option(
     "-n", "--lines", type=click.IntRange(0, 10_000), default=100, show_default=True, help="How many to begin with."
 )
 @json_option
 @click.pass_context
-def logs_command(context: click.Context, function: str, follow: bool, lines: int, as_json: bool) -> None:  # noqa: FBT001 - click's signature
-    """Show what FUNCTION printed, START, END and REPORT included."""
+def logs_command(
+    context: click.Context,
+    /,
+    function: str,
+    stream: str | None,
+    follow: bool,  # noqa: FBT001 - click's signature
+    lines: int,
+    as_json: bool,  # noqa: FBT001 - click's signature
+) -> None:
+    """Show what FUNCTION printed, START, END and REPORT included; GROUP is /aws/lambda/FUNCTION."""
     client = connect(Options.of(context))
-    path, query = f"/logs/{segment(function)}", {"lines": lines, "follow": follow}
+    name = function.removeprefix(GROUP)
+    path, query = f"/logs/{segment(name)}", {"lines": lines, "follow": follow, "stream": stream}
     try:
         for raw in client.lines(path, query) if as_json else client.stream(path, query):
             if isinstance(raw, bytes):

@@ -232,11 +232,14 @@ class FunctionLogs:
             self._close_file(entry)
         self._streams.clear()
 
-    async def tail(self, function: str, *, lines: int, follow: bool) -> AsyncIterator[Line]:
-        """Yield the last `lines` lines of a function over all its streams, then (if `follow`) new ones for ever."""
+    async def tail(self, function: str, *, lines: int, follow: bool, stream: str = "") -> AsyncIterator[Line]:
+        """Yield the last `lines` lines of a function, then (if `follow`) new ones for ever.
+
+        Of all its streams, or of those whose name begins with `stream`.
+        """
         self.flush()
         offsets: dict[Path, int] = {}
-        for line in await asyncio.to_thread(self._last, function, lines, offsets):
+        for line in await asyncio.to_thread(self._last, function, lines, offsets, stream):
             yield line
         if not follow:
             return
@@ -249,7 +252,7 @@ class FunctionLogs:
                         await event.wait()
                 event.clear()
                 self.flush()
-                for line in await asyncio.to_thread(self._new, function, offsets):
+                for line in await asyncio.to_thread(self._new, function, offsets, stream):
                     yield line
         finally:
             followers = self._followers[function]
@@ -257,16 +260,17 @@ class FunctionLogs:
             if not followers:
                 del self._followers[function]
 
-    def _paths(self, function: str) -> list[Path]:
+    def _paths(self, function: str, stream: str) -> list[Path]:
+        beginning = stream.replace("/", "_")
         try:
-            return sorted((self._folder / function).iterdir())
+            return sorted(path for path in (self._folder / function).iterdir() if path.name.startswith(beginning))
         except OSError:
             return []
 
-    def _last(self, function: str, count: int, offsets: dict[Path, int]) -> list[Line]:
+    def _last(self, function: str, count: int, offsets: dict[Path, int], stream: str) -> list[Line]:
         newest: deque[Line] = deque(maxlen=max(0, count))
         parts = []
-        for path in self._paths(function):
+        for path in self._paths(function, stream):
             with contextlib.suppress(OSError):
                 size = path.stat().st_size
                 offsets[path] = size
@@ -274,9 +278,9 @@ class FunctionLogs:
         newest.extend(heapq.merge(*parts, key=lambda line: line[0]))
         return list(newest)
 
-    def _new(self, function: str, offsets: dict[Path, int]) -> list[Line]:
+    def _new(self, function: str, offsets: dict[Path, int], stream: str) -> list[Line]:
         parts = []
-        paths = self._paths(function)
+        paths = self._paths(function, stream)
         rotated = [path for path in paths if _ROTATED.search(path.name)]
         for path in (*rotated, *(path for path in paths if path not in rotated)):
             with contextlib.suppress(OSError):

@@ -117,8 +117,10 @@ class FakeLogs:
     def __init__(self) -> None:
         self.lines: deque[tuple[float, str, str]] = deque()
 
-    async def tail(self, function: str, *, lines: int, follow: bool) -> AsyncIterator[tuple[float, str, str]]:
-        for line in list(self.lines)[-lines:] if lines else []:
+    async def tail(
+        self, function: str, *, lines: int, follow: bool, stream: str = ""
+    ) -> AsyncIterator[tuple[float, str, str]]:
+        for line in [line for line in self.lines if line[1].startswith(stream)][-lines:] if lines else []:
             yield line
         while follow:
             await asyncio.sleep(0.001)

@@ -89,3 +89,10 @@ def test_logs(bridge, served):
     assert json.loads(bridge("logs", "hello", "-n", "1", "--json").out)["line"] == "line 4\t\x1b[2J"
     assert bridge("logs", "nope").code == 1
     assert bridge("logs", "hello", "-n", "-1").code == 2
+
+
+def test_logs_by_awss_names_of_group_and_stream(bridge, served):
+    served.world.logs.lines += [(1.0, "2026/01/02/[1]aa", "one"), (2.0, "2026/01/02/[2]bb", "two")]
+
+    assert bridge("logs", "/aws/lambda/hello", "--stream", "2026/01/02/[1]").out == "one\n"
+    assert bridge("logs", "hello").out == "one\ntwo\n"

@@ -170,3 +170,13 @@ async def test_many_lines_at_once_do_not_pile_up(logs):
 
     assert logs.stream("f", STREAM).size < 300 * 1024
     assert os.listdir(logs._folder / "f")
+
+
+async def test_a_stream_by_the_beginning_of_its_name(tmp_path):
+    logs = FunctionLogs(tmp_path / "logs")
+    logs.write("f", "2026/01/02/[1]aa", b"one\n", at=1.0)
+    logs.write("f", "2026/01/02/[2]bb", b"two\n", at=2.0)
+    found = [line[1:] async for line in logs.tail("f", lines=1, follow=False, stream="2026/01/02/[1]")]
+    assert found == [("2026/01/02/[1]aa", "one")]
+    assert [line[2] async for line in logs.tail("f", lines=9, follow=False)] == ["one", "two"]
+    logs.close()
