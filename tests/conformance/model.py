@@ -118,12 +118,13 @@ LIKELY: dict[str, tuple[Any, ...]] = {
 """Values of members that lead further in than the model's shapes alone do."""
 NEW = {"CreateFunction": ("other", "third")}
 """Names that are not taken yet."""
-OFTEN = frozenset({"ZipFile", "Runtime", "Handler"})
+OFTEN = frozenset({"EventSourceArn", "ZipFile", "Runtime", "Handler"})
 """Optional members without which not much happens."""
 SELDOM = frozenset({
     "CodeSha256", "CodeSigningConfigArn", "DryRun", "DurableConfig", "FileSystemConfigs", "ImageConfig", "ImageUri",
     "KMSKeyArn", "Layers", "RevisionId", "S3Bucket", "S3Key", "S3ObjectStorageMode", "S3ObjectVersion",
-    "SourceKMSKeyArn", "TenancyConfig", "CapacityProviderConfig", "PublishTo", "PackageType", "VpcConfig", "Marker",
+    "SourceKMSKeyArn", "TenancyConfig", "CapacityProviderConfig", "PublishTo", "Queues", "Topics", "SourceAccessConfigurations", "SelfManagedEventSource", "FilterCriteria",
+    "SelfManagedKafkaEventSourceConfig", "AmazonManagedKafkaEventSourceConfig", "DocumentDBEventSourceConfig", "StartingPositionTimestamp", "ProvisionedPollerConfig", "ScalingConfig", "LoggingConfig", "MetricsConfig", "PackageType", "VpcConfig", "Marker",
 })  # fmt: skip
 """Optional members that end most requests early."""
 
@@ -158,8 +159,12 @@ class Maker:
             body = self._spoilt(body)
         headers = [(name, str(value).encode().decode("latin-1")) for name, value in made["headers"].items()]
         text = urllib.parse.urlencode([(key, _queried(value)) for key, value in flat])
-        path = made["url_path"] + ("/" if self._one_in(30) else "")
-        return Call(operation, made["method"], f"{path}?{text}" if text else path, headers, body)
+        path = made["url_path"]
+        if "?" not in path and self._one_in(30):
+            path += "/"
+        if text:
+            path += f"{'&' if '?' in path else '?'}{text}"
+        return Call(operation, made["method"], path, headers, body)
 
     def _one_in(self, count: int) -> bool:
         return self._random.randrange(count) == 0

@@ -5,13 +5,18 @@ request whose answer was wrong: `live(folder, SEED)` is the same life again.
 """
 
 import os
+from dataclasses import replace
 from random import Random
 
 import pytest
 import structlog
 
+from bridge.api.app import AccessRules, ApiApp
+from bridge.api.awslambda.mapped import MadeMappings, SourceLook
 from tests.conformance.model import MODEL, Maker, faults
+from tests.unit.api.harness import TOKEN
 from tests.unit.api.making import zipped
+from tests.unit.api.test_event_sources import Rows
 from tests.unit.api.test_permissions import Api
 
 LIVES = int(os.environ.get("BRIDGE_FUZZ", "480"))
@@ -30,10 +35,26 @@ WRITES = (
 """What the requests behind it have to get along with."""
 
 
+class Whole(Api):
+    """All of the api: functions, layers, policies, function URLs, event source mappings."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        mapped = MadeMappings(
+            store=Rows(), clusters=dict, look=self._look, changed=self._look, is_busy=lambda _uuid: False,
+            clock=self.world.clock,
+        )  # fmt: skip
+        services = replace(self.world.app._lambda._services, made_mappings=mapped)
+        self.world.app = ApiApp(services, token=TOKEN, rules=AccessRules(asks=False))
+
+    async def _look(self, *_mapping):
+        return SourceLook()
+
+
 async def live(folder, seed):
     """Ask one api, which has a function with two versions and an alias; return what was wrong with its answers."""
     random = Random(seed)
-    maker, api = Maker(random), Api(folder)
+    maker, api = Maker(random), Whole(folder)
     await api.made.open()
     await api.create()
     await api.json("POST", f"{PATH}/versions", {}, 201)
