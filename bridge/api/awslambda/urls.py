@@ -61,7 +61,8 @@ class UrlOperations:
     async def create(self, request: Request, caller: Caller) -> Answer:
         """API_CreateFunctionUrlConfig."""
         body = Body.of(await request.body())
-        auth_type = body.text("AuthType", required=True) and body.choice("AuthType", (OPEN, SIGNED))
+        body.text("AuthType", required=True)
+        auth_type = body.choice("AuthType", (OPEN, SIGNED))
         mode, cors = body.choice("InvokeMode", _MODES), _cors(body)
         body.finish()
         assert auth_type is not None

@@ -68,6 +68,7 @@ async def test_the_second_one_is_refused(api):
         ("?Qualifier=nope", {"AuthType": "NONE"}, 404, "ResourceNotFoundException"),
         ("", {}, 400, "ValidationException"),
         ("", {"AuthType": "OPEN"}, 400, "ValidationException"),
+        ("", {"AuthType": ""}, 400, "ValidationException"),
         ("", {"AuthType": "NONE", "InvokeMode": "FAST"}, 400, "ValidationException"),
         ("", {"AuthType": "NONE", "Cors": {"MaxAge": 86_401}}, 400, "ValidationException"),
         ("", {"AuthType": "NONE", "Cors": {"AllowMethods": ["GET"] * 7}}, 400, "ValidationException"),
