@@ -80,7 +80,7 @@ def trouble(runtime: str) -> str:
 def described(runtime: str, found: Interpreter | None) -> str:
     """Return a runtime and what runs it, for people: an explicit substitute is told as one."""
     if found is None:
-        return f"{runtime}, run by {INTERPRETER}"
+        return runtime if runtime == INTERPRETER else f"{runtime}, run by {INTERPRETER}"
     where = f" at {found.program}" if found.program else ""
     return f"{runtime}, run by python{found.version}{where} ([runtimes])"
 

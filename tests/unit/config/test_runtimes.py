@@ -74,6 +74,7 @@ def test_a_substitute_is_told_as_one():
     version = FunctionVersion(name="f", arn="a", code="/c", revision="r", handler="a.b", runtime="python3.9")
 
     assert not is_substituted(version)
+    assert described(INTERPRETER, None) == INTERPRETER
     assert described("python3.9", None) == f"python3.9, run by {INTERPRETER}"
     assert is_substituted(replace(version, interpreter=other))
     assert not is_substituted(replace(version, runtime="python3.11", interpreter=other))
