@@ -41,6 +41,7 @@ class ResetEndpoints:
                 await self._services.policies.open()
                 await self._services.urls.open()
                 await self._services.recursion.open()
+                await self._services.safeguards.open()
         log.warning("made_state_cleared", **counts)
         return json_answer({"cleared": dict(counts)})
 

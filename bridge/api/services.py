@@ -21,6 +21,7 @@ from bridge.pipeline.replay import Replays
 from bridge.registry.attached import NoDocuments
 from bridge.registry.policies import ResourcePolicies
 from bridge.registry.recursion import Recursion
+from bridge.registry.safeguards import Safeguards
 from bridge.registry.urls import FunctionUrls
 
 
@@ -82,6 +83,8 @@ class Services:
     """Which mappings read a stored record, and whether they are done with it."""
     recursion: Recursion = field(default_factory=lambda: Recursion(NoDocuments(), arn_of=function_arn))
     """Which functions may call themselves in a loop, and the chains of what runs."""
+    safeguards: Safeguards = field(default_factory=Safeguards)
+    """Code signing and runtime management, as they were asked for."""
     policies: ResourcePolicies = field(default_factory=lambda: ResourcePolicies(NoDocuments()))
     """Resource policies of all functions; left out: there are none, and none is kept."""
     urls: FunctionUrls = field(default_factory=lambda: FunctionUrls(NoDocuments()))

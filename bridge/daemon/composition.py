@@ -53,6 +53,7 @@ from bridge.registry.attached import NoDocuments
 from bridge.registry.catalog import FunctionCatalog
 from bridge.registry.policies import ResourcePolicies
 from bridge.registry.recursion import Recursion
+from bridge.registry.safeguards import Safeguards
 from bridge.registry.secrets import Seal
 from bridge.registry.urls import FunctionUrls
 from bridge.runtime.logs import FunctionLogs
@@ -261,6 +262,8 @@ class Parts:
         self._mapping_store = SqliteMadeMappings(functions.database)
         self.urls = FunctionUrls(functions.attachments("url"))
         await self.urls.open()
+        self.safeguards = Safeguards(functions.attachments)
+        await self.safeguards.open()
         self.made = MadeFunctions(
             runtimes=self.interpreters,
             store=functions,
@@ -283,6 +286,7 @@ class Parts:
         await self.urls.forget(function, qualifier)
         await self.policies.forget(function, qualifier)
         await self.recursion.forget(function, qualifier)
+        await self.safeguards.forget(function, qualifier)
 
     def function_changed(self, name: str) -> None:
         """End the workers of what a function was, and count its limits anew."""

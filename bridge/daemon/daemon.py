@@ -248,7 +248,7 @@ class Daemon:
             jobs=state.jobs, replays=parts.replays, redrives=parts.redrives, lanes=parts.dispatcher,
             mappings=parts.mappings, streams=parts.local_streams, made=parts.made, queues=parts.dead_letter_queues,
             made_mappings=parts.made_mappings, recursion=parts.recursion, code=parts.code,
-            policies=parts.policies, urls=parts.urls,
+            policies=parts.policies, urls=parts.urls, safeguards=parts.safeguards,
             url_address=lambda url_id, region: address_of(self._settings.listen, self._public.port, url_id, region),
             sources=self._sources, readers=parts.journal_streams.readers,
             invoker=parts.service, intake=parts.intake, logs=parts.logs, functions=parts.catalog.functions,

@@ -1,7 +1,9 @@
 """What hangs on a function's qualifiers, declared or made: where it belongs, and the seam that keeps it."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
+
+import orjson
 
 Place = tuple[str, str]
 """A function's unqualified ARN, and a qualifier of it; empty: the function itself."""
@@ -35,3 +37,39 @@ class NoDocuments:
 
     async def forget(self, function: str, qualifier: str | None) -> None:
         """Nothing is there."""
+
+
+class Documents:
+    """JSON documents of one kind, in memory and in their store: a change is durable before it counts."""
+
+    def __init__(self, store: DocumentStore) -> None:
+        self._store = store
+        self._found: dict[Place, Mapping[str, Any]] = {}
+
+    async def open(self) -> None:
+        """Load what was kept, in the place of what was known. Raises StoreError."""
+        kept = await self._store.load()
+        self._found = {place: orjson.loads(document) for place, document in kept.items()}
+
+    def get(self, place: Place) -> Mapping[str, Any] | None:
+        """Return one; None: there is none."""
+        return self._found.get(place)
+
+    def all(self) -> Mapping[Place, Mapping[str, Any]]:
+        """Return all of them."""
+        return self._found
+
+    async def set(self, place: Place, document: Mapping[str, Any] | None) -> None:
+        """Write one, or delete it. Raises StoreError."""
+        await self._store.save(place, None if document is None else orjson.dumps(document))
+        if document is None:
+            self._found.pop(place, None)
+        else:
+            self._found[place] = document
+
+    async def forget(self, function: str, qualifier: str | None) -> None:
+        """Delete what hangs on a qualifier, or, where that is None, on all of a function. Raises StoreError."""
+        await self._store.forget(function, qualifier)
+        gone = [place for place in self._found if place[0] == function and qualifier in (None, place[1])]
+        for place in gone:
+            del self._found[place]

@@ -24,6 +24,7 @@ from bridge.api.awslambda.permits import admitted
 from bridge.api.awslambda.provisioning import ProvisioningOperations
 from bridge.api.awslambda.reading import ReadOperations
 from bridge.api.awslambda.recursion import RecursionOperations
+from bridge.api.awslambda.safeguards import RuntimeManagementOperations, SigningOperations
 from bridge.api.awslambda.sharing import SharingOperations
 from bridge.api.awslambda.uploads import Upload, Uploads
 from bridge.api.awslambda.urls import UrlOperations
@@ -76,6 +77,9 @@ _LAYERS: Final = "/2018-10-31/layers"
 _LAYER: Final = _LAYERS + "/{layer}/versions"
 _LAYER_VERSION: Final = _LAYER + "/{version}"
 _RECURSION: Final = "/2024-08-31/functions/{fn}/recursion-config"
+_SIGNING: Final = "/2020-04-22/code-signing-configs"
+_SIGNING_OF: Final = "/2020-06-30/functions/{fn}/code-signing-config"
+_RUNTIME: Final = "/2021-07-20/functions/{fn}/runtime-management-config"
 _MAPPINGS: Final = "/2015-03-31/event-source-mappings"
 _CONCURRENCY: Final = "/2017-10-31/functions/{fn}/concurrency"
 _PROVISIONED: Final = "/2019-09-30/functions/{fn}/provisioned-concurrency"
@@ -265,6 +269,7 @@ class LambdaApi:
         recursion = RecursionOperations(self._services.recursion, reading)
         add("GET", _RECURSION, _Read("lambda:GetFunctionRecursionConfig", recursion.get))
         add("PUT", _RECURSION, _Read("lambda:PutFunctionRecursionConfig", recursion.put))
+        self._add_safeguards()
         for method, path, action in _NOT_OFFERED:
             add(
                 method,
@@ -274,6 +279,25 @@ class LambdaApi:
         if self._services.made is None:
             for method, path, action in (*_WRITING, *_LAYERING):
                 add(method, path, _Read(f"lambda:{action}", _not_offered(action)))
+
+    def _add_safeguards(self) -> None:
+        services, reading = self._services, self._reading
+        signing = SigningOperations(services.safeguards, reading, services.clock)
+        runtime = RuntimeManagementOperations(services.safeguards, reading)
+        for method, path, action, handler in (
+            ("POST", _SIGNING, "CreateCodeSigningConfig", signing.create),
+            ("GET", _SIGNING, "ListCodeSigningConfigs", signing.list),
+            ("GET", _SIGNING + "/{arn}", "GetCodeSigningConfig", signing.get),
+            ("PUT", _SIGNING + "/{arn}", "UpdateCodeSigningConfig", signing.update),
+            ("DELETE", _SIGNING + "/{arn}", "DeleteCodeSigningConfig", signing.delete),
+            ("GET", _SIGNING + "/{arn}/functions", "ListFunctionsByCodeSigningConfig", signing.list_functions),
+            ("PUT", _SIGNING_OF, "PutFunctionCodeSigningConfig", signing.put_of),
+            ("GET", _SIGNING_OF, "GetFunctionCodeSigningConfig", signing.get_of),
+            ("DELETE", _SIGNING_OF, "DeleteFunctionCodeSigningConfig", signing.delete_of),
+            ("GET", _RUNTIME, "GetRuntimeManagementConfig", runtime.get),
+            ("PUT", _RUNTIME, "PutRuntimeManagementConfig", runtime.put),
+        ):
+            self._router.add(method, path, _Read(f"lambda:{action}", handler))
 
     def _add_mappings(self) -> None:
         services, made = self._services, self._services.made_mappings

@@ -1,0 +1,143 @@
+"""Code-signing configurations and runtime management through Lambda's API: kept, shown, and gone with their function."""
+
+import pytest
+
+from bridge.registry.safeguards import Safeguards
+from tests.unit.api.making import ARN, FUNCTIONS, Made, MemoryFunctions
+
+CONFIGS = "/2020-04-22/code-signing-configs"
+OF = "/2020-06-30/functions/{}/code-signing-config"
+RUNTIME = "/2021-07-20/functions/{}/runtime-management-config"
+PROFILE = "arn:aws:signer:us-east-1:000000000000:/signing-profiles/p/abc"
+PUBLISHERS = {"SigningProfileVersionArns": [PROFILE]}
+RUNTIME_ARN = "arn:aws:lambda:us-east-1::runtime:0123"
+
+
+class Kind:
+    """A store of one kind, which outlives the objects that use it."""
+
+    def __init__(self, documents):
+        self.documents = documents
+
+    async def load(self):
+        return dict(self.documents)
+
+    async def save(self, place, document):
+        if document is None:
+            self.documents.pop(place, None)
+        else:
+            self.documents[place] = document
+
+    async def forget(self, function, qualifier):
+        for place in [each for each in self.documents if each[0] == function and qualifier in (None, each[1])]:
+            del self.documents[place]
+
+
+class Api(Made):
+    def __init__(self, folder):
+        self.kinds = {}
+        self.safeguards = self.reopened()
+        super().__init__(folder, MemoryFunctions(), safeguards=self.safeguards)
+
+    def reopened(self):
+        return Safeguards(lambda kind: Kind(self.kinds.setdefault(kind, {})))
+
+    async def _forget(self, function, qualifier):
+        await self.safeguards.forget(function, qualifier)
+
+
+@pytest.fixture
+async def api(tmp_path):
+    made = Api(tmp_path)
+    await made.made.open()
+    await made.create(Publish=True)
+    yield made
+    await made.world.close()
+
+
+async def test_a_configuration_is_made_changed_listed_and_deleted(api):
+    made = (await api.json("POST", CONFIGS, {"AllowedPublishers": PUBLISHERS}, 201))["CodeSigningConfig"]
+    arn = made["CodeSigningConfigArn"]
+
+    assert made["CodeSigningPolicies"] == {"UntrustedArtifactOnDeployment": "Warn"}
+    assert (await api.json("GET", f"{CONFIGS}/{arn}"))["CodeSigningConfig"] == made
+    change = {"Description": "d", "CodeSigningPolicies": {"UntrustedArtifactOnDeployment": "Enforce"}}
+    changed = (await api.json("PUT", f"{CONFIGS}/{arn}", change))["CodeSigningConfig"]
+    assert changed | {"LastModified": ""} == made | change | {"LastModified": ""}
+    assert (await api.json("GET", CONFIGS))["CodeSigningConfigs"] == [changed]
+    await api.ask("DELETE", f"{CONFIGS}/{arn}", status=204)
+    await api.refused("GET", f"{CONFIGS}/{arn}", None, 404, "ResourceNotFoundException")
+
+
+@pytest.mark.parametrize("name", ["made", "hello"])
+async def test_a_function_has_one_until_it_is_taken_away(api, name):
+    arn = (await api.json("POST", CONFIGS, {"AllowedPublishers": PUBLISHERS}, 201))["CodeSigningConfig"][
+        "CodeSigningConfigArn"
+    ]
+    path = OF.format(name)
+
+    assert await api.json("GET", path) == {}
+    put = await api.json("PUT", path, {"CodeSigningConfigArn": arn})
+    assert put == await api.json("GET", path) == {"CodeSigningConfigArn": arn, "FunctionName": name}
+    assert await api.json("GET", f"{CONFIGS}/{arn}/functions") == {"FunctionArns": [ARN.replace("made", name)]}
+    assert "in use by" in await api.refused("DELETE", f"{CONFIGS}/{arn}", None, 409, "ResourceConflictException")
+    await api.ask("DELETE", path, status=204)
+    await api.ask("DELETE", f"{CONFIGS}/{arn}", status=204)
+
+
+async def test_runtime_management_is_of_latest_and_of_versions(api):
+    path = RUNTIME.format("made")
+
+    assert await api.json("GET", path) == {"UpdateRuntimeOn": "Auto", "FunctionArn": f"{ARN}:$LATEST"}
+    manual = {"UpdateRuntimeOn": "Manual", "RuntimeVersionArn": RUNTIME_ARN}
+    assert await api.json("PUT", f"{path}?Qualifier=1", manual) == manual | {"FunctionArn": f"{ARN}:1"}
+    assert await api.json("GET", f"{path}?Qualifier=1") == manual | {"FunctionArn": f"{ARN}:1"}
+    assert (await api.json("GET", path))["UpdateRuntimeOn"] == "Auto"
+    await api.refused("PUT", path, {"UpdateRuntimeOn": "Manual"}, 400, "InvalidParameterValueException")
+    await api.refused("PUT", path, {"UpdateRuntimeOn": "Now"}, 400, "ValidationException")
+    await api.refused("PUT", path, {}, 400, "ValidationException")
+    await api.refused("GET", f"{path}?Qualifier=7", None, 404, "ResourceNotFoundException")
+    await api.refused("GET", f"{path}?Qualifier=live", None, 400, "InvalidParameterValueException")
+
+
+async def test_what_was_kept_is_there_after_a_restart_and_gone_with_its_function(api):
+    arn = (await api.json("POST", CONFIGS, {"AllowedPublishers": PUBLISHERS}, 201))["CodeSigningConfig"][
+        "CodeSigningConfigArn"
+    ]
+    await api.json("PUT", OF.format("made"), {"CodeSigningConfigArn": arn})
+    await api.json("PUT", RUNTIME.format("made"), {"UpdateRuntimeOn": "FunctionUpdate"})
+
+    again = api.reopened()
+    await again.open()
+    assert again.functions_of(arn) == [ARN]
+    assert again.runtime_of.get((ARN, "$LATEST")) == {"UpdateRuntimeOn": "FunctionUpdate"}
+
+    await api.ask("DELETE", f"{FUNCTIONS}/made", status=204)
+    assert api.safeguards.functions_of(arn) == []
+    assert api.safeguards.runtime_of.all() == {}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"AllowedPublishers": {}},
+        {"AllowedPublishers": {"SigningProfileVersionArns": ["p"]}},
+        {"AllowedPublishers": {"SigningProfileVersionArns": [PROFILE] * 21}},
+        {"AllowedPublishers": PUBLISHERS, "CodeSigningPolicies": {"UntrustedArtifactOnDeployment": "Maybe"}},
+        {"AllowedPublishers": PUBLISHERS, "Description": "d" * 257},
+    ],
+)
+async def test_what_is_no_configuration_is_refused(api, body):
+    await api.refused("POST", CONFIGS, body, 400, "ValidationException")
+    assert (await api.json("GET", CONFIGS))["CodeSigningConfigs"] == []
+
+
+async def test_a_function_cannot_have_what_is_not_there(api):
+    arn = "arn:aws:lambda:us-east-1:000000000000:code-signing-config:csc-0123456789abcdefg"
+    await api.refused(
+        "PUT", OF.format("made"), {"CodeSigningConfigArn": arn}, 404, "CodeSigningConfigNotFoundException"
+    )
+    await api.refused("PUT", OF.format("made"), {"CodeSigningConfigArn": "x"}, 400, "ValidationException")
+    await api.refused("PUT", OF.format("nobody"), {"CodeSigningConfigArn": arn}, 404, "ResourceNotFoundException")
+    await api.refused("GET", OF.format("made:1"), None, 400, "InvalidParameterValueException")
