@@ -34,7 +34,7 @@ def read(value):
 
 def packed(value):
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
-    return {"awslogs": {"data": base64.b64encode(gzip.compress(data)).decode()}}
+    return {"awslogs": {"data": base64.b64encode(gzip.compress(data, mtime=0)).decode()}}
 
 
 @pytest.mark.parametrize("name", SAMPLES)
