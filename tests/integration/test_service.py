@@ -281,7 +281,7 @@ def test_what_runs_ends_on_the_old_configuration_and_a_bad_file_changes_nothing(
     assert {line["n"]: line["version"] for line in world.told} == {0: "one", 1: "one", 2: "two"}
 
     good = daemon.file.read_text()
-    daemon.file.write_text(good.replace('"/load"', '"/moved"').replace("told", "nobody", 1))
+    daemon.file.write_text(good.replace('"/load"', '"/moved"').replace('"webhook"', '"webhok"', 1))
     assert daemon.cli("reload").returncode != 0
     assert world.post(3).status == 202, "the old route still serves"
     assert daemon.post("/moved", b"{}").status == 404
