@@ -31,7 +31,7 @@ def pythons() -> list[Interpreter]:
     return list(found.values())
 
 
-@pytest.mark.parametrize("other", pythons(), ids=lambda other: other.version)
+@pytest.mark.parametrize("other", pythons(), ids=lambda other: other.program)
 async def test_it_runs_on_the_interpreter_that_it_is_mapped_to(tmp_path, other):
     logs = FunctionLogs(tmp_path / "logs")
     pool = WorkerPool(run_folder=tmp_path / "run", logs=logs, clock=SystemClock(), interpreters=[other])
