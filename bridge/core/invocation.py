@@ -60,7 +60,6 @@ class Invocation:
     """Function ARN as called: without qualifier, with `:alias` or with `:N`."""
     client_context: bytes = b""
     """JSON text, empty when none."""
-    trace_id: str = ""
     deadline_s: float | None = None
     """Overrides the function's timeout when shorter (seconds from start)."""
     is_awaited: bool = False

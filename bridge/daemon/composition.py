@@ -229,17 +229,14 @@ class Parts:
             region=settings.region,
             interpreters=self.interpreters.values(),
         )
+        self.pool.trace = lambda request_id, name: self.recursion.trace(request_id, name, now=self._clock.time())
         await self.pool.open()
         self._exit.push_async_callback(self.pool.close)
         # Where a file is tried, nothing elsewhere is invoked by accident.
         is_allowed = self._allow_remote or not (self._asks_before_remote or self._is_local)
         self.remote = RemoteFunctions(self.aws.clients, clock=self._clock, is_allowed=is_allowed)
         self._exit.push_async_callback(self.remote.close)
-        self.runtimes = Runtimes(
-            local=self.pool,
-            remote=self.remote,
-            trace=lambda request_id, name: self.recursion.trace(request_id, name, now=self._clock.time()),
-        )
+        self.runtimes = Runtimes(local=self.pool, remote=self.remote)
         self.service = FunctionService(
             catalog=self.catalog,
             runtime=self.runtimes,

@@ -1,7 +1,6 @@
 """Picks where a version runs: in a worker of ours, or behind Lambda's API."""
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
 
 from bridge.core.errors import InvokeError, Unrunnable
 from bridge.core.function import FunctionVersion
@@ -16,13 +15,9 @@ class Runtimes:
     Args:
         local: the workers.
         remote: the functions elsewhere.
-        trace: returns the trace header that a function sees, of a request id and its name.
     """
 
-    def __init__(
-        self, *, local: Runtime, remote: RemoteFunctions, trace: Callable[[str, str], str] = lambda _id, _name: ""
-    ) -> None:
-        self._trace = trace
+    def __init__(self, *, local: Runtime, remote: RemoteFunctions) -> None:
         self._local = local
         self._remote = remote
 
@@ -34,8 +29,6 @@ class Runtimes:
         if version.unrunnable:
             code, _, text = version.unrunnable.partition(": ")
             raise Unrunnable(text, code=code)
-        if version.remote is None and not invocation.trace_id:
-            invocation = replace(invocation, trace_id=self._trace(invocation.request_id, version.name))
         return await self._of(version).invoke(version, invocation)
 
     def free_slots(self, version: FunctionVersion) -> int:

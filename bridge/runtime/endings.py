@@ -1,6 +1,7 @@
 """How an invocation ends: the report, the last log lines, the caller's result."""
 
 import asyncio
+from typing import Final
 
 import structlog
 
@@ -12,6 +13,12 @@ from bridge.runtime.process import Worker
 from bridge.runtime.results import Report
 
 log = structlog.get_logger("bridge.runtime")
+
+GONE_MAX_S: Final = 0.9
+"""A killed worker's invocation ends at the latest then, even if the kernel has not cleaned up yet."""
+LAST_WORDS_S: Final = 0.05
+EXIT_MAX_S: Final = 0.2
+"""A worker whose socket has closed has this long to end by itself, so that its exit status is known."""
 
 
 def refuse(job: Job, error: RuntimeUnavailable) -> None:

@@ -2,12 +2,14 @@
 
 import struct
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from bridge.core import limits
-from bridge.core.invocation import Invocation
+
+if TYPE_CHECKING:
+    from bridge.runtime.job import Job
 
 INIT: Final = 0
 INVOKE: Final = 1
@@ -37,16 +39,17 @@ def encode_init(settings: Mapping[str, Any]) -> bytes:
     return struct.pack("=IB", len(body) + 1, INIT) + body
 
 
-def encode_invoke(invocation: Invocation, sequence: int, timeout_ms: int, flags: int) -> list[bytes]:
+def encode_invoke(job: "Job", timeout_ms: int, flags: int) -> list[bytes]:
     """Return the frame of one event: a large payload, that of a batch, stands apart, so that it is not copied."""
+    invocation = job.invocation
     request_id = invocation.request_id.encode()
     arn = invocation.invoked_arn.encode()
-    trace = invocation.trace_id.encode()
+    trace = job.trace.encode()
     context = invocation.client_context
     payload = invocation.payload
     a, b, c, d = len(request_id), len(arn), len(trace), len(context)
     length = _INVOKE.size - 4 + a + b + c + d + len(payload)
-    head = _INVOKE.pack(length, INVOKE, flags, sequence, timeout_ms, a, b, c, d)
+    head = _INVOKE.pack(length, INVOKE, flags, job.sequence, timeout_ms, a, b, c, d)
     if len(payload) < APART_MIN_BYTES:
         return [b"".join((head, request_id, arn, trace, context, payload))]
     return [b"".join((head, request_id, arn, trace, context)), payload]

@@ -1,6 +1,7 @@
 """One invocation on its way through the pool: who waits for it, where it runs, since when."""
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bridge.core.function import FunctionVersion
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Job:
-    """One invocation on its way through the pool."""
+    """One invocation on its way through the pool; `trace` returns the header that it sees, of its id and function."""
 
     __slots__ = (
         "arrived_at",
@@ -21,17 +22,24 @@ class Job:
         "sequence",
         "started_at",
         "timeout_s",
+        "trace",
         "version",
         "worker",
     )
 
     def __init__(
-        self, version: FunctionVersion, invocation: Invocation, future: "asyncio.Future[InvocationResult]", now: float
+        self,
+        version: FunctionVersion,
+        invocation: Invocation,
+        future: "asyncio.Future[InvocationResult]",
+        now: float,
+        trace: Callable[[str, str], str],
     ) -> None:
         self.version = version
         self.invocation = invocation
         self.future = future
         self.arrived_at = now
+        self.trace = trace(invocation.request_id, version.name)
         self.started_at = 0.0
         self.sequence = 0
         self.worker: Worker | None = None

@@ -37,11 +37,6 @@ from bridge.util import telemetry
 log = structlog.get_logger("bridge.runtime")
 
 IDLE_DEFAULT_S: Final = 300.0
-GONE_MAX_S: Final = 0.9
-"""A killed worker's invocation ends at the latest then, even if the kernel has not cleaned up yet."""
-LAST_WORDS_S: Final = 0.05
-EXIT_MAX_S: Final = 0.2
-"""A worker whose socket has closed has this long to end by itself, so that its exit status is known."""
 
 
 class WorkerPool:
@@ -98,6 +93,8 @@ class WorkerPool:
         self._reaper = Reaper(
             clock=clock, fleets=self._fleets, idle_s=idle_s, end=self._end, after=self.provisioned.top_up
         )
+        self.trace: Callable[[str, str], str] = lambda _request_id, _name: ""
+        """Returns the trace header that a function sees, of a request id and its name."""
         self._callbacks: list[Callable[[], None]] = []
         self._is_closing = False
 
@@ -151,7 +148,7 @@ class WorkerPool:
         if self._is_closing:
             raise RuntimeUnavailable("the worker pool is closing")
         fleet = self._fleet(version)
-        job = Job(version, invocation, self._loop.create_future(), self._clock.monotonic())
+        job = Job(version, invocation, self._loop.create_future(), self._clock.monotonic(), self.trace)
         self._dispatch(fleet, job)
         try:
             return await job.future
@@ -333,7 +330,7 @@ class WorkerPool:
         if worker.failure is None and not worker.is_finished:
             worker.failure = failure
             self._starter.kill(worker)
-            self._loop.call_later(GONE_MAX_S, self._finish, worker)
+            self._loop.call_later(endings.GONE_MAX_S, self._finish, worker)
 
     def _fail(self, worker: Worker, failure: results.Failure) -> None:
         """End a worker that broke a limit, at work or idle."""
@@ -377,7 +374,7 @@ class WorkerPool:
                 elif worker.is_lost:
                     self._finish(worker)
                 else:  # what it sent before its end may still be on its way to us
-                    self._loop.call_later(LAST_WORDS_S, self._finish, worker)
+                    self._loop.call_later(endings.LAST_WORDS_S, self._finish, worker)
 
     def worker_lost(self, worker: Worker) -> None:
         """The socket has closed: its end follows, or it is helped."""
@@ -386,7 +383,7 @@ class WorkerPool:
         if worker.is_gone:
             self._finish(worker)
         else:
-            self._loop.call_later(EXIT_MAX_S, self._kill, worker, results.KILLED)
+            self._loop.call_later(endings.EXIT_MAX_S, self._kill, worker, results.KILLED)
 
     def _finish(self, worker: Worker) -> None:
         """A worker has ended, or is given up on: settle its jobs, free its place."""

@@ -221,16 +221,14 @@ class Worker(asyncio.BufferedProtocol):
             flags = 0
         elif self.in_invocation:
             return  # `begin_first` sends it, with the time that init leaves
-        self._write_parts(frames.encode_invoke(job.invocation, job.sequence, int(job.timeout_s * 1000), flags))
+        self._write_parts(frames.encode_invoke(job, int(job.timeout_s * 1000), flags))
 
     def send_ahead(self, job: Job) -> None:
         """Queue an event behind the running one; `flush_ahead` sends it."""
         self._sequence = job.sequence = self._sequence + 1
         job.worker = self
         self.jobs.append(job)
-        frame = frames.encode_invoke(
-            job.invocation, job.sequence, int(job.timeout_s * 1000), frames.AHEAD | frames.MARK
-        )
+        frame = frames.encode_invoke(job, int(job.timeout_s * 1000), frames.AHEAD | frames.MARK)
         self.outbox.append(frame)
 
     def flush_ahead(self) -> None:
@@ -396,7 +394,7 @@ class Worker(asyncio.BufferedProtocol):
             job.started_at = self.began_at
             self._segment = job.sequence
             left_ms = int((self.began_at + job.timeout_s - now) * 1000)
-            self._write_parts(frames.encode_invoke(job.invocation, job.sequence, max(1, left_ms), 0))
+            self._write_parts(frames.encode_invoke(job, max(1, left_ms), 0))
 
     def _write(self, data: bytes) -> None:
         if not data:

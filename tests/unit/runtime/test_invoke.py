@@ -122,12 +122,14 @@ async def test_the_daemons_environment_stays_out(runner, monkeypatch):
     assert found is False
 
 
-async def test_trace_id_is_set_per_invocation(runner):
+async def test_a_trace_header_is_set_per_invocation(runner, monkeypatch):
+    monkeypatch.setattr(runner.pool, "trace", lambda request_id, name: f"Root={name} {request_id}")
     code = {"code": "import os; answer = os.environ.get('_X_AMZN_TRACE_ID')"}
+    invocations = [runner.invocation(code) for _ in range(2)]
 
-    result = await runner.run("app.run", invocation=runner.invocation(code, trace_id="Root=1-2"))
+    results = [await runner.run("app.run", invocation=each) for each in invocations]
 
-    assert result.payload == b'"Root=1-2"'
+    assert [json.loads(each.payload) for each in results] == [f"Root=sample {each.request_id}" for each in invocations]
 
 
 async def test_packages_are_importable(runner):
