@@ -30,7 +30,6 @@ from bridge.sources.push.webhook import WebhookSource
 from bridge.util import telemetry
 from bridge.util.asgi import (
     CLOSE,
-    HEADER_NAMES,
     JSON_TYPE,
     BodyTooLarge,
     ClientGone,
@@ -152,18 +151,7 @@ class FunctionUrlApp:
             body = await read_body(receive, limit=limits.SYNC_PAYLOAD_MAX_BYTES, headers=headers)
         except BodyTooLarge:
             raise _too_large() from None
-        client = scope["client"]
-        return HttpRequest(
-            method=scope["method"],
-            path=scope["raw_path"],
-            query=scope["query_string"],
-            headers=headers,
-            body=body,
-            http_version=scope["http_version"],
-            source_ip=self._webhooks.source_ip(client[0] if client else "", headers),
-            scheme=scope.get("scheme", "http"),
-            sent_names=scope.get(HEADER_NAMES, ()),
-        )
+        return self._webhooks.request_of(scope, body)
 
     # --- who may ------------------------------------------------------------------------------------------------
 

@@ -104,9 +104,20 @@ class WebhookSource:
         """Whether nothing new is taken any more."""
         return self._draining
 
-    def source_ip(self, peer: str, headers: Sequence[tuple[bytes, bytes]]) -> str:
-        """Return whom a request is from, by the proxies that are believed."""
-        return self._proxies.source_ip(peer, headers)
+    def request_of(self, scope: Scope, body: bytes) -> HttpRequest:
+        """Return a request that was read whole, as events are made of it."""
+        client, headers = scope["client"], scope["headers"]
+        return HttpRequest(
+            method=scope["method"],
+            path=scope["raw_path"],
+            query=scope["query_string"],
+            headers=headers,
+            body=body,
+            http_version=scope["http_version"],
+            source_ip=self._proxies.source_ip(client[0] if client else "", headers),
+            scheme=scope.get("scheme", "http"),
+            sent_names=scope.get(HEADER_NAMES, ()),
+        )
 
     def drain(self) -> None:
         """Refuse new requests with 503; those under way end."""
@@ -201,18 +212,7 @@ class WebhookSource:
             body = await read_body(receive, limit=limit, headers=headers)
         except BodyTooLarge:
             raise too_large(f"the body is larger than {limit} bytes") from None
-        client = scope["client"]
-        request = HttpRequest(
-            method=scope["method"],
-            path=scope["raw_path"],
-            query=scope["query_string"],
-            headers=headers,
-            body=body,
-            http_version=scope["http_version"],
-            source_ip=self._proxies.source_ip(client[0] if client else "", headers),
-            scheme=scope.get("scheme", "http"),
-            sent_names=scope.get(HEADER_NAMES, ()),
-        )
+        request = self.request_of(scope, body)
         if request.method in mounted.format.greeted:
             return request, Verdict(ok=True, response=mounted.format.greet(request))
         verifier = route.verifier
