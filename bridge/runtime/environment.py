@@ -73,7 +73,7 @@ def variables(
         "LANG": "en_US.UTF-8",
         "LC_CTYPE": "C.UTF-8",
         "TZ": ":UTC",
-        "PATH": "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:" + f"{opt}/bin",
+        "PATH": f"/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:{opt}/bin",
         "LD_LIBRARY_PATH": _LIBRARIES.format(root=task_root, opt=opt),
         "PYTHONPATH": ":".join((*layer_paths(version, opt), mounts.RUNTIME_FOLDER)),
         "PWD": task_root,
