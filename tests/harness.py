@@ -38,7 +38,7 @@ def wait_for(
     while not (value := predicate()):
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout_s:g} s: {description or inspect.getsource(predicate).strip()}")
-        time.sleep(POLL_S)
+        time.sleep(poll_s)
     return value
 
 

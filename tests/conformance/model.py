@@ -1,11 +1,9 @@
 """botocore's model of Lambda: requests that follow it or nearly do, and what is wrong with an answer by it."""
 
 import functools
-import io
 import json
 import re
 import urllib.parse
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,9 +17,12 @@ from botocore.model import OperationModel, Shape
 from botocore.parsers import create_parser
 from botocore.serialize import create_serializer
 
+from tests.zips import zipped
+
 MODEL = botocore.session.get_session().get_service_model("lambda")
 ACCOUNT, REGION = "000000000000", "us-east-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/r"
+CODE, OTHER = zipped({"app.py": "def handler(event, context): pass"}), zipped({"app.py": "x = 1"})
 
 COMMON = {
     "AccessDeniedException": 403,
@@ -60,13 +61,6 @@ def arn(name: str) -> str:
     return f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:{name}"
 
 
-def zipped(text: str = "def handler(event, context): pass") -> bytes:
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        archive.writestr(zipfile.ZipInfo("app.py"), text)
-    return target.getvalue()
-
-
 FUNCTIONS = ("made", "made", "made", "other", "hello", "nobody", arn("made"), "made:1", "made:live", arn("made:2"),
              f"{ACCOUNT}:function:made", "made:$LATEST", "arn:aws:lambda:eu-west-1:000000000000:function:made",
              "arn:aws:lambda:us-east-1:111122223333:function:made")  # fmt: skip
@@ -79,7 +73,7 @@ LIKELY: dict[str, tuple[Any, ...]] = {
     "Role": (ROLE,),
     "Handler": ("app.handler",),
     "Runtime": ("python3.13", "python3.12", "nodejs22.x"),
-    "ZipFile": (zipped(), zipped(), zipped("x = 1"), zipped("x = 1"), b"no zip"),
+    "ZipFile": (CODE, CODE, OTHER, OTHER, b"no zip"),
     "Resource": (arn("made"), arn("hello"), arn("nobody"), "arn:aws:s3:::bucket"),
     "TargetArn": (f"arn:aws:sqs:{REGION}:{ACCOUNT}:dead", f"arn:aws:sns:{REGION}:{ACCOUNT}:topic", ""),
     "Destination": (f"arn:aws:sqs:{REGION}:{ACCOUNT}:done", arn("hello"), arn("made"), "arn:aws:s3:::bucket"),

@@ -5,7 +5,8 @@ import json
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.integration.test_layers import client, zipped
+from tests.lambda_client import lambda_client
+from tests.zips import zipped
 
 pytestmark = [pytest.mark.integration]
 
@@ -20,12 +21,13 @@ CODE = "import tools\ndef handler(event, context):\n    return ['%s', tools.VALU
 
 def test_code_and_layers_from_s3(daemon, moto):
     bridge = daemon(CONFIG.format(connection=moto.connection()))
-    api, s3, bucket = client(bridge), moto.client("s3"), moto.name()
+    api = lambda_client(bridge, "123456789012", region="eu-central-1")
+    s3, bucket = moto.client("s3"), moto.name()
     s3.create_bucket(Bucket=bucket)
     s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    first = s3.put_object(Bucket=bucket, Key="a/app.zip", Body=zipped(app_py=CODE % "one"))["VersionId"]
-    s3.put_object(Bucket=bucket, Key="a/app.zip", Body=zipped(app_py=CODE % "two"))
-    s3.put_object(Bucket=bucket, Key="layer.zip", Body=zipped(python__tools_py="VALUE = 'from S3'"))
+    first = s3.put_object(Bucket=bucket, Key="a/app.zip", Body=zipped({"app.py": CODE % "one"}))["VersionId"]
+    s3.put_object(Bucket=bucket, Key="a/app.zip", Body=zipped({"app.py": CODE % "two"}))
+    s3.put_object(Bucket=bucket, Key="layer.zip", Body=zipped({"python/tools.py": "VALUE = 'from S3'"}))
     s3.put_object(Bucket=bucket, Key="no.zip", Body=b"no zip")
 
     layer = api.publish_layer_version(LayerName="tools", Content={"S3Bucket": bucket, "S3Key": "layer.zip"})

@@ -1,14 +1,12 @@
 """A mapping and a route of the file name an alias that Lambda's API makes later, and follow it while records come."""
 
-import io
 import json
-import zipfile
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from tests.harness import request, wait_for
+from tests.lambda_client import lambda_client
+from tests.zips import zipped
 
 pytestmark = pytest.mark.integration
 
@@ -43,19 +41,10 @@ def handler(event, context):
 """
 
 
-def zipped(text):
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        archive.writestr("app.py", CODE % text)
-    return target.getvalue()
-
-
 def test_what_waits_for_an_alias_is_handled_by_it_and_follows_it(daemon, told):
     bridge = daemon(CONFIG)
-    api = boto3.client(
-        "lambda", endpoint_url=bridge.api, region_name="us-east-1", aws_access_key_id="000000000000",
-        aws_secret_access_key="any", config=Config(retries={"total_max_attempts": 1}),
-    )  # fmt: skip
+    api = lambda_client(bridge)
+    one, two = (zipped({"app.py": CODE % text}) for text in ("one", "two"))
 
     def put(*numbers):
         records = json.dumps([{"id": number} for number in numbers])
@@ -70,14 +59,14 @@ def test_what_waits_for_an_alias_is_handled_by_it_and_follows_it(daemon, told):
     assert state()["state"] == "Enabled"
     api.create_function(
         FunctionName="made", Runtime="python3.12", Handler="app.handler", Role="arn:aws:iam::000000000000:role/r",
-        Code={"ZipFile": zipped("one")}, Environment={"Variables": {"LEDGER": told.address}}, Publish=True,
+        Code={"ZipFile": one}, Environment={"Variables": {"LEDGER": told.address}}, Publish=True,
     )  # fmt: skip
     api.get_waiter("function_active_v2").wait(FunctionName="made", WaiterConfig={"Delay": 0.1})
     api.create_alias(FunctionName="made", Name="live", FunctionVersion="1")
     keys = lambda: [key for each in told() for key in each["keys"]]  # noqa: E731
     wait_for(lambda: keys() == ["1", "2", "3"], description="what waited is handled")
 
-    api.update_function_code(FunctionName="made", ZipFile=zipped("two"), Publish=True)
+    api.update_function_code(FunctionName="made", ZipFile=two, Publish=True)
     put(4, 5, 6)
     api.update_alias(FunctionName="made", Name="live", FunctionVersion="2")
     put(7, 8, 9)

@@ -3,14 +3,13 @@
 import json
 from urllib.parse import urlsplit
 
-import boto3
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.config import Config
 from botocore.credentials import Credentials
 
 from tests.harness import request, write_function
+from tests.lambda_client import lambda_client
 
 pytestmark = [pytest.mark.integration]
 
@@ -34,10 +33,7 @@ SECRET = "a-canary-that-signs"
 
 
 def client(bridge):
-    return boto3.client(
-        "lambda", endpoint_url=bridge.api, region_name="eu-central-1", aws_access_key_id="OWNER",
-        aws_secret_access_key=SECRET, config=Config(retries={"total_max_attempts": 1}),
-    )  # fmt: skip
+    return lambda_client(bridge, "OWNER", SECRET, region="eu-central-1")
 
 
 def ask(bridge, url, path="/a", headers=None):

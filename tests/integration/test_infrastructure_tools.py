@@ -1,12 +1,10 @@
 """The calls that common infrastructure tools make of Lambda, by boto3 at a daemon, in the order in which they make them."""
 
-import io
-import zipfile
-
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
+
+from tests.lambda_client import lambda_client
+from tests.zips import zipped
 
 pytestmark = [pytest.mark.integration]
 
@@ -20,14 +18,7 @@ ACTIVE, UPDATED = "wait function_active_v2", "wait function_updated_v2"
 THERE_IS_NONE = "ResourceNotFoundException"
 
 
-def zipped(text, name="handler.py"):
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        archive.writestr(name, text)
-    return target.getvalue()
-
-
-CODE, OTHER = zipped(SOURCE), zipped(SOURCE + "# two\n")
+CODE, OTHER = zipped({"handler.py": SOURCE}), zipped({"handler.py": SOURCE + "# two\n"})
 FUNCTION = {"FunctionName": "made"}
 NEW = {
     "Runtime": "python3.13",
@@ -89,7 +80,7 @@ TERRAFORM_MORE = [
     ("get_function_url_config", {}, ""),
     ("update_function_url_config", {"AuthType": "AWS_IAM"}, ""),
     ("delete_function_url_config", {}, ""),
-    ("publish_layer_version", {"FunctionName": None, "LayerName": "tools", "Content": {"ZipFile": zipped("V = 1", "python/tools.py")},
+    ("publish_layer_version", {"FunctionName": None, "LayerName": "tools", "Content": {"ZipFile": zipped({"python/tools.py": "V = 1"})},
                                "CompatibleRuntimes": ["python3.13"], "CompatibleArchitectures": ["x86_64"]}, ""),
     ("get_layer_version", {"FunctionName": None, "LayerName": "tools", "VersionNumber": 1}, ""),
     ("get_layer_version_by_arn", {"FunctionName": None, "Arn": f"{LAYER}:1"}, ""),
@@ -152,11 +143,7 @@ def answer(api, operation, given):
 
 
 def test_every_call_is_answered(daemon):
-    bridge = daemon(CONFIG)
-    api = boto3.client(
-        "lambda", endpoint_url=bridge.api, region_name=REGION, aws_access_key_id=ACCOUNT, aws_secret_access_key="any",
-        config=Config(retries={"total_max_attempts": 1}),
-    )  # fmt: skip
+    api = lambda_client(daemon(CONFIG), ACCOUNT, region=REGION)
     wrong = []
     for operation, given, expected in CALLS:
         if (code := answer(api, operation, given)) != expected:

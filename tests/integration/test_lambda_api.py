@@ -1,20 +1,18 @@
 """boto3 and the AWS CLI against a daemon's own Lambda API: signed, by the key's rights, over declared functions."""
 
 import base64
-import io
 import json
 import os
 import subprocess
 import urllib.request
-import zipfile
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.brokers.emulators import HOW_TO_GET_IT, awscli
 from tests.harness import wait_for, write_function
+from tests.lambda_client import lambda_client
+from tests.zips import zipped
 
 pytestmark = [pytest.mark.integration]
 
@@ -54,10 +52,7 @@ def bridge(daemon, tmp_path):
 
 
 def client(bridge, key="BRIDGEADMIN", secret=SECRET):
-    return boto3.client(
-        "lambda", endpoint_url=bridge.api, region_name="eu-central-1", aws_access_key_id=key, aws_secret_access_key=secret,
-        config=Config(retries={"total_max_attempts": 1}),
-    )  # fmt: skip
+    return lambda_client(bridge, key, secret, region="eu-central-1")
 
 
 def test_boto3_invokes_and_looks(bridge):
@@ -109,12 +104,10 @@ def test_rights_and_signatures(bridge):
 
 
 def test_a_signature_covers_a_package_of_many_megabytes(bridge):
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        archive.writestr("app.py", "def handler(event, context):\n    return 'signed'\n")
-        archive.writestr("data.bin", os.urandom(20_000_000))
+    code = "def handler(event, context):\n    return 'signed'\n"
+    package = zipped({"app.py": code, "data.bin": os.urandom(20_000_000)})
     given = {
-        "FunctionName": "signed", "Runtime": "python3.13", "Handler": "app.handler", "Code": {"ZipFile": target.getvalue()},
+        "FunctionName": "signed", "Runtime": "python3.13", "Handler": "app.handler", "Code": {"ZipFile": package},
         "Role": "arn:aws:iam::123456789012:role/r",
     }  # fmt: skip
     with pytest.raises(ClientError, match="InvalidSignatureException"):
@@ -122,12 +115,12 @@ def test_a_signature_covers_a_package_of_many_megabytes(bridge):
     with pytest.raises(ClientError, match=r"AccessDeniedException.*lambda:CreateFunction"):
         client(bridge, key="BRIDGECALLER").create_function(**given)
     api = client(bridge)
-    assert api.create_function(**given)["CodeSize"] == len(target.getvalue())
+    assert api.create_function(**given)["CodeSize"] == len(package)
     api.get_waiter("function_active_v2").wait(FunctionName="signed", WaiterConfig={"Delay": 0.1})
     assert json.loads(api.invoke(FunctionName="signed")["Payload"].read()) == "signed"
     link = api.get_function(FunctionName="signed")["Code"]["Location"]
     with urllib.request.urlopen(link, timeout=60) as answer:  # nobody signs it, as with curl
-        assert answer.read() == target.getvalue()
+        assert answer.read() == package
     assert [path.name for path in (bridge.state / "shared" / "packages").iterdir() if path.name.startswith(".")] == []
 
 

@@ -1,23 +1,21 @@
 """Whole lives of functions by boto3 and awscli: every answer compared with what AWS was recorded to say; kills; weights."""
 
 import http.client
-import io
 import json
 import os
 import random
 import re
 import subprocess
 import threading
-import zipfile
 from collections import Counter
 from pathlib import Path
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from tests.brokers.emulators import HOW_TO_GET_IT, awscli
+from tests.lambda_client import lambda_client
+from tests.zips import zipped
 
 pytestmark = [pytest.mark.integration]
 
@@ -36,23 +34,13 @@ HANDLERS = {
 """What was recorded of AWS, and a function that does it."""
 
 
-def zipped(text, name="handler.py"):
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        archive.writestr(name, text)
-    return target.getvalue()
-
-
 def client(bridge):
-    config = Config(retries={"total_max_attempts": 1}, max_pool_connections=4)
-    return boto3.client(
-        "lambda", endpoint_url=bridge.api, region_name=REGION, aws_access_key_id=ACCOUNT, aws_secret_access_key="any", config=config
-    )  # fmt: skip
+    return lambda_client(bridge, ACCOUNT, region=REGION, max_pool_connections=4)
 
 
 def create(api, name, text=ECHO, module="handler", **more):
     given = {"Runtime": "python3.12", "Handler": f"{module}.handler", "Role": ROLE, "Architectures": ["x86_64"]}
-    code = {"ZipFile": zipped(text, f"{module}.py")}
+    code = {"ZipFile": zipped({f"{module}.py": text})}
     made = api.create_function(FunctionName=name, **{**given, "Code": code, **more})
     api.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.1})
     return made
@@ -149,13 +137,13 @@ def test_a_life_by_the_aws_cli(daemon, tmp_path):
         return json.loads(done.stdout) if done.stdout else None
 
     package, out = tmp_path / "code.zip", tmp_path / "out.json"
-    package.write_bytes(zipped(ECHO))
+    package.write_bytes(zipped({"handler.py": ECHO}))
     code = f"fileb://{package}"
     settings = ("--runtime", "python3.12", "--handler", "handler.handler", "--role", ROLE)
     made = run("create-function", *settings, "--zip-file", code, "--publish")
     assert (made["State"], made["FunctionArn"]) == ("Pending", f"{ARN}:made:1")
     run("wait function-active-v2")
-    package.write_bytes(zipped(f"{ECHO}# two\n"))
+    package.write_bytes(zipped({"handler.py": f"{ECHO}# two\n"}))
     assert run("update-function-code", "--zip-file", code, "--publish")["Version"] == "2"
     routing = {"AdditionalVersionWeights": {"2": 1.0}}
     points = ("--name", "live", "--function-version", "1", "--routing-config", json.dumps(routing))

@@ -1,13 +1,12 @@
 """boto3 makes layers and functions that have them: run, shared, deleted, and kept over kill -9."""
 
-import io
 import json
-import zipfile
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
+
+from tests.lambda_client import lambda_client
+from tests.zips import zipped
 
 pytestmark = [pytest.mark.integration]
 
@@ -22,26 +21,13 @@ def handler(event, context):
 """
 
 
-def zipped(**files):
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        for name, content in files.items():
-            info = zipfile.ZipInfo(name.replace("__", "/").replace("_py", ".py"))
-            info.external_attr = (0o755 if content.startswith("#!") else 0o644) << 16
-            archive.writestr(info, content)
-    return target.getvalue()
-
-
 def client(bridge, account="123456789012"):
-    return boto3.client(
-        "lambda", endpoint_url=bridge.api, region_name="eu-central-1", aws_access_key_id=account, aws_secret_access_key="any",
-        config=Config(retries={"total_max_attempts": 1}),
-    )  # fmt: skip
+    return lambda_client(bridge, account, region="eu-central-1")
 
 
-def publish(api, name, **files):
+def publish(api, name, files):
     made = api.publish_layer_version(
-        LayerName=name, Content={"ZipFile": zipped(**files)}, CompatibleRuntimes=["python3.13"]
+        LayerName=name, Content={"ZipFile": zipped(files)}, CompatibleRuntimes=["python3.13"]
     )
     return made["LayerVersionArn"]
 
@@ -55,11 +41,12 @@ def call(api):
 def test_check_30_of_two_layers_with_the_same_file_the_later_one_wins(daemon):
     bridge = daemon(CONFIG)
     api, other = client(bridge), client(bridge, "999999999999")
-    first = publish(api, "first", python__common_py="VALUE = 'first'", bin__tool="#!/bin/sh\necho a tool\n")
-    second = publish(other, "second", python__common_py="VALUE = 'second'")
+    first = publish(api, "first", {"python/common.py": "VALUE = 'first'", "bin/tool": "#!/bin/sh\necho a tool\n"})
+    second = publish(other, "second", {"python/common.py": "VALUE = 'second'"})
+    code = zipped({"app.py": CODE, "own.py": "VALUE = 'own'"})
     given = {
         "FunctionName": "made", "Runtime": "python3.13", "Handler": "app.handler", "Layers": [first, second],
-        "Role": "arn:aws:iam::123456789012:role/r", "Code": {"ZipFile": zipped(app_py=CODE, own_py="VALUE = 'own'")},
+        "Role": "arn:aws:iam::123456789012:role/r", "Code": {"ZipFile": code},
     }  # fmt: skip
     with pytest.raises(ClientError, match="AccessDeniedException.*lambda:GetLayerVersion"):
         api.create_function(**given)
@@ -81,5 +68,5 @@ def test_check_30_of_two_layers_with_the_same_file_the_later_one_wins(daemon):
     api = client(bridge.restart())
     assert call(api)["common"] == "first"
     assert api.list_layers(CompatibleRuntime="python3.13")["Layers"] == []
-    assert publish(api, "first", python__common_py="VALUE = 'third'") == f"{ARN}:first:2"
+    assert publish(api, "first", {"python/common.py": "VALUE = 'third'"}) == f"{ARN}:first:2"
     assert api.get_layer_version_by_arn(Arn=second)["Version"] == 1

@@ -1,17 +1,15 @@
 """boto3 makes functions: the whole life of one, beside declared ones, over kill -9, and with secrets sealed."""
 
-import io
 import json
 import stat
-import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.harness import wait_for, write_function
+from tests.lambda_client import lambda_client
+from tests.zips import zipped
 
 pytestmark = [pytest.mark.integration]
 
@@ -39,13 +37,8 @@ def handler(event, context):
 """
 
 
-def zipped(text, **more):
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        archive.writestr("app.py", CODE % text)
-        for name, content in more.items():
-            archive.writestr(name, content)
-    return target.getvalue()
+def code(text):
+    return zipped({"app.py": CODE % text})
 
 
 @pytest.fixture
@@ -55,14 +48,11 @@ def bridge(daemon, tmp_path):
 
 
 def client(bridge, region="eu-central-1"):
-    return boto3.client(
-        "lambda", endpoint_url=bridge.api, region_name=region, aws_access_key_id="123456789012", aws_secret_access_key="any",
-        config=Config(retries={"total_max_attempts": 1}),
-    )  # fmt: skip
+    return lambda_client(bridge, "123456789012", region=region)
 
 
 def create(api, name="made", **more):
-    given = {"Runtime": "python3.12", "Handler": "app.handler", "Role": ROLE, "Code": {"ZipFile": zipped("one")}}
+    given = {"Runtime": "python3.12", "Handler": "app.handler", "Role": ROLE, "Code": {"ZipFile": code("one")}}
     made = api.create_function(FunctionName=name, **given | more)
     api.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.1})
     return made
@@ -98,7 +88,7 @@ def test_from_create_to_delete(bridge):
 
     assert api.publish_version(FunctionName="made", Description="first")["Version"] == "1"
     assert api.publish_version(FunctionName="made")["Version"] == "1"
-    changed = api.update_function_code(FunctionName="made", ZipFile=zipped("two"), Publish=True)
+    changed = api.update_function_code(FunctionName="made", ZipFile=code("two"), Publish=True)
     assert (changed["Version"], changed["FunctionArn"]) == ("2", f"{ARN}:2")
     updated(api)
     assert call(api)[0]["code"] == "two"
@@ -147,7 +137,7 @@ def test_kill_and_restart_keep_it(bridge):
     create(api, Environment={"Variables": {"SECRET": CANARY}}, Publish=True)
     api.create_alias(FunctionName="made", Name="live", FunctionVersion="1")
     api.put_function_event_invoke_config(FunctionName="made", Qualifier="live", MaximumRetryAttempts=0)
-    api.update_function_code(FunctionName="made", ZipFile=zipped("two"))
+    api.update_function_code(FunctionName="made", ZipFile=code("two"))
     bridge.kill9()  # the update may be in progress: it was answered, so it counts
     state = bridge.state
     kept = b"".join(path.read_bytes() for path in state.rglob("*") if path.is_file() and "packages" not in path.parts)
@@ -167,7 +157,7 @@ def test_kill_and_restart_keep_it(bridge):
 def test_what_the_file_declares_is_read_only(bridge):
     api = client(bridge)
     for operation, given in (
-        (api.update_function_code, {"ZipFile": zipped("x")}),
+        (api.update_function_code, {"ZipFile": code("x")}),
         (api.update_function_configuration, {"Timeout": 9}),
         (api.delete_function, {}),
     ):
@@ -255,10 +245,7 @@ def handler(event, context):
 
 def test_of_the_state_folder_it_sees_its_code_alone(bridge):
     api = client(bridge)
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        archive.writestr("app.py", READER)
-    create(api, Code={"ZipFile": target.getvalue()}, Environment={"Variables": {"SECRET": CANARY}})
+    create(api, Code={"ZipFile": zipped({"app.py": READER})}, Environment={"Variables": {"SECRET": CANARY}})
     hidden = [bridge.state / "token", bridge.state / "shared" / "catalog.db", bridge.state.with_name("state.key")]
     assert all(path.exists() for path in hidden)
     result = call(api, event={"paths": [str(path) for path in hidden]})[0]

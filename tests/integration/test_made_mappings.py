@@ -2,13 +2,12 @@
 
 import json
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.harness import wait_for, write_function
 from tests.integration.conftest import TELLING
+from tests.lambda_client import lambda_client
 
 pytestmark = pytest.mark.integration
 
@@ -33,19 +32,12 @@ def bridge(daemon, told, tmp_path, ministack):
     )
 
 
-def client(bridge, account):
-    return boto3.client(
-        "lambda", endpoint_url=bridge.api, region_name="us-east-1", aws_access_key_id=account, aws_secret_access_key="any",
-        config=Config(retries={"total_max_attempts": 1}),
-    )  # fmt: skip
-
-
 def settled(api, made, state):
     wait_for(lambda: api.get_event_source_mapping(UUID=made["UUID"])["State"] == state, description=f"it is {state}")
 
 
 def test_a_queue_is_mapped_and_unmapped(bridge, told, ministack):
-    api, sqs = client(bridge, ministack.account), ministack.client("sqs")
+    api, sqs = lambda_client(bridge, ministack.account), ministack.client("sqs")
     name = ministack.name()
     url = sqs.create_queue(QueueName=name)["QueueUrl"]
     arn = ministack.arn("sqs", name)
@@ -60,7 +52,7 @@ def test_a_queue_is_mapped_and_unmapped(bridge, told, ministack):
     assert api.delete_event_source_mapping(UUID=made["UUID"])["State"] == "Deleting"
     wait_for(lambda: not api.list_event_source_mappings()["EventSourceMappings"], description="it is gone")
     bridge.kill9()
-    api = client(bridge.restart(), ministack.account)
+    api = lambda_client(bridge.restart(), ministack.account)
     assert api.list_event_source_mappings()["EventSourceMappings"] == []
 
     stream, queue = ministack.arn("kinesis", "stream/none"), ministack.arn("sqs", "none-of-mine")
@@ -74,7 +66,7 @@ def test_a_queue_is_mapped_and_unmapped(bridge, told, ministack):
 
 
 def test_a_stream_is_mapped_and_goes_on_at_its_mark(bridge, told, ministack):
-    api, kinesis = client(bridge, ministack.account), ministack.client("kinesis")
+    api, kinesis = lambda_client(bridge, ministack.account), ministack.client("kinesis")
     name = ministack.name()
     kinesis.create_stream(StreamName=name, ShardCount=1)
     kinesis.get_waiter("stream_exists").wait(StreamName=name, WaiterConfig={"Delay": 1})
@@ -94,7 +86,7 @@ def test_a_stream_is_mapped_and_goes_on_at_its_mark(bridge, told, ministack):
     settled(api, made, "Disabled")
     kinesis.put_record(StreamName=name, Data=b"2", PartitionKey="two")
     bridge.kill9()
-    api = client(bridge.restart(), ministack.account)
+    api = lambda_client(bridge.restart(), ministack.account)
     settled(api, made, "Disabled")
     assert api.update_event_source_mapping(UUID=made["UUID"], Enabled=True)["State"] == "Enabling"
     wait_for(lambda: keys() == ["one", "two"], description="it goes on at its mark")

@@ -2,12 +2,11 @@
 
 import json
 
-import boto3
 import pytest
-from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from tests.harness import request, write_function
+from tests.lambda_client import lambda_client
 
 pytestmark = [pytest.mark.integration]
 
@@ -54,10 +53,7 @@ def bridge(daemon, tmp_path):
 
 
 def client(bridge, key="OWNER"):
-    return boto3.client(
-        "lambda", endpoint_url=bridge.api, region_name="eu-central-1", aws_access_key_id=key, aws_secret_access_key=SECRET,
-        config=Config(retries={"total_max_attempts": 1}),
-    )  # fmt: skip
+    return lambda_client(bridge, key, SECRET, region="eu-central-1")
 
 
 def status(api, **given):

@@ -1,14 +1,12 @@
 """boto3 provisions concurrency: workers stand before the first call, and again after kill -9."""
 
-import io
 import json
-import zipfile
 
-import boto3
 import pytest
-from botocore.config import Config
 
 from tests.harness import wait_for, write_function
+from tests.lambda_client import lambda_client
+from tests.zips import zipped
 
 pytestmark = [pytest.mark.integration]
 
@@ -28,20 +26,6 @@ def handler(event, context):
 ROLE = "arn:aws:iam::000000000000:role/r"
 
 
-def zipped():
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        archive.writestr("app.py", CODE)
-    return target.getvalue()
-
-
-def client(bridge):
-    return boto3.client(
-        "lambda", endpoint_url=bridge.api, region_name="us-east-1", aws_access_key_id="any", aws_secret_access_key="any",
-        config=Config(retries={"total_max_attempts": 1}),
-    )  # fmt: skip
-
-
 def ready(api, name, qualifier):
     def is_ready():
         config = api.get_provisioned_concurrency_config(FunctionName=name, Qualifier=qualifier)
@@ -59,10 +43,11 @@ def call(api, name):
 
 def test_provisioned_before_the_first_call_and_after_kill(daemon, tmp_path):
     bridge = daemon(CONFIG.format(code=write_function(tmp_path / "code", CODE)))
-    api = client(bridge)
+    api = lambda_client(bridge)
     api.create_function(
-        FunctionName="made", Runtime="python3.13", Handler="app.handler", Role=ROLE, Code={"ZipFile": zipped()}, Publish=True,
+        FunctionName="made", Runtime="python3.13", Handler="app.handler", Role=ROLE, Code={"ZipFile": zipped({"app.py": CODE})}, Publish=True,
     )  # fmt: skip
+    api.get_waiter("function_active_v2").wait(FunctionName="made", WaiterConfig={"Delay": 0.1})
     api.publish_version(FunctionName="declared")
     api.create_alias(FunctionName="declared", Name="live", FunctionVersion="1")
     for name, qualifier in (("made", "1"), ("declared", "live")):
@@ -79,7 +64,7 @@ def test_provisioned_before_the_first_call_and_after_kill(daemon, tmp_path):
 
     bridge.kill9()
     bridge.restart()
-    api = client(bridge)
+    api = lambda_client(bridge)
     ready(api, "declared", "live")
     assert call(api, "declared:live") == {"type": "provisioned-concurrency", "version": "1"}
     metrics = bridge.admin("GET", "/metrics").body.decode()

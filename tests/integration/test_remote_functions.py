@@ -11,6 +11,7 @@ import pytest
 from tests.brokers import fault_kinds as faults
 from tests.brokers.wire import Answer, answer_json
 from tests.harness import wait_for
+from tests.zips import zipped
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -234,13 +235,7 @@ def handler(event, context):
 
 
 def create(client, name: str, code: str) -> None:
-    import io
-    import zipfile
-
-    packed = io.BytesIO()
-    with zipfile.ZipFile(packed, "w") as archive:
-        archive.writestr("app.py", code)
     client.create_function(
         FunctionName=name, Runtime="python3.12", Handler="app.handler", Timeout=30,
-        Role="arn:aws:iam::000000000000:role/r", Code={"ZipFile": packed.getvalue()},
+        Role="arn:aws:iam::000000000000:role/r", Code={"ZipFile": zipped({"app.py": code})},
     )  # fmt: skip

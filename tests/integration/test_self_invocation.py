@@ -5,9 +5,9 @@ from pathlib import Path
 
 import boto3
 import pytest
-from botocore.config import Config
 
 from tests.harness import write_function
+from tests.lambda_client import lambda_client
 
 pytestmark = [pytest.mark.integration]
 
@@ -42,10 +42,7 @@ def handler(event, context):
 
 
 def call(bridge, depth):
-    api = boto3.client(
-        "lambda", endpoint_url=bridge.api, region_name="us-east-1", aws_access_key_id="any", aws_secret_access_key="any",
-        config=Config(retries={"total_max_attempts": 1}, read_timeout=300),
-    )  # fmt: skip
+    api = lambda_client(bridge, read_timeout=300)
     answer = api.invoke(FunctionName="again", Payload=json.dumps({"api": bridge.api, "depth": depth}))
     result = json.loads(answer["Payload"].read())
     assert "FunctionError" not in answer, result

@@ -1,9 +1,8 @@
 """The api of a world whose functions can be made, over a store in memory."""
 
 import base64
-import io
+import contextlib
 import json
-import zipfile
 from dataclasses import replace
 
 from bridge.api.app import AccessRules, ApiApp
@@ -14,6 +13,7 @@ from bridge.registry.layers import pack_layer, unpack_layer
 from bridge.registry.made import name_of, pack, parts, unpack
 from bridge.registry.secrets import Seal
 from bridge.store.packages import PackageStore
+from tests import zips
 from tests.harness import wait_until
 from tests.unit.api.harness import TOKEN, World
 
@@ -64,7 +64,7 @@ class MemoryLayers:
 class Made:
     """The api of a world whose functions can be made."""
 
-    def __init__(self, folder, store, layers=None, policies=None, urls=None, **services):
+    def __init__(self, folder, store, layers=None, policies=None, urls=None, safeguards=None, **services):
         self.layers = layers or MemoryLayers()
         self.world = World()
         self.changed = []
@@ -76,7 +76,8 @@ class Made:
             changed=self.changed.append, spawn=self.world._spawn, forget=self._forget,
         )  # fmt: skip
         self.world.invoker._catalog = self.catalog
-        self._attached = {name: each for name, each in (("policies", policies), ("urls", urls)) if each is not None}
+        given = {"policies": policies, "urls": urls, "safeguards": safeguards}
+        self._attached = {name: each for name, each in given.items() if each is not None}
         more = self._attached | services
         replaced = replace(self.world.services, made=self.made, functions=self.catalog.functions, **more)
         self.world.app = ApiApp(replaced, token=TOKEN, rules=AccessRules(asks=False))
@@ -105,6 +106,15 @@ class Made:
         await self.settled(name)
         return made
 
+    @contextlib.asynccontextmanager
+    async def opened(self, **more):
+        """Make the function `made`, with a version 1 to which its alias `prod` points; close the world in the end."""
+        await self.made.open()
+        await self.create(Publish=True, **more)
+        await self.json("POST", f"{FUNCTIONS}/made/aliases", {"Name": "prod", "FunctionVersion": "1"}, 201)
+        yield self
+        await self.world.close()
+
     def hold(self):
         """Leave the next change unsettled until what is returned is awaited."""
         held, spawn = [], self.made._spawn
@@ -121,12 +131,7 @@ class Made:
 
 
 def zipped(text="def handler(event, context): pass", name="app.py"):
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w") as archive:
-        entry = zipfile.ZipInfo(name)  # of no time of ours: the same text is the same zip
-        entry.external_attr = 0o644 << 16
-        archive.writestr(entry, text)
-    return base64.b64encode(target.getvalue()).decode()
+    return base64.b64encode(zips.zipped({name: text})).decode()
 
 
 def request(**more):

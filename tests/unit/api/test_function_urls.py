@@ -12,13 +12,8 @@ CORS = {"AllowOrigins": ["https://a.example"], "AllowMethods": ["GET"], "MaxAge"
 
 @pytest.fixture
 async def api(tmp_path):
-    made = Api(tmp_path)
-    await made.made.open()
-    await made.create()
-    await made.json("POST", f"{FUNCTIONS}/made/versions", {}, 201)
-    await made.json("POST", f"{FUNCTIONS}/made/aliases", {"Name": "prod", "FunctionVersion": "1"}, 201)
-    yield made
-    await made.world.close()
+    async with Api(tmp_path).opened() as made:
+        yield made
 
 
 async def test_made_changed_listed_and_deleted(api):

@@ -6,6 +6,7 @@ import pytest
 
 from bridge.registry.policies import ResourcePolicies
 from bridge.registry.urls import FunctionUrls
+from tests.documents import MemoryDocuments
 from tests.unit.api.making import ARN, FUNCTIONS, Made, MemoryFunctions
 
 POLICY = f"{FUNCTIONS}/made/policy"
@@ -13,31 +14,12 @@ OTHER = "222222222222"
 HELLO = "arn:aws:lambda:us-east-1:000000000000:function:hello"
 
 
-class MemoryPolicies:
-    def __init__(self):
-        self.documents = {}
-
-    async def load(self):
-        return dict(self.documents)
-
-    async def save(self, place, document):
-        if document is None:
-            self.documents.pop(place, None)
-        else:
-            self.documents[place] = document
-
-    async def forget(self, function, qualifier):
-        for place in list(self.documents):
-            if place[0] == function and qualifier in (None, place[1]):
-                del self.documents[place]
-
-
 class Api(Made):
     """An api whose callers can be of several accounts: nobody is asked, and a key id of 12 digits is one."""
 
     def __init__(self, folder):
-        self.store = MemoryPolicies()
-        self.url_store = MemoryPolicies()
+        self.store = MemoryDocuments()
+        self.url_store = MemoryDocuments()
         self.policies, self.urls = ResourcePolicies(self.store), FunctionUrls(self.url_store)
         super().__init__(folder, MemoryFunctions(), policies=self.policies, urls=self.urls)
 
@@ -56,13 +38,8 @@ class Api(Made):
 
 @pytest.fixture
 async def api(tmp_path):
-    made = Api(tmp_path)
-    await made.made.open()
-    await made.create()
-    await made.json("POST", f"{FUNCTIONS}/made/versions", {}, 201)
-    await made.json("POST", f"{FUNCTIONS}/made/aliases", {"Name": "prod", "FunctionVersion": "1"}, 201)
-    yield made
-    await made.world.close()
+    async with Api(tmp_path).opened() as made:
+        yield made
 
 
 async def policy(api, query=""):

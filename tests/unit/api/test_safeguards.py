@@ -3,6 +3,7 @@
 import pytest
 
 from bridge.registry.safeguards import Safeguards
+from tests.documents import MemoryDocuments
 from tests.unit.api.making import ARN, FUNCTIONS, Made, MemoryFunctions
 
 CONFIGS = "/2020-04-22/code-signing-configs"
@@ -13,26 +14,6 @@ PUBLISHERS = {"SigningProfileVersionArns": [PROFILE]}
 RUNTIME_ARN = "arn:aws:lambda:us-east-1::runtime:0123"
 
 
-class Kind:
-    """A store of one kind, which outlives the objects that use it."""
-
-    def __init__(self, documents):
-        self.documents = documents
-
-    async def load(self):
-        return dict(self.documents)
-
-    async def save(self, place, document):
-        if document is None:
-            self.documents.pop(place, None)
-        else:
-            self.documents[place] = document
-
-    async def forget(self, function, qualifier):
-        for place in [each for each in self.documents if each[0] == function and qualifier in (None, each[1])]:
-            del self.documents[place]
-
-
 class Api(Made):
     def __init__(self, folder):
         self.kinds = {}
@@ -40,10 +21,7 @@ class Api(Made):
         super().__init__(folder, MemoryFunctions(), safeguards=self.safeguards)
 
     def reopened(self):
-        return Safeguards(lambda kind: Kind(self.kinds.setdefault(kind, {})))
-
-    async def _forget(self, function, qualifier):
-        await self.safeguards.forget(function, qualifier)
+        return Safeguards(lambda kind: self.kinds.setdefault(kind, MemoryDocuments()))
 
 
 @pytest.fixture

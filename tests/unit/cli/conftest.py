@@ -1,10 +1,12 @@
 """The command line against a real listener: the api over fakes, in a thread with a loop of its own."""
 
 import asyncio
+import contextlib
 import io
 import json
 import os
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,14 +72,21 @@ def _apart(monkeypatch, tmp_path):
             monkeypatch.delenv(name)
 
 
-@pytest.fixture
-def served(tmp_path):
+@contextlib.contextmanager
+def serving(made: Callable[[Path], Served], folder: Path) -> Iterator[Served]:
+    """Serve a world as long as a test lasts."""
     # the served side logs from a thread of this very process: not into the output of the command under test
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
-    made = Served(tmp_path)
-    yield made
-    made.close()
+    served = made(folder)
+    yield served
+    served.close()
     structlog.reset_defaults()
+
+
+@pytest.fixture
+def served(tmp_path):
+    with serving(Served, tmp_path) as made:
+        yield made
 
 
 def invoke(*args: str, stdin: bytes | str | None = None, env: dict[str, str] | None = None) -> SimpleNamespace:

@@ -1,18 +1,16 @@
 """`bridge reset`: only where it is allowed, asked for, and only what Lambda's API made."""
 
 import asyncio
-import io
 import json
 from dataclasses import replace
 
 import pytest
-import structlog
 
 from bridge.api.app import AccessRules, ApiApp
 from bridge.store.functions import SqliteFunctions
 from tests.unit.api.harness import TOKEN
 from tests.unit.api.making import Made, MemoryFunctions
-from tests.unit.cli.conftest import Served, invoke
+from tests.unit.cli.conftest import Served, invoke, serving
 
 
 class Resettable(Served):
@@ -37,11 +35,8 @@ class Resettable(Served):
 
 @pytest.fixture
 def served(tmp_path):
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
-    made = Resettable(tmp_path)
-    yield made
-    made.close()
-    structlog.reset_defaults()
+    with serving(Resettable, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture

@@ -7,30 +7,14 @@ from bridge.core.errors import RecursiveInvocation
 from bridge.core.function import function_arn
 from bridge.registry import recursion as module
 from bridge.registry.recursion import ALLOW, TERMINATE, Recursion
+from tests.documents import MemoryDocuments
 
 IDS = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(100)]
 
 
-class Documents:
-    def __init__(self):
-        self.kept = {}
-
-    async def load(self):
-        return dict(self.kept)
-
-    async def save(self, place, document):
-        if document is None:
-            self.kept.pop(place, None)
-        else:
-            self.kept[place] = document
-
-    async def forget(self, function, qualifier):
-        self.kept = {place: kept for place, kept in self.kept.items() if place[0] != function}
-
-
 @pytest.fixture
 def recursion():
-    return Recursion(Documents(), arn_of=function_arn)
+    return Recursion(MemoryDocuments(), arn_of=function_arn)
 
 
 def loop(recursion, *names, rounds):

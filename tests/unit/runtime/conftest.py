@@ -1,5 +1,6 @@
 """A pool a module, its workers ended after each test: a zygote takes longer to start than most tests to run."""
 
+import contextlib
 import json
 import uuid
 from collections.abc import AsyncIterator
@@ -68,6 +69,19 @@ class Runner:
         return psutil.Process(self.pool._starter._zygote.pid).children(recursive=True)
 
 
+@contextlib.asynccontextmanager
+async def own_pool(folder: Path, *, clock: SystemClock | None = None, **options: Any) -> AsyncIterator[Runner]:
+    """Open a pool that no other test has, with its files in `folder`; close it in the end."""
+    logs = FunctionLogs(folder / "logs")
+    pool = WorkerPool(run_folder=folder / "run", logs=logs, clock=clock or SystemClock(), **options)
+    await pool.open()
+    try:
+        yield Runner(pool, logs)
+    finally:
+        await pool.close()
+        logs.close()
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
 async def module_loop() -> None:
     """Have the module's loop stand before the first test, which is not the one that leaves it open."""
@@ -79,23 +93,10 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Runn
     state = folder / "state"
     state.mkdir(mode=0o700)
     (state / "secret").write_text("the state")
-    logs = FunctionLogs(state / "logs")
-    pool = WorkerPool(
-        run_folder=state / "run",
-        logs=logs,
-        clock=SystemClock(),
-        workers_max=8,
-        packages=folder / "packages",
-        deny_paths=[state],
-    )
     (folder / "packages").mkdir()
     (folder / "packages" / "packaged.py").write_text("VALUE = 1\n")
-    await pool.open()
-    try:
-        yield Runner(pool, logs)
-    finally:
-        await pool.close()
-        logs.close()
+    async with own_pool(state, workers_max=8, packages=folder / "packages", deny_paths=[state]) as runner:
+        yield runner
 
 
 @pytest_asyncio.fixture(loop_scope="module")

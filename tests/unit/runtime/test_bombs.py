@@ -9,11 +9,8 @@ import pytest
 from bridge.core import limits
 from bridge.core.invocation import ResultKind
 from bridge.runtime import sandbox as confinement
-from bridge.runtime.logs import FunctionLogs
-from bridge.runtime.pool import WorkerPool
-from bridge.util.clocks import SystemClock
 from tests.harness import wait_until
-from tests.unit.runtime.conftest import SPARE, Runner
+from tests.unit.runtime.conftest import SPARE, own_pool
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.slow]
 
@@ -23,14 +20,8 @@ GONE_S = 60
 
 @pytest.fixture(params=["auto", "unmounted"])
 async def runner(tmp_path, request):
-    logs = FunctionLogs(tmp_path / "logs")
-    pool = WorkerPool(run_folder=tmp_path / "run", logs=logs, clock=SystemClock(), workers_max=4, sandbox=request.param)
-    await pool.open()
-    try:
-        yield Runner(pool, logs)
-    finally:
-        await pool.close()
-        logs.close()
+    async with own_pool(tmp_path, workers_max=4, sandbox=request.param) as runner:
+        yield runner
 
 
 async def answers_until(runner, done):

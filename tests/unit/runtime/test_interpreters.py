@@ -9,10 +9,7 @@ import pytest
 from bridge.core.errors import ConfigError
 from bridge.core.function import Interpreter
 from bridge.registry.interpreters import interpreter
-from bridge.runtime.logs import FunctionLogs
-from bridge.runtime.pool import WorkerPool
-from bridge.util.clocks import SystemClock
-from tests.unit.runtime.conftest import Runner
+from tests.unit.runtime.conftest import own_pool
 
 pytestmark = pytest.mark.asyncio(loop_scope="function")
 
@@ -33,19 +30,13 @@ def pythons() -> list[Interpreter]:
 
 @pytest.mark.parametrize("other", pythons(), ids=lambda other: other.program)
 async def test_it_runs_on_the_interpreter_that_it_is_mapped_to(tmp_path, other):
-    logs = FunctionLogs(tmp_path / "logs")
-    pool = WorkerPool(run_folder=tmp_path / "run", logs=logs, clock=SystemClock(), interpreters=[other])
-    await pool.open()
-    try:
+    async with own_pool(tmp_path, interpreters=[other]) as runner:
         code = (
             "import os, sys\n"
             "answer = ['.'.join(map(str, sys.version_info[:2])), os.environ['AWS_EXECUTION_ENV'],"
             " os.path.realpath(sys.executable), [name for name in sys.modules if name.startswith('bridge')]]"
         )
-        found = await Runner(pool, logs).code(code, interpreter=other, runtime="python3.9")
+        found = await runner.code(code, interpreter=other, runtime="python3.9")
         assert found == [
             other.version, f"AWS_Lambda_python{other.version}", os.path.realpath(other.program), [],
         ]  # fmt: skip
-    finally:
-        await pool.close()
-        logs.close()

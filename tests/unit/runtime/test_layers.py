@@ -6,10 +6,7 @@ import sys
 import pytest
 
 from bridge.runtime import environment, mounts
-from bridge.runtime.logs import FunctionLogs
-from bridge.runtime.pool import WorkerPool
-from bridge.util.clocks import SystemClock
-from tests.unit.runtime.conftest import Runner
+from tests.unit.runtime.conftest import own_pool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -93,19 +90,12 @@ async def test_opt_is_read_only_and_of_its_function_alone(runner, opt):
 @pytest.mark.slow
 @pytest.mark.parametrize("sandbox", ["unmounted", "basic"])
 async def test_without_namespaces_layers_are_where_they_are(tmp_path, opt, sandbox):
-    logs = FunctionLogs(tmp_path / "logs")
-    pool = WorkerPool(run_folder=tmp_path / "run", logs=logs, clock=SystemClock(), workers_max=2, sandbox=sandbox)
-    await pool.open()
-    runner = Runner(pool, logs)
-    try:
+    async with own_pool(tmp_path, workers_max=2, sandbox=sandbox) as runner:
         seen = await runner.code(SEEN, opt=str(opt))
         assert seen == wanted(str(opt))
         (opt / "python" / "failing.py").write_text("def fail():\n    raise ValueError('in a layer')\n")
         result = await runner.run("app.run", {"code": "import failing; failing.fail()"}, opt=str(opt))
         assert b'\\"/opt/python/failing.py\\"' in result.payload
-    finally:
-        await pool.close()
-        logs.close()
 
 
 async def test_nothing_needed_is_covered(tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ from bridge.runtime.process import Worker
 from bridge.runtime.spawner import ProcessFile, start_time
 from bridge.util.clocks import SystemClock
 from tests.harness import wait_until
-from tests.unit.runtime.conftest import FUNCTIONS, Runner
+from tests.unit.runtime.conftest import FUNCTIONS, Runner, own_pool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PID = {"code": "import os; answer = os.environ['AWS_LAMBDA_LOG_STREAM_NAME']"}
@@ -344,20 +344,13 @@ async def test_synchronous_events_are_never_sent_ahead(runner):
 
 
 async def test_the_zygotes_end_is_an_unknown_outcome_and_it_starts_again(tmp_path):
-    logs = FunctionLogs(tmp_path / "logs")
-    pool = WorkerPool(run_folder=tmp_path / "run", logs=logs, clock=SystemClock(), workers_max=2)
-    await pool.open()
-    runner = Runner(pool, logs)
-    try:
+    async with own_pool(tmp_path, workers_max=2) as runner:
         running = asyncio.ensure_future(runner.run("app.sleep", 30))
-        await wait_until(lambda: any(w.is_ready for w in pool._workers.values()), description="it runs")
-        os.kill(pool._starter._zygote.pid, signal.SIGKILL)
+        await wait_until(lambda: any(w.is_ready for w in runner.pool._workers.values()), description="it runs")
+        os.kill(runner.pool._starter._zygote.pid, signal.SIGKILL)
 
         assert (await running).kind is ResultKind.UNKNOWN
         assert await runner.value("app.echo", 1) == 1
-    finally:
-        await pool.close()
-        logs.close()
 
 
 async def test_leftovers_of_a_former_daemon_are_ended(tmp_path):
@@ -449,16 +442,10 @@ async def test_close_ends_what_runs_at_the_deadline(tmp_path):
 
 
 async def test_idle_workers_end(tmp_path):
-    logs = FunctionLogs(tmp_path / "logs")
-    pool = WorkerPool(run_folder=tmp_path / "run", logs=logs, clock=SystemClock(), workers_max=2, idle_s=0.1)
-    await pool.open()
-    try:
-        assert await Runner(pool, logs).value("app.echo", 1) == 1
-        await wait_until(lambda: not pool._workers, description="it ended")
-        assert await Runner(pool, logs).value("app.echo", 1) == 1
-    finally:
-        await pool.close()
-        logs.close()
+    async with own_pool(tmp_path, workers_max=2, idle_s=0.1) as runner:
+        assert await runner.value("app.echo", 1) == 1
+        await wait_until(lambda: not runner.pool._workers, description="it ended")
+        assert await runner.value("app.echo", 1) == 1
 
 
 @pytest.mark.slow
@@ -470,26 +457,11 @@ async def test_code_within_the_state_folder(tmp_path, sandbox):
     shutil.copytree(FUNCTIONS, store / "key" / "code")
     state.chmod(0o700)
     (state / "secret").write_text("the state")
-    logs = FunctionLogs(state / "logs")
-    pool = WorkerPool(
-        run_folder=state / "run",
-        logs=logs,
-        clock=SystemClock(),
-        workers_max=2,
-        sandbox=sandbox,
-        deny_paths=[state],
-        code_store=store,
-    )
-    await pool.open()
-    runner = Runner(pool, logs)
-    try:
-        facts = {mechanism: in_force for mechanism, in_force, _ in pool.sandbox_facts()}
+    async with own_pool(state, workers_max=2, sandbox=sandbox, deny_paths=[state], code_store=store) as runner:
+        facts = {mechanism: in_force for mechanism, in_force, _ in runner.pool.sandbox_facts()}
         code = f"try: answer = len(open({str(state / 'secret')!r}).read())\nexcept OSError as error: answer = 0"
         read = await runner.value("app.run", {"code": code}, code=str(store / "key" / "code"))
         assert (read == 0) == bool(facts.get("landlock") or facts["mount namespace"])
-    finally:
-        await pool.close()
-        logs.close()
 
 
 @pytest.mark.slow
@@ -498,24 +470,13 @@ async def test_without_namespaces(tmp_path, sandbox):
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
     (state / "secret").write_text("the state")
-    logs = FunctionLogs(state / "logs")
-    pool = WorkerPool(
-        run_folder=state / "run",
-        logs=logs,
-        clock=SystemClock(),
-        workers_max=2,
-        sandbox=sandbox,
-        deny_paths=[state],
-    )
-    await pool.open()
-    runner = Runner(pool, logs)
-    try:
-        facts = {mechanism: in_force for mechanism, in_force, _ in pool.sandbox_facts()}
+    async with own_pool(state, workers_max=2, sandbox=sandbox, deny_paths=[state]) as runner:
+        facts = {mechanism: in_force for mechanism, in_force, _ in runner.pool.sandbox_facts()}
         assert facts["no new privileges"]
         assert facts["limits"]
         assert not facts["mount namespace"]
         assert facts["seccomp"] == (sandbox == "unmounted")
-        assert pool.sandbox_level() == ("landlock" if facts.get("landlock") else sandbox)
+        assert runner.pool.sandbox_level() == ("landlock" if facts.get("landlock") else sandbox)
         seen = await runner.value("app.who")
         assert seen["folder"] == seen["environment"]["LAMBDA_TASK_ROOT"]
         assert await runner.value("app.keep_file", "kept") == []
@@ -532,6 +493,3 @@ async def test_without_namespaces(tmp_path, sandbox):
             return [p.pid for p in psutil.process_iter(["cmdline"]) if marker in (p.info["cmdline"] or [])]
 
         await wait_until(lambda: not survivors(), description="no descendant survives")
-    finally:
-        await pool.close()
-        logs.close()

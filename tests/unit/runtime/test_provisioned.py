@@ -6,12 +6,10 @@ import pytest
 import pytest_asyncio
 
 from bridge.runtime import provisioned
-from bridge.runtime.logs import FunctionLogs
-from bridge.runtime.pool import WorkerPool
 from bridge.util import telemetry
 from bridge.util.clocks import SystemClock
 from tests.harness import wait_until
-from tests.unit.runtime.conftest import Runner
+from tests.unit.runtime.conftest import own_pool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 NAME = "provisioned-sample"
@@ -31,21 +29,15 @@ class SteppedClock(SystemClock):
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pool_of_four(tmp_path_factory):
     folder = tmp_path_factory.mktemp("provisioned")
-    logs = FunctionLogs(folder / "logs")
-    pool = WorkerPool(run_folder=folder / "run", logs=logs, clock=SteppedClock(), workers_max=4)
-    await pool.open()
-    yield pool, logs
-    await pool.close()
-    logs.close()
+    async with own_pool(folder, clock=SteppedClock(), workers_max=4) as made:
+        yield made
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def runner(pool_of_four):
-    pool, logs = pool_of_four
-    made = Runner(pool, logs)
-    yield made
-    pool.provisioned.configure(NAME, [])
-    await made.clear()
+    yield pool_of_four
+    pool_of_four.pool.provisioned.configure(NAME, [])
+    await pool_of_four.clear()
 
 
 def sample(runner, handler="app.count", **more):

@@ -6,21 +6,16 @@ import pytest
 
 from bridge.core.errors import Throttled
 from bridge.core.invocation import THROTTLE_ACCOUNT
-from bridge.runtime.logs import FunctionLogs
-from bridge.runtime.pool import WorkerPool
-from bridge.util.clocks import SystemClock
 from tests.harness import wait_until
-from tests.unit.runtime.conftest import Runner
+from tests.unit.runtime.conftest import own_pool
 
 
 async def test_a_caller_is_refused_while_the_worker_stays_busy_and_others_wait_on(tmp_path):
-    logs = FunctionLogs(tmp_path / "logs")
-    pool = WorkerPool(run_folder=tmp_path / "run", logs=logs, clock=SystemClock(), workers_max=1)
-    await pool.open()
-    runner = Runner(pool, logs)
-    try:
+    async with own_pool(tmp_path, workers_max=1) as runner:
         busy = asyncio.ensure_future(runner.run("app.sleep", 60))
-        await wait_until(lambda: any(worker.is_ready for worker in pool._workers.values()), description="it runs")
+        await wait_until(
+            lambda: any(worker.is_ready for worker in runner.pool._workers.values()), description="it runs"
+        )
         patient = asyncio.ensure_future(runner.run("app.sleep", 0))
         with pytest.raises(Throttled) as refused:
             await runner.run("app.sleep", invocation=runner.invocation(0, is_awaited=True, wait_max_s=0.2))
@@ -28,6 +23,3 @@ async def test_a_caller_is_refused_while_the_worker_stays_busy_and_others_wait_o
         assert not patient.done()
         busy.cancel()
         assert (await patient).is_ok
-    finally:
-        await pool.close()
-        logs.close()

@@ -1,8 +1,5 @@
 """What `bridge doctor` finds in catalog.db and among the packages: missing ones, other hashes, orphans, damage."""
 
-import io
-import zipfile
-
 import pytest
 
 from bridge.core.errors import StoreError
@@ -10,6 +7,7 @@ from bridge.registry.made import MadeFunction, MadeVersion
 from bridge.store.functions import SqliteFunctions
 from bridge.store.inspection import inspect_catalog
 from bridge.store.packages import PackageStore
+from tests.zips import zipped
 
 
 @pytest.fixture
@@ -19,10 +17,7 @@ async def kept(tmp_path):
     packages.open()
     found = []
     for text in ("one", "two"):
-        target = io.BytesIO()
-        with zipfile.ZipFile(target, "w") as archive:
-            archive.writestr("app.py", text)
-        (tmp_path / "given.zip").write_bytes(target.getvalue())
+        (tmp_path / "given.zip").write_bytes(zipped({"app.py": text}))
         found.append(packages.add(tmp_path / "given.zip"))
     store = await SqliteFunctions.open(tmp_path / "catalog.db")
     latest = MadeVersion(settings={"Runtime": "python3.13"}, package=found[0].key, code_size=1, modified_at="")

@@ -2,7 +2,6 @@
 
 import os
 import stat
-import zipfile
 
 import pytest
 
@@ -10,6 +9,7 @@ from bridge.core.errors import StoreCorrupt
 from bridge.store import opt
 from bridge.store.opt import merge
 from bridge.store.packages import PackageStore
+from tests.zips import zipped
 
 
 def tree(root, **files):
@@ -70,8 +70,7 @@ def store(tmp_path):
 
 def package(store, tmp_path, name, content):
     path = tmp_path / f"{content}.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(name, content)
+    path.write_bytes(zipped({name: content}))
     return store.add(path).key
 
 

@@ -12,15 +12,7 @@ import pytest
 from bridge.core.errors import StoreCorrupt, StoreError
 from bridge.registry.zips import ZipRefused
 from bridge.store.packages import PackageStore
-
-
-def zipped(path, **files):
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            info = zipfile.ZipInfo(name.replace("__", "/") + ".py")
-            info.external_attr = (0o755 if name.startswith("x") else 0o644) << 16
-            archive.writestr(info, content)
-    return path
+from tests.zips import zipped
 
 
 @pytest.fixture
@@ -34,7 +26,9 @@ def store(tmp_path):
 
 @pytest.fixture
 def file(tmp_path):
-    return zipped(tmp_path / "a.zip", app="print(1)", lib__mod="two", xrun="#!")
+    path = tmp_path / "a.zip"
+    path.write_bytes(zipped({"app.py": "print(1)", "lib/mod.py": "two", "run.py": "#!"}))
+    return path
 
 
 def test_a_package_is_named_by_its_hash_and_read_only(store, file):
@@ -44,7 +38,7 @@ def test_a_package_is_named_by_its_hash_and_read_only(store, file):
     assert package.size == file.stat().st_size
     assert package.zip.read_bytes() == file.read_bytes()
     modes = {str(path.relative_to(package.code)): stat.S_IMODE(path.stat().st_mode) for path in package.code.rglob("*")}
-    assert modes == {"app.py": 0o444, "lib": 0o555, "lib/mod.py": 0o444, "xrun.py": 0o555}
+    assert modes == {"app.py": 0o444, "lib": 0o555, "lib/mod.py": 0o444, "run.py": 0o555}
     assert stat.S_IMODE(package.code.stat().st_mode) == 0o555
     assert (package.code / "lib/mod.py").read_text() == "two"
 
@@ -102,7 +96,7 @@ def test_files_that_differ_are_unzipped_anew(store, file, harm):
         elif harm == "less":
             target.unlink()
     assert store.open([package.key]) == frozenset()
-    assert sorted(os.listdir(package.code)) == ["app.py", "lib", "xrun.py"]
+    assert sorted(os.listdir(package.code)) == ["app.py", "lib", "run.py"]
     assert (target.read_text(), stat.S_IMODE(target.stat().st_mode)) == ("print(1)", 0o444)
 
 
