@@ -72,7 +72,6 @@ def _print(target: str, found: dict[str, Any] | None, *, as_json: bool) -> None:
         ("cors", ", ".join(found.get("Cors", {}).get("AllowOrigins", ()))),
     ])  # fmt: skip
     if found["AuthType"] == "NONE":
-        output.note(
-            "whoever calls it needs the policy's word as well: bridge functions policy "
-            f"{target} --add url --principal '*' --action lambda:InvokeFunctionUrl"
-        )
+        output.note("anybody may call it once its policy has both public statements:")
+        for sid, action in (("url", "lambda:InvokeFunctionUrl"), ("invoke", "lambda:InvokeFunction")):
+            output.note(f"  bridge functions policy {target} --add {sid} --principal '*' --action {action}")

@@ -1,15 +1,13 @@
 """`bridge functions`: tables, deploys, versions and aliases, over Lambda's API with functions kept in memory."""
 
-import io
 import json
+import shlex
 import sys
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import structlog
 from click.shell_completion import ShellComplete
 from structlog.testing import capture_logs
 
@@ -18,7 +16,8 @@ from bridge.cli import arguments, packing
 from bridge.cli.main import cli
 from bridge.core.function import Interpreter
 from tests.unit.api.test_made_functions import Made, MemoryFunctions
-from tests.unit.cli.conftest import Served, invoke
+from tests.unit.cli.conftest import Served, invoke, serving
+from tests.zips import zipped
 
 INTERPRETER = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 
@@ -39,11 +38,8 @@ class ServedMade(Served):
 
 @pytest.fixture
 def served(tmp_path):
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(io.StringIO()))
-    made = ServedMade(tmp_path)
-    yield made
-    made.close()
-    structlog.reset_defaults()
+    with serving(ServedMade, tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
@@ -116,8 +112,7 @@ def test_the_zip_of_a_folder_depends_on_its_files_alone(folder, tmp_path):
     assert len(body) == size
     assert list(json.loads(body)) == ["FunctionName", "Code"]
     path = tmp_path / "made.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("app.py", "")
+    path.write_bytes(zipped({"app.py": ""}))
     with packing.packed(path) as given:
         assert (given.size, given.modules) == (path.stat().st_size, ("app",))
 
@@ -285,7 +280,12 @@ def test_a_url_is_made_changed_and_deleted(functions):
     assert made.out.splitlines()[1].split() == ["auth", "AWS_IAM"]
     changed = functions("url", "hello", "--auth", "none", "--cors", "https://a.example")
     assert changed.out.splitlines()[0] == made.out.splitlines()[0]
-    assert "--action lambda:InvokeFunctionUrl" in changed.err
+    for hint in changed.err.splitlines()[1:]:
+        policy = functions(*shlex.split(hint)[2:])
+    assert [line.split() for line in policy.out.splitlines()[1:]] == [
+        ["url", "*", "lambda:InvokeFunctionUrl"],
+        ["invoke", "*", "lambda:InvokeFunction"],
+    ]
     assert json.loads(functions("url", "hello", "--json").out)["Cors"] == {"AllowOrigins": ["https://a.example"]}
     assert functions("url", "hello", "--delete").code == 0
     assert functions("url", "hello").code == 1
