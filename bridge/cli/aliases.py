@@ -9,10 +9,11 @@ from bridge.cli import output
 from bridge.cli.arguments import complete_alias, complete_function, complete_version, json_option
 from bridge.cli.client import Client, segment
 from bridge.cli.failures import Failed
-from bridge.cli.lambda_calls import LambdaRefused, call, find, function_path, pages, unknown_function
+from bridge.cli.lambda_calls import LambdaRefused, call, explained, find, function_path, pages, versions_of
 from bridge.cli.locate import Options, connect
 
-_COLUMNS: Final = ("ALIAS", "VERSION", "ALSO", "DESCRIPTION")
+COLUMNS: Final = ("ALIAS", "VERSION", "ALSO", "DESCRIPTION")
+"""Of `alias_row`."""
 
 
 @click.command("publish")
@@ -27,7 +28,7 @@ def publish_command(context: click.Context, name: str, description: str | None, 
     try:
         version = call(client, "POST", function_path(name, "/versions"), body=body)
     except LambdaRefused as error:
-        raise _explained(client, name, error) from error
+        raise explained(client, name, error, versions_of(name)) from error
     if as_json:
         output.document(version)
         return
@@ -96,7 +97,7 @@ def alias_command(
         else:
             found = pages(client, function_path(name, "/aliases"), "Aliases")
     except LambdaRefused as error:
-        raise _explained(client, name, error) from error
+        raise explained(client, name, error, versions_of(name)) from error
     _print(name, found, as_json=as_json)
 
 
@@ -109,7 +110,7 @@ def _print(name: str, found: Any, *, as_json: bool) -> None:
     elif isinstance(found, list) and not found:
         output.note(f"{name} has no aliases; make one with: bridge functions alias {name} live VERSION")
     elif found:
-        output.table(_COLUMNS, [alias_row(each) for each in (found if isinstance(found, list) else [found])])
+        output.table(COLUMNS, [alias_row(each) for each in (found if isinstance(found, list) else [found])])
 
 
 def alias_row(alias: Mapping[str, Any]) -> list[str]:
@@ -154,12 +155,3 @@ def point(
 
 def _path(name: str, alias: str) -> str:
     return function_path(name, f"/aliases/{segment(alias)}")
-
-
-def _explained(client: Client, name: str, error: LambdaRefused) -> Failed:
-    """Return a refusal with what to do next."""
-    if error.status == 404 and find(client, "GET", function_path(name, "/configuration")) is None:
-        return unknown_function(client, name)
-    if error.status == 404:
-        error.more = (f"versions and aliases that there are: bridge functions show {name}",)
-    return error

@@ -23,7 +23,6 @@ ROLE: Final = "arn:aws:iam::000000000000:role/bridge"
 """Of functions that are given none: no role is assumed here, and Lambda's API wants one."""
 BAR_MIN_BYTES: Final = 1024 * 1024
 """A smaller upload is over before a bar is read."""
-_COMPARED: Final = ("Runtime", "Handler", "MemorySize", "Timeout", "Description", "Role")
 
 
 def complete_runtime(_context: click.Context, _param: click.Parameter, typed: str) -> list[CompletionItem]:
@@ -137,13 +136,13 @@ def _create(client: Client, name: str, package: Packed, settings: dict[str, Any]
 
 def _update(client: Client, name: str, package: Packed, settings: dict[str, Any], before: dict[str, Any]) -> str:
     """Send what differs, code first: a version is published of both."""
-    done = "unchanged"
     if "CodeSha256" not in before:
         raise Misused(
             f"{name} is declared in the daemon's file, which alone changes it",
             more=["edit its code or its section and run `bridge reload`, or deploy under another name"],
         )
-    settled(client, name)
+    before = settled(client, name)
+    done = "unchanged"
     if before["CodeSha256"] != package.sha256:
         done = "updated"
         _send(client, "PUT", function_path(name, "/code"), {}, package)
@@ -160,7 +159,7 @@ def _is_same(before: Mapping[str, Any], member: str, value: object) -> bool:
         return bool(before.get("Environment", {"Variables": {}}) == value)
     if member == "Layers":
         return [layer["Arn"] for layer in before.get("Layers", ())] == value
-    return member in _COMPARED and before.get(member) == value
+    return bool(before.get(member) == value)
 
 
 def _send(

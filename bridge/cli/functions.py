@@ -4,12 +4,11 @@ from typing import Any, Final
 
 import click
 
-from bridge.cli import output
-from bridge.cli.aliases import alias_command, alias_row, publish_command
+from bridge.cli import aliases, output
 from bridge.cli.arguments import complete_function, json_option
 from bridge.cli.client import Client
 from bridge.cli.deploy import deploy_command
-from bridge.cli.lambda_calls import LambdaRefused, call, function_path, pages, unknown_function
+from bridge.cli.lambda_calls import LambdaRefused, call, explained, function_path, pages, versions_of
 from bridge.cli.locate import Options, connect
 from bridge.cli.permissions import policy_command
 from bridge.cli.urls import url_command
@@ -25,7 +24,7 @@ def functions_command() -> None:
     """Look at functions; deploy and publish them, set their aliases, say who may invoke them."""
 
 
-for _command in (deploy_command, publish_command, alias_command, policy_command, url_command):
+for _command in (deploy_command, aliases.publish_command, aliases.alias_command, policy_command, url_command):
     functions_command.add_command(_command)
 
 
@@ -90,7 +89,7 @@ def functions_show(context: click.Context, target: str, as_json: bool) -> None: 
         output.table(_VERSIONS, [_version_row(version) for version in found["Versions"]], right=("SIZE",))
     if found["Aliases"]:
         click.echo()
-        output.table(("ALIAS", "VERSION", "ALSO", "DESCRIPTION"), [alias_row(alias) for alias in found["Aliases"]])
+        output.table(aliases.COLUMNS, [aliases.alias_row(alias) for alias in found["Aliases"]])
 
 
 def _whole(client: Client, target: str) -> dict[str, Any]:
@@ -99,11 +98,7 @@ def _whole(client: Client, target: str) -> dict[str, Any]:
     try:
         found: dict[str, Any] = call(client, "GET", function_path(name), query={"Qualifier": qualifier or None})
     except LambdaRefused as error:
-        if error.status == 404 and not qualifier:
-            raise unknown_function(client, name) from error
-        if error.status == 404:
-            error.more = (f"versions and aliases that there are: bridge functions show {name}",)
-        raise
+        raise explained(client, name, error, versions_of(name)) from error
     versions = pages(client, function_path(name, "/versions"), "Versions")
     found["Versions"] = [version for version in versions if version["Version"] != "$LATEST"]
     found["Aliases"] = pages(client, function_path(name, "/aliases"), "Aliases")

@@ -95,18 +95,30 @@ def unknown_function(client: Client, name: str) -> Failed:
     return Failed(f"no function {name}{hint}", more=more if not near else ["all there are: bridge functions list"])
 
 
+def explained(client: Client, name: str, error: LambdaRefused, *more: str) -> Failed:
+    """Return a refusal with what to do next where the function is not there, or, `more`, what belongs to it."""
+    if error.status != 404:
+        return error
+    if find(client, "GET", function_path(name, "/configuration")) is None:
+        return unknown_function(client, name)
+    error.more = more
+    return error
+
+
+def versions_of(name: str) -> str:
+    """Return where to look when a version or an alias is not there."""
+    return f"versions and aliases that there are: bridge functions show {name}"
+
+
 def settled(client: Client, name: str) -> dict[str, Any]:
     """Wait until a function is Active and its last change Successful; return its configuration.
 
     Raises:
-        Failed: it is not after two minutes, or the change has failed.
+        Failed: it is not after two minutes.
     """
     until = time.monotonic() + SETTLE_MAX_S
     while True:
         found: dict[str, Any] = call(client, "GET", function_path(name, "/configuration"))
-        if found.get("State") == "Failed" or found.get("LastUpdateStatus") == "Failed":
-            why = found.get("LastUpdateStatusReason") or found.get("StateReason") or "the daemon's log says why"
-            raise Failed(f"{name} has failed: {why}")
         if found.get("State") == "Active" and found.get("LastUpdateStatus", "Successful") == "Successful":
             return found
         if time.monotonic() > until:

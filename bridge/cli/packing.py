@@ -85,7 +85,6 @@ def _zip_folder(folder: Path, target: IO[bytes]) -> None:
     from bridge.core.errors import ConfigError
     from bridge.registry.packages import FILES_MAX, UNZIPPED_MAX_BYTES, walk
 
-    size = 0
     try:
         found = sorted((name, status) for name, status in walk(str(folder)) if status is not None)
     except ConfigError as error:

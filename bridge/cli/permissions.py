@@ -11,7 +11,7 @@ from bridge.cli import output
 from bridge.cli.arguments import complete_function, json_option
 from bridge.cli.client import Client, segment
 from bridge.cli.failures import Failed
-from bridge.cli.lambda_calls import LambdaRefused, call, find, function_path, unknown_function
+from bridge.cli.lambda_calls import LambdaRefused, call, explained, find, function_path, versions_of
 from bridge.cli.locate import Options, connect
 
 _COLUMNS: Final = ("SID", "PRINCIPAL", "ACTION", "CONDITIONS")
@@ -66,11 +66,11 @@ def policy_command(
     if add is not None and not given["principal"]:
         raise click.UsageError("say who may: --principal s3.amazonaws.com, an account, an ARN or *")
     client = connect(Options.of(context))
-    path = f"{function_path(target.partition(':')[0])}/policy"
-    query = {"Qualifier": target.partition(":")[2] or None}
+    name, _, qualifier = target.partition(":")
+    path, query = function_path(name, "/policy"), {"Qualifier": qualifier or None}
     try:
         if add is not None:
-            members = {_MEMBERS[name]: value for name, value in given.items() if value}
+            members = {_MEMBERS[option]: value for option, value in given.items() if value}
             body = {"Action": "lambda:InvokeFunction", **members, "StatementId": add}
             call(client, "POST", path, query=query, body=body)
         elif remove is not None:
@@ -115,11 +115,7 @@ def _check_there(client: Client, target: str) -> None:
 def _explained(client: Client, target: str, error: LambdaRefused) -> Failed:
     """Return a refusal with what to do next."""
     name, _, qualifier = target.partition(":")
-    if error.status == 404 and find(client, "GET", function_path(name, "/configuration")) is None:
-        return unknown_function(client, name)
-    if error.status == 404:
-        error.more = (f"versions and aliases that there are: bridge functions show {name}",) if qualifier else ()
-        error.more += (f"statements that there are: bridge functions policy {target}",)
-    elif error.status == 409:
+    if error.status == 409:
         error.more = (f"remove it first: bridge functions policy {target} --remove SID",)
-    return error
+    more = (versions_of(name),) if qualifier else ()
+    return explained(client, name, error, *more, f"statements that there are: bridge functions policy {target}")

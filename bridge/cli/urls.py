@@ -7,7 +7,7 @@ import click
 from bridge.cli import output
 from bridge.cli.arguments import complete_function, json_option
 from bridge.cli.failures import Failed
-from bridge.cli.lambda_calls import LambdaRefused, call, find, function_path, unknown_function
+from bridge.cli.lambda_calls import LambdaRefused, call, explained, find, function_path
 from bridge.cli.locate import Options, connect
 
 _VERSION: Final = "/2021-10-31/functions"
@@ -54,9 +54,7 @@ def url_command(
         elif found is None:
             call(client, "GET", function_path(name, "/configuration"), query=query)
     except LambdaRefused as error:
-        if error.status == 404 and find(client, "GET", function_path(name, "/configuration")) is None:
-            raise unknown_function(client, name) from error
-        raise
+        raise explained(client, name, error) from error
     _print(target, found, as_json=as_json)
 
 
