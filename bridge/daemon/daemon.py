@@ -74,6 +74,8 @@ class Daemon:
         allow_remote: bool = False,
     ) -> None:
         self._settings = settings
+        self._is_reachable = not settings.listen.api.is_loopback
+        """The api listens where others come, to the end, whatever later files say."""
         self.local = local
         self.allow_remote = allow_remote
         self._config_path = config_path
@@ -331,6 +333,7 @@ class Daemon:
                 settings = (
                     await asyncio.to_thread(load, self._config_path, local=self.local, remote=self.allow_remote)
                 ).settings
+                self._check_reachable(settings)
                 catalog = await asyncio.to_thread(read_catalog, settings)
                 prepared = self._sources.prepare(settings)
                 self._sources.serve(prepared)
@@ -343,6 +346,14 @@ class Daemon:
             await self._parts.tidy(settings)
             await self._parts.map_anew()
             return result
+
+    def _check_reachable(self, settings: Settings) -> None:
+        """Refuse what loopback alone may have where the api does not listen there: `listen` counts after a restart."""
+        if self._is_reachable and (settings.api.auth == "none" or settings.dev.reset):
+            raise ConfigError(
+                'api.auth = "none" and dev.reset = true are for loopback only, and until a restart the api listens '
+                "where the file had it at the start"
+            )
 
     def _refused(self, mistakes: Sequence[str]) -> ReloadResult:
         telemetry.RELOADS.labels(result="refused").inc()

@@ -5,7 +5,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
@@ -168,7 +168,7 @@ class LambdaApi:
 
     def set_rules(self, rules: AccessRules) -> None:
         """Ask by these rules from the next request on; account and region stay what they were."""
-        self._rules = rules
+        self._rules = replace(rules, account=self._rules.account, region=self._rules.region)
 
     @staticmethod
     def answers(path: str) -> bool:

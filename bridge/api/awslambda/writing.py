@@ -109,6 +109,7 @@ class WriteOperations:
         async with self._uploads.decode(upload, region=caller.region) as (members, file):
             body = Body(members)
             name = latest_only(request, caller)
+            check_place(self._made, caller)
             architectures = shapes.architectures(body)
             body.finish()
             is_dry = body.get("DryRun", bool) or False

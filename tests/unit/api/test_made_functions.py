@@ -332,3 +332,25 @@ async def test_uploads_beyond_what_aws_takes(api, monkeypatch):
     text = await api.refused("POST", FUNCTIONS, request(Description="x" * 1000), 413, "RequestEntityTooLargeException")
     assert text == "Request must be smaller than 1000 bytes for the CreateFunction operation"
     assert await asyncio.to_thread(lambda: list(api.packages._folder.iterdir())) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", f"{FUNCTIONS}/made/code", {"ZipFile": zipped("x = 1")}),
+        ("PUT", f"{FUNCTIONS}/made/configuration", {"Timeout": 9}),
+        ("POST", f"{FUNCTIONS}/made/versions", {}),
+        ("DELETE", f"{FUNCTIONS}/made", None),
+    ],
+    ids=["code", "configuration", "version", "all"],
+)
+async def test_a_caller_of_another_account_changes_nothing(api, method, path, body):
+    made = await api.create()
+    signed = "AWS4-HMAC-SHA256 Credential=222222222222/20260101/us-east-1/lambda/aws4_request, SignedHeaders=host;x-amz-date, Signature=x"
+
+    text = await api.refused(
+        method, path, body, 400, "InvalidParameterValueException", headers={"authorization": signed}
+    )
+
+    assert "account 222222222222" in text
+    assert (await api.json("GET", f"{FUNCTIONS}/made/configuration"))["CodeSha256"] == made["CodeSha256"]
