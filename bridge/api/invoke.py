@@ -8,8 +8,9 @@ from typing import Final
 
 import orjson
 
+from bridge.api.awslambda.errors import Refused
 from bridge.api.fields import Fields
-from bridge.api.http import Answer, HttpError, Request, TooLarge, line
+from bridge.api.http import Answer, HttpError, Request, TooLarge
 from bridge.api.services import Services
 from bridge.core import limits
 from bridge.core.errors import FunctionNotFound, InvokeError, LaneFull, PayloadTooLarge, StoreFull, Throttled
@@ -19,11 +20,6 @@ from bridge.events.bodies import is_too_deep
 from bridge.invokers.service import checked_payload
 
 SOURCE: Final = "invoke"
-_CAPITAL: Final = frozenset({
-    "ResourceNotFoundException", "ServiceException", "InvalidRuntimeException", "InvalidZipFileException",
-    "KMSNotFoundException", "RecursiveInvocationException",
-})  # fmt: skip
-"""Codes whose error body spells `Message`; the others spell `message` (semantics 0.1)."""
 _LOG_TYPES: Final = ("None", "Tail")
 
 
@@ -71,7 +67,7 @@ class InvokeEndpoint:
         if kind == InvocationType.DRY_RUN:
             return Answer(204, headers=headers)
         name = target.partition(":")[0]
-        self._services.recursion.admit(request_id, name, request.header("x-amzn-trace-id", ""))
+        self._services.attached.recursion.admit(request_id, name, request.header("x-amzn-trace-id", ""))
         record = Record(
             id=request_id,
             source=SOURCE,
@@ -185,9 +181,5 @@ def _error(
     reason: str = "",
     headers: dict[str, str] | None = None,
 ) -> Answer:
-    body = {"Type": kind} if kind else {}
-    if reason:
-        body["Reason"] = reason
-    body["Message" if code in _CAPITAL else "message"] = text
-    named = {"x-amzn-requestid": request_id, "x-amzn-errortype": code}
-    return Answer(status, line(body), headers=named | (headers or {}))
+    members = {"Reason": reason} if reason else {}
+    return Refused(code, text, status=status, kind=kind, members=members, headers=headers).answer(request_id)

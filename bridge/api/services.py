@@ -9,7 +9,7 @@ from bridge.api.awslambda.mapped import MadeMappings
 from bridge.api.awslambda.uploads import CodeSource
 from bridge.core import limits
 from bridge.core.dead_letter_queues import DeadLetterQueues
-from bridge.core.function import Function, FunctionVersion, Warmth, function_arn
+from bridge.core.function import Function, FunctionVersion, Warmth
 from bridge.core.outcome import Outbox
 from bridge.core.ports import Clock, DeadLetters, Intake, Invoker, Jobs, Journal, Lanes, Outcomes, ParkedStore
 from bridge.core.push import PushSources
@@ -18,11 +18,7 @@ from bridge.core.sources import LocalStreams, Mappings, RecordReader
 from bridge.pipeline.outbox import OutboxSender
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays
-from bridge.registry.attached import NoDocuments
-from bridge.registry.policies import ResourcePolicies
-from bridge.registry.recursion import Recursion
-from bridge.registry.safeguards import Safeguards
-from bridge.registry.urls import FunctionUrls
+from bridge.registry.attachments import Attachments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,14 +77,8 @@ class Services:
     sources: PushSources
     readers: Callable[[Record], Sequence[RecordReader]]
     """Which mappings read a stored record, and whether they are done with it."""
-    recursion: Recursion = field(default_factory=lambda: Recursion(NoDocuments(), arn_of=function_arn))
-    """Which functions may call themselves in a loop, and the chains of what runs."""
-    safeguards: Safeguards = field(default_factory=Safeguards)
-    """Code signing and runtime management, as they were asked for."""
-    policies: ResourcePolicies = field(default_factory=lambda: ResourcePolicies(NoDocuments()))
-    """Resource policies of all functions; left out: there are none, and none is kept."""
-    urls: FunctionUrls = field(default_factory=lambda: FunctionUrls(NoDocuments()))
-    """Function URLs; left out: there are none, and none is kept."""
+    attached: Attachments = field(default_factory=Attachments)
+    """What hangs on functions; left out: nothing does, and nothing is kept."""
     url_address: Callable[[str, str], str] = lambda url_id, region: f"http://{url_id}.lambda-url.{region}.localhost/"
     """Where the function URL of an id is reached, for a region."""
     made: MadeFunctions | None = None

@@ -188,6 +188,15 @@ ConnectionSettings: TypeAlias = Annotated[
 ]
 
 
+def connections_in(settings: "Settings", region: str) -> list[str]:
+    """Return the names of the connections of type aws in a region, in the file's order."""
+    return [
+        name
+        for name, made in settings.connections.items()
+        if isinstance(made, AwsConnectionSettings) and made.region == region
+    ]
+
+
 def aws_connection(settings: "Settings", *, arn: Arn | None = None, name: str = "") -> AwsConnection:
     """Return how AWS is reached; secrets are revealed here, for the clients.
 
@@ -203,7 +212,7 @@ def aws_connection(settings: "Settings", *, arn: Arn | None = None, name: str = 
     of_aws = {key: made for key, made in settings.connections.items() if isinstance(made, AwsConnectionSettings)}
     region = arn.region if arn is not None else ""
     if not name and region:
-        here = [key for key, made in of_aws.items() if made.region == region]
+        here = connections_in(settings, region)
         if len(here) != 1:
             return AwsConnection(name="", region=region)
         name = here[0]

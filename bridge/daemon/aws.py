@@ -1,7 +1,7 @@
 """The daemon's one way to AWS: the file's connections and the clients that all parts share."""
 
 from bridge.aws.clients import AwsClients
-from bridge.config.connections import AwsConnectionSettings, aws_connection
+from bridge.config.connections import aws_connection, connections_in
 from bridge.config.settings import Settings
 from bridge.core.arn import parse_arn
 from bridge.core.connection import AwsConnection
@@ -41,11 +41,7 @@ class AwsReach:
     def check(self, arn: str) -> None:
         """Refuse an ARN that more than one connection could reach: nothing says which. Raises ConfigError."""
         region = parse_arn(arn).region
-        here = [
-            name
-            for name, made in self._settings.connections.items()
-            if isinstance(made, AwsConnectionSettings) and made.region == region
-        ]
+        here = connections_in(self._settings, region)
         if len(here) > 1:
             raise ConfigError(
                 f"{arn} could be reached by {', '.join(sorted(here))} of the daemon's file: keep one "

@@ -7,7 +7,7 @@ from typing import Any, Final
 from bridge.api.awslambda.errors import Refused, invalid
 from bridge.api.awslambda.uploads import CodePlace
 from bridge.aws.errors import AwsTroubleKind, call_errors, trouble
-from bridge.config.connections import AwsConnectionSettings
+from bridge.config.connections import connections_in
 from bridge.config.settings import Settings
 from bridge.core.errors import ConfigError
 from bridge.daemon.aws import AwsReach
@@ -73,11 +73,7 @@ class FileCode:
         """
         if named := self._settings.api.code_connection:
             return named
-        found = [
-            name
-            for name, each in self._settings.connections.items()
-            if isinstance(each, AwsConnectionSettings) and each.region == region
-        ]
+        found = connections_in(self._settings, region)
         if len(found) != 1:
             raise invalid(
                 f"Code in S3 is not offered here: {len(found)} [connections.X] of type aws are in {region}; name the "

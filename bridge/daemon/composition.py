@@ -23,7 +23,6 @@ from bridge.config.runtimes import interpreters
 from bridge.config.settings import Settings
 from bridge.core import limits
 from bridge.core.errors import StoreError
-from bridge.core.function import function_arn
 from bridge.core.ports import Clock
 from bridge.daemon.aws import AwsReach
 from bridge.daemon.code import FileCode
@@ -49,13 +48,9 @@ from bridge.pipeline.outbox import OutboxSender
 from bridge.pipeline.outcomes import AsyncOutcomes, OutboxDestination
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays, StreamParts
-from bridge.registry.attached import NoDocuments
+from bridge.registry.attachments import Attachments
 from bridge.registry.catalog import FunctionCatalog
-from bridge.registry.policies import ResourcePolicies
-from bridge.registry.recursion import Recursion
-from bridge.registry.safeguards import Safeguards
 from bridge.registry.secrets import Seal
-from bridge.registry.urls import FunctionUrls
 from bridge.runtime.logs import FunctionLogs
 from bridge.runtime.pool import WorkerPool
 from bridge.sources.pull.backlogs import JournalStreams
@@ -116,9 +111,6 @@ class Parts:
         self._fail = fail
         self._exit = exit_stack
         self._mapping = asyncio.Lock()
-        self.recursion = Recursion(
-            NoDocuments(), arn_of=partial(function_arn, region=settings.region, account=settings.account)
-        )
 
     async def open(self) -> None:
         """Build and open everything, in order.
@@ -140,7 +132,7 @@ class Parts:
         """Take the limits of new settings."""
         self._settings = settings
         self._configure_service()
-        self.policies.set_implied(implied_statements(settings))
+        self.attached.policies.set_implied(implied_statements(settings))
         self.intake.set_window(deduplication_window(settings))
         self.aws.configure(settings)
         self.code.configure(settings)
@@ -252,15 +244,11 @@ class Parts:
             self.folder.shared / "catalog.db", release_ballast=self.ballast.release, on_failure=self._fail
         )
         self._exit.push_async_callback(functions.close)
-        self.recursion.keep_in(functions.attachments("recursion"))
-        await self.recursion.open()
-        self.policies = ResourcePolicies(functions.attachments("policy"))
-        await self.policies.open()
         self._mapping_store = SqliteMadeMappings(functions.database)
-        self.urls = FunctionUrls(functions.attachments("url"))
-        await self.urls.open()
-        self.safeguards = Safeguards(functions.attachments)
-        await self.safeguards.open()
+        place = Place(account=settings.account, region=settings.region)
+        self.attached = Attachments(functions.attachments, arn_of=place.arn)
+        self.recursion = self.attached.recursion
+        await self.attached.open()
         self.made = MadeFunctions(
             runtimes=self.interpreters,
             store=functions,
@@ -268,22 +256,16 @@ class Parts:
             packages=PackageStore(self.folder.packages),
             seal=Seal(key_file(settings)),
             catalog=self.catalog,
-            place=Place(account=settings.account, region=settings.region),
+            place=place,
             clock=self._clock,
             changed=self.function_changed,
             spawn=self._spawn,
-            forget=self._forget_attached,
+            attached=self.attached,
         )
         await self.made.open()
         for function in self.catalog.functions():
             if function.provisioned:
                 self._provision(function.name)
-
-    async def _forget_attached(self, function: str, qualifier: str | None) -> None:
-        await self.urls.forget(function, qualifier)
-        await self.policies.forget(function, qualifier)
-        await self.recursion.forget(function, qualifier)
-        await self.safeguards.forget(function, qualifier)
 
     def function_changed(self, name: str) -> None:
         """End the workers of what a function was, and count its limits anew."""

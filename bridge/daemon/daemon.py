@@ -153,7 +153,7 @@ class Daemon:
             tasks=self._supervisor,
             makers=self._parts.makers,
             idle=frozenset({"mqtt"}) if self.local and not self.allow_remote else frozenset(),
-            permits=make_permits(self._parts.policies, settings),
+            permits=make_permits(self._parts.attached.policies, settings),
         )
         self._api_app = ApiApp(
             self._services(),
@@ -249,8 +249,7 @@ class Daemon:
             journal=parts.journal, outcomes=parts.outcomes, parked=state.parked, dead_letters=state.dead_letters,
             jobs=state.jobs, replays=parts.replays, redrives=parts.redrives, lanes=parts.dispatcher,
             mappings=parts.mappings, streams=parts.local_streams, made=parts.made, queues=parts.dead_letter_queues,
-            made_mappings=parts.made_mappings, recursion=parts.recursion, code=parts.code,
-            policies=parts.policies, urls=parts.urls, safeguards=parts.safeguards,
+            made_mappings=parts.made_mappings, attached=parts.attached, code=parts.code,
             url_address=lambda url_id, region: address_of(self._settings.listen, self._public.port, url_id, region),
             sources=self._sources, readers=parts.journal_streams.readers,
             invoker=parts.service, intake=parts.intake, logs=parts.logs, functions=parts.catalog.functions,

@@ -27,8 +27,8 @@ def function_url_app(
     """Return what the public listener serves: function URLs, and webhooks for all other requests."""
     return FunctionUrlApp(
         webhooks,
-        urls=parts.urls,
-        policies=parts.policies,
+        urls=parts.attached.urls,
+        policies=parts.attached.policies,
         keys=keys,
         intake=parts.intake,
         invoker=parts.service,

@@ -11,12 +11,12 @@ from bridge.core.ports import Intake, Receipt
 from bridge.core.push import METHOD, Permits, Sender
 from bridge.core.record import Record
 from bridge.events.alb import target_group_arn
+from bridge.registry.attached import Place, place_arn
 from bridge.registry.statements import INVOKE, OURS, SOURCE_ACCOUNT, SOURCE_ARN, Question, make_statement
 
 if TYPE_CHECKING:
     from bridge.config.settings import Settings
     from bridge.config.sources import SourceSettings
-    from bridge.registry.attached import Place
     from bridge.registry.policies import ResourcePolicies
     from bridge.registry.statements import Statement
 
@@ -89,8 +89,8 @@ def _place(target: str, settings: "Settings") -> "tuple[Place, str]":
     """Return whose policy a target's is, and the ARN that its statements name."""
     name, qualifier = split_target(target)
     arn = function_arn(name, region=settings.region, account=settings.account)
-    qualifier = "" if qualifier == LATEST else qualifier
-    return (arn, qualifier), f"{arn}:{qualifier}" if qualifier else arn
+    place = arn, "" if qualifier == LATEST else qualifier
+    return place, place_arn(place)
 
 
 def make_permits(policies: "ResourcePolicies", settings: "Settings") -> Permits:

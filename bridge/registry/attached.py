@@ -5,8 +5,16 @@ from typing import Any, Protocol
 
 import orjson
 
+from bridge.core.errors import StoreCorrupt
+
 Place = tuple[str, str]
 """A function's unqualified ARN, and a qualifier of it; empty: the function itself."""
+
+
+def place_arn(place: Place) -> str:
+    """Return the ARN that names a place: qualified, where it is a qualifier's."""
+    function, qualifier = place
+    return f"{function}:{qualifier}" if qualifier else function
 
 
 class DocumentStore(Protocol):
@@ -47,9 +55,17 @@ class Documents:
         self._found: dict[Place, Mapping[str, Any]] = {}
 
     async def open(self) -> None:
-        """Load what was kept, in the place of what was known. Raises StoreError."""
+        """Load what was kept, in the place of what was known.
+
+        Raises:
+            StoreCorrupt: a document is not what was written.
+            StoreError: they cannot be read.
+        """
         kept = await self._store.load()
-        self._found = {place: orjson.loads(document) for place, document in kept.items()}
+        try:
+            self._found = {place: orjson.loads(document) for place, document in kept.items()}
+        except ValueError as error:
+            raise StoreCorrupt(f"what was kept of a function cannot be read: {error}") from error
 
     def get(self, place: Place) -> Mapping[str, Any] | None:
         """Return one; None: there is none."""
@@ -60,7 +76,9 @@ class Documents:
         return self._found
 
     async def set(self, place: Place, document: Mapping[str, Any] | None) -> None:
-        """Write one, or delete it. Raises StoreError."""
+        """Write one, or delete it; one that is not there is fine. Raises StoreError."""
+        if document is None and place not in self._found:
+            return
         await self._store.save(place, None if document is None else orjson.dumps(document))
         if document is None:
             self._found.pop(place, None)
@@ -69,7 +87,8 @@ class Documents:
 
     async def forget(self, function: str, qualifier: str | None) -> None:
         """Delete what hangs on a qualifier, or, where that is None, on all of a function. Raises StoreError."""
-        await self._store.forget(function, qualifier)
         gone = [place for place in self._found if place[0] == function and qualifier in (None, place[1])]
+        if gone:
+            await self._store.forget(function, qualifier)
         for place in gone:
             del self._found[place]

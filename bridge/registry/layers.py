@@ -1,6 +1,5 @@
 """Layers that Lambda's API made: their versions, who else may use them, and what is kept of them (pure)."""
 
-import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,6 +8,8 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from bridge.registry.access import Caller
+from bridge.registry.packages import code_sha256
+from bridge.registry.statements import policy_document
 
 LAYERS_MAX: Final = 5
 """Of one function (gettingstarted-limits.html)."""
@@ -96,16 +97,15 @@ class LayerVersion:
     @property
     def code_sha256(self) -> str:
         """CodeSha256."""
-        return base64.b64encode(bytes.fromhex(self.package)).decode("ascii")
+        return code_sha256(self.package)
 
     def is_open_to(self, caller: Caller) -> bool:
         """Tell whether a caller may use it: one of its account, or one that its policy names."""
         return caller.account == self.layer.account or any(each.allows(caller) for each in self.statements.values())
 
-    def policy(self) -> dict[str, Any]:
-        """Return the whole policy document."""
-        statements = [statement.document(sid, self.arn) for sid, statement in self.statements.items()]
-        return {"Version": "2012-10-17", "Id": "default", "Statement": statements}
+    def policy(self) -> str:
+        """Return the JSON text of the whole policy."""
+        return policy_document([statement.document(sid, self.arn) for sid, statement in self.statements.items()])
 
     def suits(self, *, runtime: str | None, architecture: str | None) -> bool:
         """Tell whether it names a runtime and an architecture, where they are asked for."""

@@ -1,6 +1,5 @@
 """Functions that Lambda's API made: what is kept of them, and the function that runs."""
 
-import base64
 import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,6 +22,7 @@ from bridge.core.function import (
 )
 from bridge.core.outcome import LOCAL
 from bridge.registry.interpreters import trouble
+from bridge.registry.packages import code_sha256
 
 DECLARED: Final = "@declared"
 """Behind a name that is kept for a function of the file."""
@@ -57,7 +57,7 @@ class MadeVersion:
     @property
     def code_sha256(self) -> str:
         """CodeSha256."""
-        return base64.b64encode(bytes.fromhex(self.package)).decode("ascii")
+        return code_sha256(self.package)
 
     def compared(self) -> tuple[object, ...]:
         """Return what makes a new version when it changes, but for the variables, which are sealed."""

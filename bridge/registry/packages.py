@@ -1,5 +1,6 @@
 """What stands in a function's folder: its digest, its size, and whether it can hold the handler."""
 
+import base64
 import hashlib
 import os
 import re
@@ -19,6 +20,11 @@ IGNORED: Final = frozenset({"__pycache__", ".git", ".hg", ".svn"})
 """Names that are no part of a function: the interpreter's and version control's own."""
 HANDLER_FORM: Final = "must be module.function, such as app.handler or folder/app.handler"
 _HANDLER: Final = re.compile(r"[^\s]+\Z")
+
+
+def code_sha256(key: str) -> str:
+    """Return CodeSha256, as Lambda's API shows it, of a package by its key: the same digest in hexadecimal."""
+    return base64.b64encode(bytes.fromhex(key)).decode("ascii")
 
 
 def digest_folder(path: Path | str) -> str:

@@ -2,14 +2,14 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import orjson
 
 from bridge.core.function import LATEST
 from bridge.registry.access import Caller
-from bridge.registry.attached import DocumentStore, Place
+from bridge.registry.attached import Documents, DocumentStore, Place
 from bridge.registry.statements import PRINCIPAL_ORG, SOURCE_ACCOUNT, Question, Statement, allows
 
 _NAMESPACE: Final = uuid.UUID("5c1e0b1e-3d60-5b0c-9d8e-7c6f6a1d2b43")
@@ -19,25 +19,24 @@ _NAMESPACE: Final = uuid.UUID("5c1e0b1e-3d60-5b0c-9d8e-7c6f6a1d2b43")
 class Policy:
     """What was added to one qualifier."""
 
-    statements: tuple[Statement, ...]
-    revision_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    statements: Sequence[Statement]
+    revision_id: str
 
 
 class ResourcePolicies:
     """Policies by place; a change is durable before it counts. Whoever changes them does so one at a time."""
 
     def __init__(self, store: DocumentStore) -> None:
-        self._store = store
-        self._policies: dict[Place, Policy] = {}
+        self._added = Documents(store)
         self._implied: Mapping[Place, Sequence[Statement]] = {}
 
     async def open(self) -> None:
         """Load what was kept. Raises StoreError."""
-        self._policies = {place: _unpack(document) for place, document in (await self._store.load()).items()}
+        await self._added.open()
 
     def count(self) -> int:
         """Return how many qualifiers the API added something to."""
-        return len(self._policies)
+        return len(self._added.all())
 
     def set_implied(self, implied: Mapping[Place, Sequence[Statement]]) -> None:
         """Take what the file's routes and sources imply, in the place of what it implied before."""
@@ -45,7 +44,8 @@ class ResourcePolicies:
 
     def added(self, place: Place) -> Policy | None:
         """Return what the API added to a policy; None: nothing."""
-        return self._policies.get(place)
+        found = self._added.get(place)
+        return None if found is None else Policy(statements=found["statements"], revision_id=found["revision"])
 
     def implied(self, place: Place) -> Sequence[Statement]:
         """Return what the file implies."""
@@ -53,32 +53,23 @@ class ResourcePolicies:
 
     def statements(self, place: Place) -> list[Statement]:
         """Return the whole policy: what the file implies, then what was added."""
-        policy = self._policies.get(place)
+        policy = self.added(place)
         return [*self._implied.get(place, ()), *(() if policy is None else policy.statements)]
 
     def revision(self, place: Place) -> str:
         """Return the RevisionId of a policy that is not empty."""
-        if (policy := self._policies.get(place)) is not None:
+        if (policy := self.added(place)) is not None:
             return policy.revision_id
         return str(uuid.uuid5(_NAMESPACE, orjson.dumps([place, self._implied.get(place, ())]).decode()))
 
     async def put(self, place: Place, statements: Sequence[Statement]) -> None:
         """Keep these as what was added; none at all: nothing is kept. Raises StoreError."""
-        if not statements:
-            await self._store.save(place, None)
-            self._policies.pop(place, None)
-            return
-        policy = Policy(statements=tuple(statements))
-        await self._store.save(place, orjson.dumps({"statements": policy.statements, "revision": policy.revision_id}))
-        self._policies[place] = policy
+        policy = {"statements": list(statements), "revision": str(uuid.uuid4())}
+        await self._added.set(place, policy if statements else None)
 
     async def forget(self, function: str, qualifier: str | None) -> None:
         """Forget what was added to a qualifier, or, where that is None, to any of a function. Raises StoreError."""
-        gone = [place for place in self._policies if place[0] == function and qualifier in (None, place[1])]
-        if gone:
-            await self._store.forget(function, qualifier)
-        for place in gone:
-            del self._policies[place]
+        await self._added.forget(function, qualifier)
 
     def allows(self, place: Place, question: Question) -> bool:
         """Tell whether a policy allows something."""
@@ -104,18 +95,3 @@ def caller_keys(caller: Caller) -> dict[str, str]:
     if caller.organization:
         keys[PRINCIPAL_ORG] = caller.organization
     return keys
-
-
-def policy_size(statements: Sequence[Statement]) -> int:
-    """Return the bytes of a policy document with these statements."""
-    return len(policy_document(statements).encode())
-
-
-def policy_document(statements: Sequence[Statement]) -> str:
-    """Return the JSON text that GetPolicy has."""
-    return orjson.dumps({"Version": "2012-10-17", "Id": "default", "Statement": list(statements)}).decode()
-
-
-def _unpack(document: bytes) -> Policy:
-    found = orjson.loads(document)
-    return Policy(statements=tuple(found["statements"]), revision_id=found["revision"])

@@ -12,7 +12,7 @@ from typing import Final
 
 from bridge.core import limits
 from bridge.core.errors import RecursiveInvocation
-from bridge.registry.attached import DocumentStore, Place
+from bridge.registry.attached import Documents, DocumentStore
 
 ALLOW: Final = "Allow"
 TERMINATE: Final = "Terminate"
@@ -28,42 +28,31 @@ class Recursion:
     """What loops there are. A change is durable before it counts.
 
     Args:
-        store: which functions may: their documents.
+        store: which functions may.
         arn_of: returns the unqualified ARN of a function's name.
     """
 
     def __init__(self, store: DocumentStore, *, arn_of: Callable[[str], str]) -> None:
-        self._store = store
+        self._modes = Documents(store)
         self._arn_of = arn_of
-        self._allowed: set[Place] = set()
         self._chains: OrderedDict[str, Counter[str]] = OrderedDict()
-
-    def keep_in(self, store: DocumentStore) -> None:
-        """Keep what is said from now on in this store, once it is open."""
-        self._store = store
 
     async def open(self) -> None:
         """Load what was kept. Raises StoreError."""
-        self._allowed = set(await self._store.load())
+        await self._modes.open()
 
     def mode(self, name: str) -> str:
         """Return RecursiveLoop of a function: Allow or Terminate."""
-        return ALLOW if (self._arn_of(name), "") in self._allowed else TERMINATE
+        kept = self._modes.get((self._arn_of(name), ""))
+        return TERMINATE if kept is None else str(kept["mode"])
 
     async def set_mode(self, name: str, mode: str) -> None:
         """Let a function call itself, or no more. Raises StoreError."""
-        place = (self._arn_of(name), "")
-        await self._store.save(place, ALLOW.encode() if mode == ALLOW else None)
-        if mode == ALLOW:
-            self._allowed.add(place)
-        else:
-            self._allowed.discard(place)
+        await self._modes.set((self._arn_of(name), ""), {"mode": mode} if mode == ALLOW else None)
 
     async def forget(self, function: str, qualifier: str | None) -> None:
         """Forget what was said of a function that is gone, by its ARN; versions and aliases have nothing."""
-        if qualifier is None:
-            await self._store.forget(function, None)
-            self._allowed.discard((function, ""))
+        await self._modes.forget(function, qualifier)
 
     # --- chains ---------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,5 @@ class Safeguards:
 
     async def forget(self, function: str, qualifier: str | None) -> None:
         """Forget what was said of a function, or of one of its versions, that is gone. Raises StoreError."""
-        if qualifier is None:
-            await self.config_of.forget(function, None)
+        await self.config_of.forget(function, qualifier)
         await self.runtime_of.forget(function, qualifier)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
+import orjson
+
 INVOKE: Final = "lambda:InvokeFunction"
 INVOKE_URL: Final = "lambda:InvokeFunctionUrl"
 ANYONE: Final = "*"
@@ -109,6 +111,11 @@ _CONDITIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "Bool": {"InvokedViaFunctionUrl": "lambda:InvokedViaFunctionUrl"},
 }
 """Operator -> AddPermission's member -> the condition's key, as AWS spells it (captured-from-aws/policy-*.json)."""
+
+
+def policy_document(statements: Iterable[Statement]) -> str:
+    """Return the JSON text of a policy, as GetPolicy has it."""
+    return orjson.dumps({"Version": "2012-10-17", "Id": "default", "Statement": list(statements)}).decode()
 
 
 def allows(statements: Iterable[Statement], question: Question) -> bool:

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-import orjson
-
-from bridge.registry.attached import DocumentStore, Place
+from bridge.registry.attached import Documents, DocumentStore, Place, place_arn
 
 OPEN: Final = "NONE"
 SIGNED: Final = "AWS_IAM"
@@ -49,7 +47,7 @@ class FunctionUrl:
     @property
     def arn(self) -> str:
         """ARN of what it invokes."""
-        return f"{self.function}:{self.qualifier}" if self.qualifier else self.function
+        return place_arn(self.place)
 
     @property
     def region(self) -> str:
@@ -66,16 +64,14 @@ class FunctionUrls:
     """Function URLs; a change is durable before it counts. Whoever changes them does so one at a time."""
 
     def __init__(self, store: DocumentStore) -> None:
-        self._store = store
-        self._by_place: dict[Place, FunctionUrl] = {}
+        self._kept = Documents(store)
         self._by_id: dict[str, FunctionUrl] = {}
 
     async def open(self) -> None:
         """Load what was kept, in the place of what was known. Raises StoreError."""
-        kept = await self._store.load()
-        self._by_place, self._by_id = {}, {}
-        for (function, qualifier), document in kept.items():
-            self._take(FunctionUrl(function=function, qualifier=qualifier, **orjson.loads(document)))
+        await self._kept.open()
+        urls = (FunctionUrl(function=place[0], qualifier=place[1], **kept) for place, kept in self._kept.all().items())
+        self._by_id = {url.id: url for url in urls}
 
     def count(self) -> int:
         """Return how many there are."""
@@ -91,26 +87,22 @@ class FunctionUrls:
 
     def get(self, place: Place) -> FunctionUrl | None:
         """Return that of a function or an alias."""
-        return self._by_place.get(place)
+        kept = self._kept.get(place)
+        return None if kept is None else self._by_id[kept["id"]]
 
     def of_function(self, function: str) -> list[FunctionUrl]:
         """Return those of a function and of its aliases."""
-        return [url for url in self._by_place.values() if url.function == function]
+        return [url for url in self._by_id.values() if url.function == function]
 
     async def put(self, url: FunctionUrl) -> None:
         """Keep one. Raises StoreError."""
         kept = {name: value for name, value in asdict(url).items() if name not in ("function", "qualifier")}
-        await self._store.save(url.place, orjson.dumps(kept))
-        self._take(url)
+        await self._kept.set(url.place, kept)
+        self._by_id[url.id] = url
 
     async def forget(self, function: str, qualifier: str | None) -> None:
         """Forget that of a qualifier, or, where that is None, all of a function. Raises StoreError."""
         gone = [url for url in self.of_function(function) if qualifier in (None, url.qualifier)]
-        if gone:
-            await self._store.forget(function, qualifier)
+        await self._kept.forget(function, qualifier)
         for url in gone:
-            del self._by_place[url.place], self._by_id[url.id]
-
-    def _take(self, url: FunctionUrl) -> None:
-        self._by_place[url.place] = url
-        self._by_id[url.id] = url
+            del self._by_id[url.id]

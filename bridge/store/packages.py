@@ -1,6 +1,5 @@
 """Packages of functions, by the SHA-256 of their zip: unzipped once, read-only, and never trusted after a crash."""
 
-import base64
 import contextlib
 import hashlib
 import os
@@ -40,11 +39,6 @@ class Package:
     code: Path
     """Folder of its files."""
     zip: Path
-
-    @property
-    def code_sha256(self) -> str:
-        """CodeSha256, as Lambda's API shows it."""
-        return base64.b64encode(bytes.fromhex(self.key)).decode("ascii")
 
 
 class PackageStore:

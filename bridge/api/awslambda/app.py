@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from bridge.api.awslambda.access import AccessRules, authenticate
+from bridge.api.awslambda.concurrency import ConcurrencyOperations
 from bridge.api.awslambda.control import PENDING, MadeFunctions
 from bridge.api.awslambda.editions import EditionOperations
 from bridge.api.awslambda.errors import Refused
@@ -21,7 +22,6 @@ from bridge.api.awslambda.links import ContentLinks
 from bridge.api.awslambda.names import read_name
 from bridge.api.awslambda.permissions import PermissionOperations
 from bridge.api.awslambda.permits import admitted
-from bridge.api.awslambda.provisioning import ProvisioningOperations
 from bridge.api.awslambda.reading import ReadOperations
 from bridge.api.awslambda.recursion import RecursionOperations
 from bridge.api.awslambda.safeguards import RuntimeManagementOperations, SigningOperations
@@ -53,7 +53,9 @@ _ELSEWHERE: Final = "the daemon's file declares such things, and `bridge reload`
 _CAPACITY: Final = "/2025-11-30/capacity-providers"
 _DURABLE: Final = "/2025-12-01/durable-executions/{id}"
 _CALLBACK: Final = "/2025-12-01/durable-execution-callbacks/{id}"
-_NOT_OFFERED: Final = (
+_SCALING: Final = "/2025-11-30/functions/{fn}/function-scaling-config"
+_RESOURCE_POLICY: Final = "/2026-07-09/resource-policy/{arn}"
+_TO_THEIR_END: Final = (
     ("POST", _CAPACITY, "CreateCapacityProvider"),
     ("GET", _CAPACITY, "ListCapacityProviders"),
     ("GET", _CAPACITY + "/{id}", "GetCapacityProvider"),
@@ -69,9 +71,19 @@ _NOT_OFFERED: Final = (
     ("POST", _CALLBACK + "/succeed", "SendDurableExecutionCallbackSuccess"),
     ("POST", _CALLBACK + "/fail", "SendDurableExecutionCallbackFailure"),
     ("POST", _CALLBACK + "/heartbeat", "SendDurableExecutionCallbackHeartbeat"),
+    ("GET", _SCALING, "GetFunctionScalingConfig"),
+    ("PUT", _SCALING, "PutFunctionScalingConfig"),
 )
-
-
+_BY_STATEMENTS: Final = (
+    ("GET", _RESOURCE_POLICY, "GetResourcePolicy"),
+    ("PUT", _RESOURCE_POLICY, "PutResourcePolicy"),
+    ("DELETE", _RESOURCE_POLICY, "DeleteResourcePolicy"),
+)
+_NOT_OFFERED: Final = (
+    ("functions run to their end, in this daemon", _TO_THEIR_END),
+    ("a resource policy is read by GetPolicy, and made of statements by AddPermission", _BY_STATEMENTS),
+)
+"""Why, and the operations: of botocore's model, all that nothing here answers."""
 _ALIAS: Final = _FUNCTION + "/aliases/{alias}"
 _LAYERS: Final = "/2018-10-31/layers"
 _LAYER: Final = _LAYERS + "/{layer}/versions"
@@ -231,7 +243,7 @@ class LambdaApi:
         if request.is_operator:
             return Caller(account=self._rules.account, region=self._rules.region)
         caller = authenticate(request, body_hash, self._rules, self._services.clock)
-        return admitted(request, caller, action, self._services.policies)
+        return admitted(request, caller, action, self._services.attached.policies)
 
     def _target(self, request: Request, body: bytes) -> str:
         """Return what an invocation is for, once it is known that its caller may."""
@@ -266,24 +278,21 @@ class LambdaApi:
         ):  # fmt: skip
             add("GET", path, _Read(f"lambda:{action}", handler))
         self._add_mappings()
-        recursion = RecursionOperations(self._services.recursion, reading)
+        recursion = RecursionOperations(self._services.attached.recursion, reading)
         add("GET", _RECURSION, _Read("lambda:GetFunctionRecursionConfig", recursion.get))
         add("PUT", _RECURSION, _Read("lambda:PutFunctionRecursionConfig", recursion.put))
         self._add_safeguards()
-        for method, path, action in _NOT_OFFERED:
-            add(
-                method,
-                path,
-                _Read(f"lambda:{action}", _not_offered(action, "functions run to their end, in this daemon")),
-            )
+        for why, operations in _NOT_OFFERED:
+            for method, path, action in operations:
+                add(method, path, _Read(f"lambda:{action}", _not_offered(action, why)))
         if self._services.made is None:
             for method, path, action in (*_WRITING, *_LAYERING):
                 add(method, path, _Read(f"lambda:{action}", _not_offered(action)))
 
     def _add_safeguards(self) -> None:
         services, reading = self._services, self._reading
-        signing = SigningOperations(services.safeguards, reading, services.clock)
-        runtime = RuntimeManagementOperations(services.safeguards, reading)
+        signing = SigningOperations(services.attached.safeguards, reading, services.clock)
+        runtime = RuntimeManagementOperations(services.attached.safeguards, reading)
         for method, path, action, handler in (
             ("POST", _SIGNING, "CreateCodeSigningConfig", signing.create),
             ("GET", _SIGNING, "ListCodeSigningConfigs", signing.list),
@@ -322,22 +331,18 @@ class LambdaApi:
 
     def _add_writing(self, made: MadeFunctions, uploads: Uploads) -> None:
         writing, editions = WriteOperations(made, uploads, self._services.clock), EditionOperations(made)
-        sharing = SharingOperations(
+        services, sharing = self._services, SharingOperations(made, self._services.clock)
+        concurrency = ConcurrencyOperations(
             made,
-            self._services.clock,
-            functions=self._services.functions,
-            account_concurrency=self._services.account_concurrency,
+            services.clock,
+            functions=services.functions,
+            account_concurrency=services.account_concurrency,
+            warmth=services.warmth,
         )
-        provisioning = ProvisioningOperations(
-            made,
-            self._services.clock,
-            functions=self._services.functions,
-            account_concurrency=self._services.account_concurrency,
-            warmth=self._services.warmth,
+        urls = UrlOperations(
+            services.attached.urls, made, self._reading, address=services.url_address, clock=services.clock
         )
-        services = self._services
-        urls = UrlOperations(services.urls, made, self._reading, address=services.url_address, clock=services.clock)
-        permissions = PermissionOperations(self._services.policies, made, self._reading)
+        permissions = PermissionOperations(self._services.attached.policies, made, self._reading)
         handlers: dict[str, Reader] = {
             "DeleteFunction": writing.delete,
             "UpdateFunctionConfiguration": writing.update_configuration,
@@ -346,11 +351,11 @@ class LambdaApi:
             "GetAlias": editions.get_alias,
             "UpdateAlias": editions.update_alias,
             "DeleteAlias": editions.delete_alias,
-            "PutFunctionConcurrency": sharing.put_concurrency,
-            "DeleteFunctionConcurrency": sharing.delete_concurrency,
-            "PutProvisionedConcurrencyConfig": provisioning.put,
-            "GetProvisionedConcurrencyConfig": provisioning.get,
-            "DeleteProvisionedConcurrencyConfig": provisioning.delete,
+            "PutFunctionConcurrency": concurrency.put_reserved,
+            "DeleteFunctionConcurrency": concurrency.delete_reserved,
+            "PutProvisionedConcurrencyConfig": concurrency.put_provisioned,
+            "GetProvisionedConcurrencyConfig": concurrency.get_provisioned,
+            "DeleteProvisionedConcurrencyConfig": concurrency.delete_provisioned,
             "PutFunctionEventInvokeConfig": sharing.put_event_invoke,
             "UpdateFunctionEventInvokeConfig": sharing.update_event_invoke,
             "DeleteFunctionEventInvokeConfig": sharing.delete_event_invoke,
@@ -364,13 +369,18 @@ class LambdaApi:
             "TagResource": sharing.tag,
             "UntagResource": sharing.untag,
         }
+        variants = {
+            "GetProvisionedConcurrencyConfig": {
+                "List": _Read("lambda:ListProvisionedConcurrencyConfigs", self._here(concurrency.list_provisioned))
+            }
+        }
         uploaders = {"CreateFunction": writing.create, "UpdateFunctionCode": writing.update_code}
         for method, path, action in _WRITING:
             if action in uploaders:
                 self._router.add(method, path, _Upload(f"lambda:{action}", uploaders[action]))
             else:
-                self._router.add(method, path, _Read(f"lambda:{action}", self._here(handlers[action])))
-
+                reader = _Read(f"lambda:{action}", self._here(handlers[action]), variants.get(action, {}))
+                self._router.add(method, path, reader)
         self._add_layers(LayerOperations(made, uploads, self._links, self._services.clock))
 
     def _add_layers(self, layers: LayerOperations) -> None:

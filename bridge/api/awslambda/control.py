@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
@@ -16,6 +16,7 @@ from bridge.api.awslambda.made_layers import MadeLayers
 from bridge.core.errors import ConfigError, StoreCorrupt
 from bridge.core.function import LATEST, Function, Interpreter, function_arn
 from bridge.core.ports import Clock
+from bridge.registry.attachments import Attachments
 from bridge.registry.catalog import FunctionCatalog
 from bridge.registry.interpreters import described, is_substituted
 from bridge.registry.made import Builder, MadeFunction, MadeVersion, beside, named_packages, new_id
@@ -78,8 +79,8 @@ class MadeFunctions:
         clock: the daemon's.
         changed: told the name of a function after the catalog has changed: workers retire, limits are counted anew.
         spawn: starts a task whose failure is seen.
+        attached: what hangs on them, and goes with them.
         runtimes: what the file maps runtimes to.
-        forget: forgets what hangs on a qualifier (None: on all of them) of an ARN, durably, before that goes itself.
     """
 
     def __init__(
@@ -94,8 +95,8 @@ class MadeFunctions:
         clock: Clock,
         changed: Callable[[str], None],
         spawn: Callable[..., object],
+        attached: Attachments,
         runtimes: Mapping[str, Interpreter] | None = None,
-        forget: Callable[[str, str | None], Awaitable[None]] | None = None,
     ) -> None:
         self.place = place
         self.layers = layers
@@ -106,7 +107,7 @@ class MadeFunctions:
         self._clock = clock
         self._changed = changed
         self._spawn = spawn
-        self._forget = forget
+        self._attached = attached
         self._functions: dict[str, MadeFunction] = {}
         """By key: functions that were made, and what was made for those of the file."""
         self._numbers: dict[str, int] = {}
@@ -182,13 +183,14 @@ class MadeFunctions:
         return self._numbers.get(name, 0)
 
     def counts(self) -> dict[str, int]:
-        """Return how many there are of what was made, by kind."""
+        """Return how many there are of what was made, by kind, with what hangs on functions."""
         functions = self._functions.values()
         return {
             "functions": sum(not made.is_declared for made in functions),
             "versions": sum(len(made.versions) for made in functions),
             "aliases": sum(len(made.aliases) for made in functions),
             "layer versions": self.layers.count(),
+            **self._attached.counts(),
         }
 
     def total_size(self) -> int:
@@ -346,9 +348,9 @@ class MadeFunctions:
             runs: it is what runs from now on; otherwise only once it has settled.
         """
         before = self._functions.get(made.key)
-        if before is not None:
+        if before is not None:  # what hangs on them first, as `delete` does
             for qualifier in sorted(before.qualifiers() - made.qualifiers()):
-                await self._forget_attached(made.name, qualifier)
+                await self._attached.forget(self.place.arn(made.name), qualifier)
         await self._store.save(made.key, before=before, after=made)
         self._functions[made.key] = made
         self._numbers[made.name] = max(made.last_version, self.last_number(made.name))
@@ -360,7 +362,8 @@ class MadeFunctions:
 
     async def delete(self, made: MadeFunction) -> None:
         """Forget a function; what runs of it ends by itself. Under `changing`."""
-        await self._forget_attached(made.name, None)
+        # First, so that a crash between the two leaves a function that allows nobody, never one that allows too many.
+        await self._attached.forget(self.place.arn(made.name), None)
         await self._store.save(made.key, before=made, after=None)
         del self._functions[made.key]
         self._drop(made)
@@ -374,20 +377,13 @@ class MadeFunctions:
         self._changed(made.name)
 
     async def clear(self) -> None:
-        """Forget all functions and layers, and the numbers of their versions. Under `changing`.
-
-        What hangs on functions goes from the store with them; who holds that in memory loads it anew.
-        """
+        """Forget all functions and layers, the numbers of their versions, and what hangs on them. Under `changing`."""
         await self._store.erase()
         gone, self._functions, self._numbers = self._functions, {}, {}
         self.layers.clear()
         for made in gone.values():
             self._drop(made)
-
-    async def _forget_attached(self, name: str, qualifier: str | None) -> None:
-        # First, so that a crash between the two leaves a function that allows nobody, never one that allows too many.
-        if self._forget is not None:
-            await self._forget(self.place.arn(name), qualifier)
+        await self._attached.open()  # it has gone with the store's rows
 
     async def _settle(self, name: str, identity: str) -> None:
         await self._clock.sleep(SETTLE_S)

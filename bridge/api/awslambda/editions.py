@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from bridge.api.awslambda import views
+from bridge.api.awslambda.concurrency import check_provisionable
 from bridge.api.awslambda.control import MadeFunctions
 from bridge.api.awslambda.errors import Refused, invalid, not_found, violated
 from bridge.api.awslambda.names import read_name
-from bridge.api.awslambda.provisioning import check_provisionable
 from bridge.api.awslambda.shapes import DESCRIPTION_MAX_CHARS, Body
 from bridge.api.awslambda.writing import check_revision, latest_only, publish
 from bridge.api.http import Answer, Request, json_answer
@@ -102,7 +102,7 @@ class EditionOperations:
     async def get_alias(self, request: Request, caller: Caller) -> Answer:
         """API_GetAlias."""
         name, function = _alias_name(request), read_name(request.params["fn"], caller)
-        made = self._made.kept(function.name) if self._is_ours(caller) else None
+        made = self._made.kept(function.name)
         alias = None if made is None else made.aliases.get(name)
         if made is None or alias is None:
             arn = self._made.place.arn(function.name)
@@ -119,9 +119,6 @@ class EditionOperations:
                 aliases = {key: alias for key, alias in made.aliases.items() if key != name}
                 await self._made.save(replace(made.without(name), aliases=aliases))
         return Answer(204)
-
-    def _is_ours(self, caller: Caller) -> bool:
-        return (caller.account, caller.region) == (self._made.place.account, self._made.place.region)
 
     def _arn(self, made: MadeFunction, alias: str) -> str:
         return f"{self._made.place.arn(made.name)}:{alias}"

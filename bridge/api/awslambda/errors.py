@@ -52,11 +52,20 @@ def not_found(text: str) -> Refused:
     return Refused("ResourceNotFoundException", text, status=404)
 
 
+def stale(operation: str) -> Refused:
+    """Return the refusal of a change of another revision than `operation` shows."""
+    text = (
+        "The Revision Id provided does not match the latest Revision Id. "
+        f"Call the {operation} API to retrieve the latest Revision Id"
+    )
+    return Refused("PreconditionFailedException", text, status=412)
+
+
 def violated(value: object, member: str, constraint: str) -> Refused:
     """Return the refusal of a value whose shape is wrong: `constraint` is what AWS says after `Member must `."""
-    shown = "null" if value is None else str(value)[:200]
+    shown = "null" if value is None else f"'{str(value)[:200]}'"
     text = (
-        f"1 validation error detected: Value '{shown}' at '{member}' failed to satisfy constraint: "
+        f"1 validation error detected: Value {shown} at '{member}' failed to satisfy constraint: "
         f"Member must {constraint}"
     )
     return Refused("ValidationException", text, kind="")

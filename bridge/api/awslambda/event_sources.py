@@ -19,6 +19,7 @@ from bridge.core.mapping import USER_ACTION, MappingState
 from bridge.core.ports import Clock
 from bridge.core.sources import MappingStatus
 from bridge.registry.access import Caller
+from bridge.registry.attached import place_arn
 from bridge.registry.mapped import MadeMapping
 
 PAGE_MAX: Final = 100
@@ -63,12 +64,19 @@ class EventSourceOperations:
         name = read_name(wanted, caller) if wanted else None
         source = query.get("EventSourceArn")
         found = [
-            self._view(status, caller)
+            status
             for status in self._statuses(caller)
-            if name is None or _is_of(status.mapping.function, name)
+            if (name is None or _is_of(status.mapping.function, name))
+            and (not source or self._arn(status, caller) == source)
         ]
-        shown = [view for view in found if not source or view.get("EventSourceArn") == source]
-        return page(query, "EventSourceMappings", shown, key="UUID", most=PAGE_MAX)
+        return page(
+            query,
+            "EventSourceMappings",
+            found,
+            key=lambda status: status.mapping.uuid,
+            show=lambda status: self._view(status, caller),
+            most=PAGE_MAX,
+        )
 
     async def get(self, request: Request, caller: Caller) -> Answer:
         """API_GetEventSourceMapping."""
@@ -256,7 +264,7 @@ class EventSourceOperations:
 def _conflict(made: MadeMapping, key: str, caller: Caller) -> Refused:
     name, _, qualifier = made.function.partition(":")
     if made.kind == "kafka":
-        arn = function_arn(name, region=caller.region, account=caller.account) + (f":{qualifier}" if qualifier else "")
+        arn = place_arn((function_arn(name, region=caller.region, account=caller.account), qualifier))
         text = (
             f'An event source mapping with event source ("{made.arn or ",".join(made.servers)}"), function ("{arn}"), '
             f'topics ("{made.topic}") already exists. '

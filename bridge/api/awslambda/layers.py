@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from bridge.api.awslambda.control import MadeFunctions, stamp
-from bridge.api.awslambda.errors import Refused, invalid, not_found, violated
+from bridge.api.awslambda.errors import Refused, invalid, not_found, stale, violated
 from bridge.api.awslambda.links import ContentLinks
 from bridge.api.awslambda.made_layers import ARN_PATTERN, not_shared
 from bridge.api.awslambda.names import denied
@@ -16,6 +16,7 @@ from bridge.api.awslambda.paging import page
 from bridge.api.awslambda.shapes import ARCHITECTURES, DESCRIPTION_MAX_CHARS, Body
 from bridge.api.awslambda.uploads import Upload, Uploads
 from bridge.api.http import Answer, Request, json_answer
+from bridge.core import limits
 from bridge.core.ports import Clock
 from bridge.registry.access import Caller
 from bridge.registry.interpreters import RUNTIMES
@@ -40,13 +41,7 @@ LICENSE_MAX_CHARS: Final = 512
 RUNTIMES_MAX: Final = 15
 LIST_MAX: Final = 50
 """Largest MaxItems of layers (API_ListLayers)."""
-POLICY_MAX_BYTES: Final = 20_480
-"""gettingstarted-limits.html: 20 KB."""
 _MISSING: Final = "The resource you requested does not exist."
-_STALE: Final = (
-    "The Revision Id provided does not match the latest Revision Id. "
-    "Call the GetLayerPolicy API to retrieve the latest Revision Id"
-)
 _VERSION: Final = re.compile(r"-?[0-9]{1,18}\Z", re.ASCII)
 
 
@@ -112,26 +107,32 @@ class LayerOperations:
         """API_ListLayerVersions: the latest first."""
         query, layer = dict(request.query()), _layer(request, caller)
         runtime, architecture = _filters(query)
-        shown = [
-            _view(version)
+        versions = [
+            version
             for version in self._layers.versions(layer)
             if version.suits(runtime=runtime, architecture=architecture) and version.is_open_to(caller)
         ]
-        return page(query, "LayerVersions", shown, key="Version", limit=LIST_MAX, order=lambda each: -int(each))
+        return page(
+            query,
+            "LayerVersions",
+            versions,
+            key=lambda version: str(version.version),
+            show=_view,
+            limit=LIST_MAX,
+            order=lambda number: -int(number),
+        )
 
     async def list_layers(self, request: Request, caller: Caller) -> Answer:
         """API_ListLayers: each with its latest version that suits."""
         query = dict(request.query())
         runtime, architecture = _filters(query)
-        shown = []
+        latest = []
         for layer in self._layers.names(caller.account, caller.region):
             suiting = [
                 each for each in self._layers.versions(layer) if each.suits(runtime=runtime, architecture=architecture)
             ]
-            if suiting:
-                latest = _view(suiting[-1])
-                shown.append({"LayerName": layer.name, "LayerArn": layer.arn, "LatestMatchingVersion": latest})
-        return page(query, "Layers", shown, key="LayerName", limit=LIST_MAX)
+            latest += suiting[-1:]
+        return page(query, "Layers", latest, key=lambda version: version.layer.name, show=_layer_view, limit=LIST_MAX)
 
     async def delete(self, request: Request, caller: Caller) -> Answer:
         """API_DeleteLayerVersion; one that is not there is fine."""
@@ -182,8 +183,8 @@ class LayerOperations:
             _check_revision(request, before)
             statement = LayerStatement(principal=principal, organization=organization)
             after = replace(before, statements={**before.statements, sid: statement}, policy_revision=new_id())
-            if len(orjson.dumps(after.policy())) > POLICY_MAX_BYTES:
-                text = f"The final policy size is bigger than the limit ({POLICY_MAX_BYTES})."
+            if len(after.policy().encode()) > limits.POLICY_MAX_BYTES:
+                text = f"The final policy size is bigger than the limit ({limits.POLICY_MAX_BYTES})."
                 raise Refused("PolicyLengthExceededException", text)
             await self._layers.put(after)
         text = orjson.dumps(statement.document(sid, after.arn)).decode()
@@ -194,7 +195,7 @@ class LayerOperations:
         version = self._existing(_own(request, caller, "lambda:GetLayerVersionPolicy"), _number(request))
         if not version.statements:
             raise not_found("No policy is associated with the given resource.")
-        return json_answer({"Policy": orjson.dumps(version.policy()).decode(), "RevisionId": version.policy_revision})
+        return json_answer({"Policy": version.policy(), "RevisionId": version.policy_revision})
 
     async def remove_permission(self, request: Request, caller: Caller) -> Answer:
         """API_RemoveLayerVersionPermission; with the last statement the policy is gone."""
@@ -275,7 +276,13 @@ def _filters(query: dict[str, str]) -> tuple[str | None, str | None]:
 def _check_revision(request: Request, version: LayerVersion) -> None:
     given = dict(request.query()).get("RevisionId")
     if given is not None and given != version.policy_revision:
-        raise Refused("PreconditionFailedException", _STALE, status=412)
+        raise stale("GetLayerPolicy")
+
+
+def _layer_view(latest: LayerVersion) -> dict[str, Any]:
+    """Return LayersListItem of the layer whose latest version that suits is given."""
+    layer = latest.layer
+    return {"LayerName": layer.name, "LayerArn": layer.arn, "LatestMatchingVersion": _view(latest)}
 
 
 def _view(version: LayerVersion) -> dict[str, Any]:

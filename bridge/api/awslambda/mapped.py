@@ -121,16 +121,15 @@ class MadeMappings:
         del self._mappings[made.uuid]
         await self._changed()
 
-    async def clear(self) -> int:
-        """Forget all of them, once what runs has ended; return how many there were. Raises StoreError."""
+    async def clear(self) -> None:
+        """Forget all of them, once what runs has ended. Raises StoreError."""
         async with self._lock:
-            gone, count = list(self._mappings), len(self._mappings)
+            gone = list(self._mappings)
             for uuid in gone:
                 await self._store.drop(uuid)
                 del self._mappings[uuid]
             if gone:
                 await self._changed()
-        return count
 
     async def enable(self, uuid: str, *, enabled: bool) -> None:
         """Pause or resume a mapping as UpdateEventSourceMapping would. Raises StoreError."""

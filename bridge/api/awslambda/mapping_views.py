@@ -14,6 +14,7 @@ from bridge.core.mapping import (
 from bridge.core.outcome import LOCAL
 from bridge.core.sources import MappingStatus
 from bridge.registry.access import Caller
+from bridge.registry.attached import place_arn
 from bridge.registry.mapped import MadeMapping
 
 _STREAMS: Final = ("kinesis", "dynamodb")
@@ -40,7 +41,7 @@ def made_mapping(
         "FunctionResponseTypes": made.settings.get("FunctionResponseTypes", []),
         "UUID": made.uuid,
         "EventSourceMappingArn": _arn(made.uuid, caller),
-        "FunctionArn": f"{arn}:{qualifier}" if qualifier else arn,
+        "FunctionArn": place_arn((arn, qualifier)),
         "LastModified": made.modified_at,
         "LastProcessingResult": NO_RECORDS if status is None else status.result,
         "State": state.value,
@@ -67,7 +68,7 @@ def mapping_view(status: MappingStatus, caller: Caller) -> dict[str, Any]:
         "BatchSize": mapping.batch_size,
         "MaximumBatchingWindowInSeconds": round(mapping.maximum_batching_window_s),
         "EventSourceMappingArn": _arn(mapping.uuid, caller),
-        "FunctionArn": f"{arn}:{qualifier}" if qualifier and qualifier != LATEST else arn,
+        "FunctionArn": place_arn((arn, "" if qualifier == LATEST else qualifier)),
         "LastModified": status.modified_at,
         "LastProcessingResult": status.result,
         "State": status.state.value,

@@ -2,11 +2,13 @@
 
 import base64
 import binascii
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar
 
 from bridge.api.awslambda.errors import Refused, invalid, violated
 from bridge.api.http import Answer, json_answer
+
+T = TypeVar("T")
 
 PAGE_DEFAULT: Final = 50
 PAGE_MAX: Final = 10_000
@@ -15,9 +17,10 @@ PAGE_MAX: Final = 10_000
 def page(
     query: dict[str, str],
     member: str,
-    shown: list[dict[str, Any]],
+    found: Iterable[T],
     *,
-    key: str,
+    key: Callable[[T], str],
+    show: Callable[[T], Mapping[str, Any]],
     most: int = PAGE_MAX,
     limit: int = PAGE_MAX,
     order: Callable[[str], Any] = str,
@@ -27,11 +30,12 @@ def page(
     Args:
         query: the request's.
         member: name of the list in the answer.
-        shown: all that there is.
-        key: member by which items are told apart and ordered.
+        found: all that there is.
+        key: returns the text by which an item is told apart, and ordered.
+        show: returns an item as the answer has it: asked for those of the page alone.
         most: items of a page, whatever was asked for.
         limit: largest MaxItems that is not refused.
-        order: what to compare, of the key's text.
+        order: returns what to compare, of a key.
     """
     count = PAGE_DEFAULT
     if (written := query.get("MaxItems")) is not None:
@@ -42,15 +46,15 @@ def page(
             raise violated(count, "maxItems", "have value greater than or equal to 1")
         if count > limit:
             raise violated(count, "maxItems", f"have value less than or equal to {limit}")
-    shown = sorted(shown, key=lambda each: order(str(each[key])))
+    left = sorted(found, key=lambda each: order(key(each)))
     if marker := query.get("Marker"):
         after = _marked(marker, order)
-        shown = [each for each in shown if order(str(each[key])) > after]
+        left = [each for each in left if order(key(each)) > after]
     count = min(count, most)
-    found: dict[str, Any] = {member: shown[:count]}
-    if len(shown) > count:
-        found["NextMarker"] = base64.urlsafe_b64encode(str(shown[count - 1][key]).encode()).decode("ascii")
-    return json_answer(found)
+    answer: dict[str, Any] = {member: [show(each) for each in left[:count]]}
+    if len(left) > count:
+        answer["NextMarker"] = base64.urlsafe_b64encode(key(left[count - 1]).encode()).decode("ascii")
+    return json_answer(answer)
 
 
 def _marked(marker: str, order: Callable[[str], Any]) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from bridge.api.awslambda.control import MadeFunctions
-from bridge.api.awslambda.errors import Refused, invalid, not_found, violated
+from bridge.api.awslambda.errors import Refused, invalid, not_found, stale, violated
 from bridge.api.awslambda.names import read_name
 from bridge.api.awslambda.reading import ReadOperations
 from bridge.api.awslambda.shapes import Body
@@ -13,9 +13,9 @@ from bridge.api.http import Answer, Request, json_answer, line
 from bridge.core import limits
 from bridge.core.function import LATEST
 from bridge.registry.access import Caller
-from bridge.registry.attached import Place
-from bridge.registry.policies import ResourcePolicies, policy_size
-from bridge.registry.statements import INVOKE, INVOKE_URL, BadPrincipal, make_statement
+from bridge.registry.attached import Place, place_arn
+from bridge.registry.policies import ResourcePolicies
+from bridge.registry.statements import INVOKE, INVOKE_URL, BadPrincipal, make_statement, policy_document
 
 ACTION_PATTERN: Final = r"(lambda:[*]|lambda:[a-zA-Z]+|[*])"
 STATEMENT_ID_PATTERN: Final = "([a-zA-Z0-9-_]+)"
@@ -29,10 +29,6 @@ PRINCIPAL_MAX_CHARS: Final = 2048
 SOURCE_ARN_MAX_CHARS: Final = 10_000
 TOKEN_MAX_CHARS: Final = 256
 _REMOVED_ID: Final = re.compile(r"[a-zA-Z0-9._-]{1,100}\Z")
-_STALE: Final = (
-    "The Revision Id provided does not match the latest Revision Id. "
-    "Call the GetPolicy API to retrieve the latest Revision Id"
-)
 
 
 class PermissionOperations:
@@ -67,7 +63,7 @@ class PermissionOperations:
             self._check_revision(place, body.get("RevisionId", str))
             try:
                 statement = make_statement(
-                    sid, action=action, principal=principal, resource=_resource(place), conditions=conditions
+                    sid, action=action, principal=principal, resource=place_arn(place), conditions=conditions
                 )
             except BadPrincipal as error:
                 raise invalid(
@@ -81,7 +77,7 @@ class PermissionOperations:
                 raise Refused("ResourceConflictException", text, status=409)
             before = self._policies.added(place)
             statements = [*(() if before is None else before.statements), statement]
-            if (size := policy_size(statements)) > limits.POLICY_MAX_BYTES:
+            if (size := len(policy_document(statements).encode())) > limits.POLICY_MAX_BYTES:
                 text = f"The final policy size ({size}) is bigger than the limit ({limits.POLICY_MAX_BYTES})."
                 raise Refused("PolicyLengthExceededException", text)
             await self._policies.put(place, statements)
@@ -121,7 +117,7 @@ class PermissionOperations:
             found = None if made is None else made.aliases.get(qualifier) or made.find(qualifier)
             current = given if found is None else found.revision_id
         if given != current:
-            raise Refused("PreconditionFailedException", _STALE, status=412)
+            raise stale("GetPolicy")
 
 
 def _conditions(body: Body) -> Mapping[str, str]:
@@ -148,8 +144,3 @@ def _check_qualifier(request: Request, caller: Caller) -> None:
     qualifier = dict(request.query()).get("Qualifier")
     if read_name(request.params["fn"], caller, qualifier=qualifier).qualifier == LATEST:
         raise invalid("We currently do not support adding policies for $LATEST.")
-
-
-def _resource(place: Place) -> str:
-    function, qualifier = place
-    return f"{function}:{qualifier}" if qualifier else function

@@ -1,14 +1,14 @@
 """The operations of Lambda's API that only look at functions, declared or made, and at their limits."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from bridge.api.awslambda import views
+from bridge.api.awslambda.concurrency import set_aside
 from bridge.api.awslambda.errors import not_found, violated
 from bridge.api.awslambda.links import ContentLinks
 from bridge.api.awslambda.names import FunctionName, read_name
 from bridge.api.awslambda.paging import page
-from bridge.api.awslambda.provisioning import set_aside
 from bridge.api.http import Answer, Request, json_answer
 from bridge.api.services import Services
 from bridge.core.errors import FunctionNotFound
@@ -17,7 +17,22 @@ from bridge.registry.access import Caller
 from bridge.registry.attached import Place
 from bridge.registry.made import MadeFunction, MadeVersion
 from bridge.registry.packages import UNZIPPED_MAX_BYTES
-from bridge.registry.policies import policy_document
+from bridge.registry.statements import policy_document
+
+
+class _Edition(NamedTuple):
+    """One version of a function, to be shown."""
+
+    function: Function
+    made: MadeFunction | None
+    """What is kept of the function; None: the file alone has it."""
+    kept: MadeVersion | None
+    """The version there."""
+
+    @property
+    def number(self) -> str:
+        """Version."""
+        return LATEST if self.kept is None else self.kept.version
 
 
 class ReadOperations:
@@ -48,19 +63,33 @@ class ReadOperations:
         wanted = query.get("FunctionVersion")
         if wanted not in (None, "ALL"):
             raise violated(wanted, "functionVersion", "satisfy enum value set: [ALL]")
-        functions = self._services.functions() if self.owns(caller) else []
-        shown = [view for each in functions for view in self._views(each, caller, all_versions=wanted == "ALL")]
-        return page(query, "Functions", shown, key="FunctionArn")
+        functions, is_all = self._services.functions() if self.owns(caller) else [], wanted == "ALL"
+        return page(
+            query,
+            "Functions",
+            [edition for each in functions for edition in self._editions(each, all_versions=is_all)],
+            key=lambda each: self._edition_arn(each, caller, qualified=is_all),
+            show=lambda each: self._edition_view(each, caller, qualified=is_all),
+        )
 
     def _made(self, name: str) -> MadeFunction | None:
         return None if self._services.made is None else self._services.made.kept(name)
 
-    def _views(self, function: Function, caller: Caller, *, all_versions: bool) -> list[dict[str, Any]]:
+    def _editions(self, function: Function, *, all_versions: bool) -> list[_Edition]:
         made = self._made(function.name)
-        if made is None or self._services.made is None:
-            return [views.configuration(function, function.latest, caller, qualified=all_versions)]
-        versions = made.all_versions() if all_versions else [made.latest]
-        return [views.made_configuration(self._services.made, made, each, qualified=all_versions) for each in versions]
+        if made is None:
+            return [_Edition(function, None, None)]
+        return [_Edition(function, made, each) for each in (made.all_versions() if all_versions else [made.latest])]
+
+    def _edition_arn(self, edition: _Edition, caller: Caller, *, qualified: bool) -> str:
+        arn = function_arn(edition.function.name, region=caller.region, account=caller.account)
+        return f"{arn}:{edition.number}" if qualified else arn
+
+    def _edition_view(self, edition: _Edition, caller: Caller, *, qualified: bool) -> dict[str, Any]:
+        function, made, kept = edition
+        if made is None or kept is None or self._services.made is None:
+            return views.configuration(function, function.latest, caller, qualified=qualified)
+        return views.made_configuration(self._services.made, made, kept, qualified=qualified)
 
     def _shown(self, request: Request, caller: Caller) -> tuple[dict[str, Any], Function, MadeVersion | None]:
         """Return the configuration that a request names, whose it is, and what is kept of it."""
@@ -95,8 +124,14 @@ class ReadOperations:
     async def list_versions(self, request: Request, caller: Caller) -> Answer:
         """API_ListVersionsByFunction: `$LATEST`, then what was published, in order."""
         function, _, _ = self._find(request, caller)
-        shown = self._views(function, caller, all_versions=True)
-        return page(dict(request.query()), "Versions", shown, key="Version", order=_version_order)
+        return page(
+            dict(request.query()),
+            "Versions",
+            self._editions(function, all_versions=True),
+            key=lambda each: each.number,
+            show=lambda each: self._edition_view(each, caller, qualified=True),
+            order=_version_order,
+        )
 
     async def list_aliases(self, request: Request, caller: Caller) -> Answer:
         """API_ListAliases; those of one version, where one is named."""
@@ -105,12 +140,17 @@ class ReadOperations:
         wanted = query.get("FunctionVersion")
         aliases = [] if made is None else made.aliases.values()
         arn = function_arn(name.name, region=caller.region, account=caller.account)
-        shown = [views.alias_view(each, f"{arn}:{each.name}") for each in aliases if wanted in (None, each.version)]
-        return page(query, "Aliases", shown, key="Name")
+        return page(
+            query,
+            "Aliases",
+            [each for each in aliases if wanted in (None, each.version)],
+            key=lambda each: each.name,
+            show=lambda each: views.alias_view(each, f"{arn}:{each.name}"),
+        )
 
     async def get_policy(self, request: Request, caller: Caller) -> Answer:
         """API_GetPolicy: what the file's routes and sources imply, then what was added."""
-        place, policies = self.policy_place(request, caller), self._services.policies
+        place, policies = self.policy_place(request, caller), self._services.attached.policies
         statements = policies.statements(place)
         if not statements:
             raise not_found("The resource you requested does not exist.")
@@ -141,8 +181,9 @@ class ReadOperations:
         """API_ListFunctionEventInvokeConfigs."""
         function, _, _ = self._find(request, caller)
         arn = function_arn(function.name, region=caller.region, account=caller.account)
-        configs = list(self._event_invokes(function, arn).values())
-        return page(dict(request.query()), "FunctionEventInvokeConfigs", configs, key="FunctionArn")
+        configs = self._event_invokes(function, arn).values()
+        query = dict(request.query())
+        return page(query, "FunctionEventInvokeConfigs", configs, key=lambda each: str(each["FunctionArn"]), show=dict)
 
     def _event_invokes(self, function: Function, arn: str) -> dict[str, dict[str, Any]]:
         """Return the configurations by qualifier; of a function of the file, `$LATEST` always has one."""

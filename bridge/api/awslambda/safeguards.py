@@ -76,8 +76,9 @@ class SigningOperations:
     async def list(self, request: Request, caller: Caller) -> Answer:
         """ListCodeSigningConfigs of the caller's name space."""
         start = f"arn:aws:lambda:{caller.region}:{caller.account}:"
-        shown = [dict(config) for (arn, _), config in self._kept.configs.all().items() if arn.startswith(start)]
-        return page(dict(request.query()), "CodeSigningConfigs", shown, key="CodeSigningConfigArn")
+        found = [(arn, config) for (arn, _), config in self._kept.configs.all().items() if arn.startswith(start)]
+        query = dict(request.query())
+        return page(query, "CodeSigningConfigs", found, key=lambda each: each[0], show=lambda each: each[1])
 
     async def list_functions(self, request: Request, caller: Caller) -> Answer:
         """ListFunctionsByCodeSigningConfig."""

@@ -1,6 +1,6 @@
-"""What all versions of a function share: reserved concurrency, event-invoke configurations and tags."""
+"""Event-invoke configurations and tags of functions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -8,87 +8,28 @@ from bridge.api.awslambda import shapes, views
 from bridge.api.awslambda.control import MadeFunctions
 from bridge.api.awslambda.errors import Refused, invalid, not_found
 from bridge.api.awslambda.names import FunctionName, read_name
-from bridge.api.awslambda.provisioning import UNRESERVED_MIN, set_aside
 from bridge.api.awslambda.shapes import Body
 from bridge.api.http import Answer, Request, json_answer
 from bridge.core import limits
-from bridge.core.function import LATEST, Function
+from bridge.core.function import LATEST
 from bridge.core.ports import Clock
 from bridge.registry.access import Caller
 from bridge.registry.made import MadeFunction
 
 _SERVICES: Final = ("sqs", "sns", "lambda", "events")
-_QUALIFIED: Final = (
-    "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. Please "
-    "specify either a function name or an unqualified function ARN."
-)
 
 
 class SharingOperations:
-    """Handlers of concurrency, event-invoke configurations and tags.
+    """Handlers of event-invoke configurations and tags.
 
     Args:
         made: the functions.
         clock: the daemon's.
-        functions: all functions, declared ones too.
-        account_concurrency: invocations at once of all of them.
     """
 
-    def __init__(
-        self,
-        made: MadeFunctions,
-        clock: Clock,
-        *,
-        functions: Callable[[], Sequence[Function]],
-        account_concurrency: Callable[[], int],
-    ) -> None:
+    def __init__(self, made: MadeFunctions, clock: Clock) -> None:
         self._made = made
         self._clock = clock
-        self._functions = functions
-        self._account_concurrency = account_concurrency
-
-    # --- concurrency --------------------------------------------------------------------------------------------
-
-    async def put_concurrency(self, request: Request, caller: Caller) -> Answer:
-        """API_PutFunctionConcurrency."""
-        body = Body.of(await request.body())
-        name = self._unqualified(request, caller)
-        wanted = body.number("ReservedConcurrentExecutions", 0, 2**31 - 1, required=True)
-        body.finish()
-        async with self._made.changing():
-            made = self._made.extensible(name.name)
-            self._made.check_unwritten(name.name, "reserved_concurrency")
-            others = set_aside(self._functions(), but=name.name)
-            provisioned = sum(made.warmths().values())
-            assert wanted is not None
-            if wanted < provisioned:
-                raise invalid(
-                    f"ReservedConcurrentExecutions {wanted} should not be lower than function's total provisioned "
-                    f"concurrency [{provisioned}]."
-                )
-            if wanted and self._account_concurrency() - others - wanted < UNRESERVED_MIN:
-                raise invalid(
-                    "Specified ReservedConcurrentExecutions for function decreases account's "
-                    f"UnreservedConcurrentExecution below its minimum value of [{UNRESERVED_MIN}]."
-                )
-            await self._made.save(replace(made, reserved=wanted))
-        return json_answer({"ReservedConcurrentExecutions": wanted})
-
-    async def delete_concurrency(self, request: Request, caller: Caller) -> Answer:
-        """API_DeleteFunctionConcurrency."""
-        name = self._unqualified(request, caller)
-        async with self._made.changing():
-            made = self._made.extensible(name.name)
-            self._made.check_unwritten(name.name, "reserved_concurrency")
-            if made.reserved is not None:
-                await self._made.save(replace(made, reserved=None))
-        return Answer(204)
-
-    def _unqualified(self, request: Request, caller: Caller) -> FunctionName:
-        name = read_name(request.params["fn"], caller)
-        if name.qualifier:
-            raise invalid(_QUALIFIED)
-        return name
 
     # --- event-invoke configurations ----------------------------------------------------------------------------
 

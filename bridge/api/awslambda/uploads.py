@@ -127,8 +127,7 @@ def _decode(source: Path, target: Path, member: str) -> tuple[dict[str, Any], Co
     code = members.get(member) if member else members
     if not isinstance(code, dict):
         if member and code is None:
-            text = f"1 validation error detected: Value null at '{member.lower()}' failed to satisfy constraint: "
-            raise Refused("ValidationException", f"{text}Member must not be null", kind="")
+            raise violated(None, member.lower(), "not be null")
         raise Refused("SerializationException", f"{member} can not be converted: an object is expected")
     for name in _NOT_OFFERED:
         if code.get(name):

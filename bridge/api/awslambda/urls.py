@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from bridge.api.awslambda.control import MadeFunctions, stamp
 from bridge.api.awslambda.errors import Refused, not_found, violated
-from bridge.api.awslambda.names import FunctionName, read_name
+from bridge.api.awslambda.names import read_name
 from bridge.api.awslambda.paging import page
 from bridge.api.awslambda.reading import ReadOperations
 from bridge.api.awslambda.shapes import Body
@@ -16,6 +16,7 @@ from bridge.core.errors import FunctionNotFound
 from bridge.core.function import function_arn
 from bridge.core.ports import Clock
 from bridge.registry.access import Caller
+from bridge.registry.attached import Place, place_arn
 from bridge.registry.urls import OPEN, SIGNED, FunctionUrl, FunctionUrls, new_url_id
 
 QUALIFIER_PATTERN: Final = r"((?!^\d+$)^[0-9a-zA-Z-_]+$)"
@@ -68,17 +69,17 @@ class UrlOperations:
         assert auth_type is not None
         now = stamp(self._clock)
         async with self._made.changing():
-            name, arn = self._named(request, caller)
-            if self._urls.get((arn, name.qualifier)) is not None:
+            place = self._place(request, caller)
+            if self._urls.get(place) is not None:
                 text = (
-                    f"Failed to create function url config for [functionArn = {_arn(arn, name)}]. Error message:  "
+                    f"Failed to create function url config for [functionArn = {place_arn(place)}]. Error message:  "
                     "FunctionUrlConfig exists for this Lambda function"
                 )
                 raise Refused("ResourceConflictException", text, status=409)
             url = FunctionUrl(
                 id=new_url_id(),
-                function=arn,
-                qualifier=name.qualifier,
+                function=place[0],
+                qualifier=place[1],
                 auth_type=auth_type,
                 invoke_mode=mode or _MODES[0],
                 cors=cors,
@@ -121,19 +122,18 @@ class UrlOperations:
 
     async def list(self, request: Request, caller: Caller) -> Answer:
         """API_ListFunctionUrlConfigs: the function's, then its aliases'."""
-        _, arn = self._named(request, caller)
-        shown = [self._view(url) for url in self._urls.of_function(arn)]
-        return page(dict(request.query()), "FunctionUrlConfigs", shown, key="FunctionArn", most=PAGE_MAX)
+        arn, _ = self._place(request, caller)
+        urls, query = self._urls.of_function(arn), dict(request.query())
+        return page(query, "FunctionUrlConfigs", urls, key=lambda url: url.arn, show=self._view, most=PAGE_MAX)
 
     def _existing(self, request: Request, caller: Caller) -> FunctionUrl:
-        name, arn = self._named(request, caller)
-        url = self._urls.get((arn, name.qualifier))
+        url = self._urls.get(self._place(request, caller))
         if url is None:
             raise not_found("The resource you requested does not exist.")
         return url
 
-    def _named(self, request: Request, caller: Caller) -> tuple[FunctionName, str]:
-        """Return the function or alias of a request, and the function's ARN. Raises Refused."""
+    def _place(self, request: Request, caller: Caller) -> Place:
+        """Return the function or alias of a request. Raises Refused."""
         name = read_name(request.params["fn"], caller, qualifier=dict(request.query()).get("Qualifier"))
         if name.qualifier and not _ALIAS.match(name.qualifier):
             raise violated(name.qualifier, "qualifier", f"satisfy regular expression pattern: {QUALIFIER_PATTERN}")
@@ -141,7 +141,7 @@ class UrlOperations:
             self._reading.find(name, caller).version(name.qualifier)
         except (Refused, FunctionNotFound) as error:
             raise not_found("Function does not exist") from error
-        return name, function_arn(name.name, region=caller.region, account=caller.account)
+        return function_arn(name.name, region=caller.region, account=caller.account), name.qualifier
 
     def _view(self, url: FunctionUrl) -> dict[str, Any]:
         shown: dict[str, Any] = {
@@ -155,10 +155,6 @@ class UrlOperations:
         if url.cors:
             shown["Cors"] = dict(url.cors)
         return shown
-
-
-def _arn(function: str, name: FunctionName) -> str:
-    return f"{function}:{name.qualifier}" if name.qualifier else function
 
 
 def _cors(body: Body) -> dict[str, Any] | None:

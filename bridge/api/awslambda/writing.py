@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from bridge.api.awslambda import shapes, views
-from bridge.api.awslambda.control import IN_PROGRESS, PENDING, MadeFunctions, declared, stamp
-from bridge.api.awslambda.errors import Refused, invalid
+from bridge.api.awslambda.control import IN_PROGRESS, PENDING, MadeFunctions, stamp
+from bridge.api.awslambda.errors import Refused, invalid, stale, violated
 from bridge.api.awslambda.made_layers import shown_layers
 from bridge.api.awslambda.names import FunctionName, read_name
 from bridge.api.awslambda.shapes import Body
@@ -22,10 +22,6 @@ from bridge.registry.layers import LayerVersion
 from bridge.registry.made import MadeFunction, MadeVersion, last_published, new_id, published
 from bridge.registry.snapshots import ARCHITECTURE
 
-STALE: Final = (
-    "The Revision Id provided does not match the latest Revision Id. "
-    "Call the GetFunction/GetAlias API to retrieve the latest Revision Id"
-)
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "Description": "",
     "Timeout": limits.TIMEOUT_DEFAULT_S,
@@ -215,7 +211,7 @@ def check_place(made: MadeFunctions, caller: Caller) -> None:
 def check_revision(given: str | None, current: str) -> None:
     """Refuse a change that was asked for of another revision."""
     if given is not None and given != current:
-        raise Refused("PreconditionFailedException", STALE, status=412)
+        raise stale("GetFunction/GetAlias")
 
 
 def latest_only(request: Request, caller: Caller) -> FunctionName:
@@ -230,11 +226,5 @@ def _without_empty(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value or name not in _OPTIONAL}
 
 
-def _missing(member: str) -> str:
-    text = (
-        f"1 validation error detected: Value null at '{member}' failed to satisfy constraint: Member must not be null"
-    )
-    raise Refused("ValidationException", text, kind="")
-
-
-__all__ = ["WriteOperations", "check_place", "check_revision", "declared", "latest_only", "publish"]
+def _missing(member: str) -> NoReturn:
+    raise violated(None, member, "not be null")

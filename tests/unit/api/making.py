@@ -8,6 +8,8 @@ from dataclasses import replace
 from bridge.api.app import AccessRules, ApiApp
 from bridge.api.awslambda.control import MadeFunctions, Place
 from bridge.api.awslambda.made_layers import MadeLayers
+from bridge.registry.attached import NoDocuments
+from bridge.registry.attachments import Attachments
 from bridge.registry.catalog import FunctionCatalog
 from bridge.registry.layers import pack_layer, unpack_layer
 from bridge.registry.made import name_of, pack, parts, unpack
@@ -64,27 +66,24 @@ class MemoryLayers:
 class Made:
     """The api of a world whose functions can be made."""
 
-    def __init__(self, folder, store, layers=None, policies=None, urls=None, safeguards=None, **services):
+    def __init__(self, folder, store, layers=None, kinds=None, **services):
+        """`kinds`: stores of what hangs on functions, by kind."""
         self.layers = layers or MemoryLayers()
         self.world = World()
         self.changed = []
         self.catalog = FunctionCatalog([self.world.catalog.get("hello")])
         self.packages = PackageStore(folder / "packages")
+        self.attached = Attachments(lambda kind: (kinds or {}).get(kind) or NoDocuments())
         self.made = MadeFunctions(
             store=store, layers=MadeLayers(self.layers), packages=self.packages, seal=Seal(folder / "key"), catalog=self.catalog,
             place=Place(account="000000000000", region="us-east-1"), clock=self.world.clock,
-            changed=self.changed.append, spawn=self.world._spawn, forget=self._forget,
+            changed=self.changed.append, spawn=self.world._spawn, attached=self.attached,
         )  # fmt: skip
         self.world.invoker._catalog = self.catalog
-        given = {"policies": policies, "urls": urls, "safeguards": safeguards}
-        self._attached = {name: each for name, each in given.items() if each is not None}
-        more = self._attached | services
-        replaced = replace(self.world.services, made=self.made, functions=self.catalog.functions, **more)
+        replaced = replace(
+            self.world.services, made=self.made, attached=self.attached, functions=self.catalog.functions, **services
+        )
         self.world.app = ApiApp(replaced, token=TOKEN, rules=AccessRules(asks=False))
-
-    async def _forget(self, function, qualifier):
-        for each in self._attached.values():
-            await each.forget(function, qualifier)
 
     async def ask(self, method, path, body=None, status=None, **more):
         data = b"" if body is None else json.dumps(body).encode()

@@ -2,9 +2,11 @@
 
 import base64
 import json
+import re
 import time
 import uuid
 
+import botocore.session
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -307,10 +309,23 @@ async def test_what_is_not_offered_says_so(open_world):
     assert refused(unknown, 404, "UnknownOperationException")
 
 
+async def test_every_operation_of_the_model_is_known(open_world):
+    model = botocore.session.get_session().get_service_model("lambda")
+    unknown = []
+    for name in model.operation_names:
+        called = model.operation_model(name).http
+        path = re.sub(r"\{\w+\}", "hello", called["requestUri"])
+        answer = await ask(open_world, called["method"], path, b"{}")
+        if answer.headers.get("x-amzn-errortype") == "UnknownOperationException":
+            unknown.append(name)
+
+    assert unknown == []
+
+
 async def test_a_loop_of_functions_is_stopped_unless_it_is_allowed(open_world):
     config = "/2024-08-31/functions/hello/recursion-config"
     assert (await ask(open_world, "GET", config)).json() == {"RecursiveLoop": "Terminate"}
-    recursion = open_world.services.recursion
+    recursion = open_world.services.attached.recursion
 
     async def rounds(count, **headers):
         header, answer = "", None

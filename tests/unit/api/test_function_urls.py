@@ -103,6 +103,12 @@ async def test_a_declared_function_may_have_one(api):
     [
         ("POST", "/2025-11-30/capacity-providers", "CreateCapacityProvider"),
         ("GET", "/2025-12-01/functions/made/durable-executions", "ListDurableExecutionsByFunction"),
+        ("PUT", "/2025-11-30/functions/made/function-scaling-config", "PutFunctionScalingConfig"),
+        (
+            "GET",
+            "/2026-07-09/resource-policy/arn%3Aaws%3Alambda%3Aus-east-1%3A000000000000%3Afunction%3Amade",
+            "GetResourcePolicy",
+        ),
     ],
 )
 async def test_what_is_not_offered_is_named(api, method, path, action):

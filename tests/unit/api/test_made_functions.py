@@ -354,3 +354,16 @@ async def test_a_caller_of_another_account_changes_nothing(api, method, path, bo
 
     assert "account 222222222222" in text
     assert (await api.json("GET", f"{FUNCTIONS}/made/configuration"))["CodeSha256"] == made["CodeSha256"]
+
+
+async def test_a_page_costs_what_is_on_it(api, monkeypatch):
+    for name in ("a", "b", "c"):
+        await api.create(name, Environment={"Variables": {"NAME": name}})
+    opened, variables = [], api.made.variables
+    monkeypatch.setattr(api.made, "variables", lambda name, version: opened.append(name) or variables(name, version))
+
+    first = await api.json("GET", f"{FUNCTIONS}?MaxItems=1")
+    second = await api.json("GET", f"{FUNCTIONS}?MaxItems=1&Marker={first['NextMarker']}")
+
+    shown = [each["Environment"]["Variables"]["NAME"] for each in (first["Functions"] + second["Functions"])]
+    assert shown == opened == ["a", "b"]

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from bridge.registry.policies import ResourcePolicies
-from bridge.registry.urls import FunctionUrls
 from tests.documents import MemoryDocuments
 from tests.unit.api.making import ARN, FUNCTIONS, Made, MemoryFunctions
 
@@ -20,8 +19,8 @@ class Api(Made):
     def __init__(self, folder):
         self.store = MemoryDocuments()
         self.url_store = MemoryDocuments()
-        self.policies, self.urls = ResourcePolicies(self.store), FunctionUrls(self.url_store)
-        super().__init__(folder, MemoryFunctions(), policies=self.policies, urls=self.urls)
+        super().__init__(folder, MemoryFunctions(), kinds={"policy": self.store, "url": self.url_store})
+        self.policies, self.urls = self.attached.policies, self.attached.urls
 
     async def add(self, sid="s", principal=OTHER, path=POLICY, status=201, **more):
         body = {"StatementId": sid, "Principal": principal, "Action": "lambda:InvokeFunction"} | more

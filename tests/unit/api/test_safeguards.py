@@ -2,7 +2,7 @@
 
 import pytest
 
-from bridge.registry.safeguards import Safeguards
+from bridge.registry.attachments import Attachments
 from tests.documents import MemoryDocuments
 from tests.unit.api.making import ARN, FUNCTIONS, Made, MemoryFunctions
 
@@ -11,17 +11,20 @@ OF = "/2020-06-30/functions/{}/code-signing-config"
 RUNTIME = "/2021-07-20/functions/{}/runtime-management-config"
 PROFILE = "arn:aws:signer:us-east-1:000000000000:/signing-profiles/p/abc"
 PUBLISHERS = {"SigningProfileVersionArns": [PROFILE]}
+OF_SAFEGUARDS = ("code-signing-config", "code-signing", "runtime-management")
 RUNTIME_ARN = "arn:aws:lambda:us-east-1::runtime:0123"
 
 
 class Api(Made):
     def __init__(self, folder):
-        self.kinds = {}
-        self.safeguards = self.reopened()
-        super().__init__(folder, MemoryFunctions(), safeguards=self.safeguards)
+        self.kinds = {kind: MemoryDocuments() for kind in ("policy", "url", "recursion", *OF_SAFEGUARDS)}
+        super().__init__(folder, MemoryFunctions(), kinds=self.kinds)
+        self.safeguards = self.attached.safeguards
 
-    def reopened(self):
-        return Safeguards(lambda kind: self.kinds.setdefault(kind, MemoryDocuments()))
+    async def reopened(self):
+        again = Attachments(self.kinds.__getitem__)
+        await again.open()
+        return again
 
 
 @pytest.fixture
@@ -85,8 +88,7 @@ async def test_what_was_kept_is_there_after_a_restart_and_gone_with_its_function
     await api.json("PUT", OF.format("made"), {"CodeSigningConfigArn": arn})
     await api.json("PUT", RUNTIME.format("made"), {"UpdateRuntimeOn": "FunctionUpdate"})
 
-    again = api.reopened()
-    await again.open()
+    again = (await api.reopened()).safeguards
     assert again.functions_of(arn) == [ARN]
     assert again.runtime_of.get((ARN, "$LATEST")) == {"UpdateRuntimeOn": "FunctionUpdate"}
 

@@ -27,8 +27,9 @@ class Resettable(Served):
         await self.made.made.open()
         world = self.made.world
         services = replace(
-            world.services, made=self.made.made, functions=self.made.catalog.functions, may_reset=lambda: self.allowed
-        )
+            world.services, made=self.made.made, attached=self.made.attached, functions=self.made.catalog.functions,
+            may_reset=lambda: self.allowed,
+        )  # fmt: skip
         world.app = ApiApp(services, token=TOKEN, rules=AccessRules(asks=False))
         return world
 
@@ -52,6 +53,8 @@ def test_it_clears_what_was_made_and_the_numbers(served, reset):
         "StatementId": "s", "Action": "lambda:InvokeFunction", "Principal": "*",
     }, 201))  # fmt: skip
     served.call(api.json("POST", "/2021-10-31/functions/made/url", {"AuthType": "NONE"}, 201))
+    loop = "/2024-08-31/functions/hello/recursion-config"
+    served.call(api.json("PUT", loop, {"RecursiveLoop": "Allow"}))
     asked = reset()
     told = "1 function, 1 version, 1 alias"
     assert (asked.code, f"Clear {told}" in asked.err, "say --yes" in asked.err) == (2, True, True)
@@ -61,6 +64,7 @@ def test_it_clears_what_was_made_and_the_numbers(served, reset):
     served.call(api.ask("GET", "/2021-10-31/functions/made/url", status=404))
     assert [function.name for function in api.catalog.functions()] == ["hello"]
     served.call(api.ask("GET", "/2015-03-31/functions/hello/policy", status=404))
+    assert served.call(api.json("GET", loop)) == {"RecursiveLoop": "Terminate"}
     assert "made" in api.changed
     served.call(api.create(Publish=True))
     assert list(api.made.get("made").versions) == ["1"]

@@ -39,10 +39,12 @@ def test_two_that_call_each_other_are_stopped_by_either_ones_rounds(recursion):
         loop(recursion, "f", "g", rounds=17)
 
 
-async def test_one_that_may_goes_on_and_another_start_knows_it(recursion):
+async def test_one_that_may_goes_on_and_another_start_knows_it():
+    store = MemoryDocuments()
+    recursion = Recursion(store, arn_of=function_arn)
     await recursion.set_mode("f", ALLOW)
     assert loop(recursion, "f", rounds=40) == 40
-    again = Recursion(recursion._store, arn_of=function_arn)
+    again = Recursion(store, arn_of=function_arn)
     await again.open()
     assert (again.mode("f"), again.mode("g")) == (ALLOW, TERMINATE)
     await again.set_mode("f", TERMINATE)

@@ -10,6 +10,7 @@ import zipfile
 import pytest
 
 from bridge.core.errors import StoreCorrupt, StoreError
+from bridge.registry.packages import code_sha256
 from bridge.registry.zips import ZipRefused
 from bridge.store.packages import PackageStore
 from tests.zips import zipped
@@ -34,7 +35,7 @@ def file(tmp_path):
 def test_a_package_is_named_by_its_hash_and_read_only(store, file):
     package = store.add(file)
     digest = hashlib.sha256(file.read_bytes())
-    assert (package.key, package.code_sha256) == (digest.hexdigest(), base64.b64encode(digest.digest()).decode())
+    assert (package.key, code_sha256(package.key)) == (digest.hexdigest(), base64.b64encode(digest.digest()).decode())
     assert package.size == file.stat().st_size
     assert package.zip.read_bytes() == file.read_bytes()
     modes = {str(path.relative_to(package.code)): stat.S_IMODE(path.stat().st_mode) for path in package.code.rglob("*")}

@@ -1,4 +1,4 @@
-"""Provisioned concurrency of versions and aliases (semantics 5.6)."""
+"""Reserved concurrency of functions, provisioned concurrency of versions and aliases (semantics 5.6)."""
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +19,10 @@ from bridge.registry.made import MadeAlias, MadeFunction
 UNRESERVED_MIN: Final = 100
 """What must be left of the account's concurrency (semantics 5.6)."""
 _UNPUBLISHED: Final = "Provisioned Concurrency Configs cannot be applied to unpublished function versions."
+_QUALIFIED: Final = (
+    "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. Please "
+    "specify either a function name or an unqualified function ARN."
+)
 _PAGE_MOST: Final = 50
 
 
@@ -60,8 +64,8 @@ def _versions(made: MadeFunction, qualifier: str) -> set[str]:
     return {qualifier} if alias is None else {alias.version, *alias.weights}
 
 
-class ProvisioningOperations:
-    """Handlers of Put-, Get-, Delete- and ListProvisionedConcurrencyConfig(s).
+class ConcurrencyOperations:
+    """Handlers of what keeps concurrency from the account's for a function, and provisions it.
 
     Args:
         made: the functions.
@@ -86,7 +90,52 @@ class ProvisioningOperations:
         self._account_concurrency = account_concurrency
         self._warmth = warmth
 
-    async def put(self, request: Request, caller: Caller) -> Answer:
+    # --- reserved -----------------------------------------------------------------------------------------------
+
+    async def put_reserved(self, request: Request, caller: Caller) -> Answer:
+        """API_PutFunctionConcurrency."""
+        body = Body.of(await request.body())
+        name = self._unqualified(request, caller)
+        wanted = body.number("ReservedConcurrentExecutions", 0, 2**31 - 1, required=True)
+        body.finish()
+        async with self._made.changing():
+            made = self._made.extensible(name.name)
+            self._made.check_unwritten(name.name, "reserved_concurrency")
+            others = set_aside(self._functions(), but=name.name)
+            provisioned = sum(made.warmths().values())
+            assert wanted is not None
+            if wanted < provisioned:
+                raise invalid(
+                    f"ReservedConcurrentExecutions {wanted} should not be lower than function's total provisioned "
+                    f"concurrency [{provisioned}]."
+                )
+            if wanted and self._account_concurrency() - others - wanted < UNRESERVED_MIN:
+                raise invalid(
+                    "Specified ReservedConcurrentExecutions for function decreases account's "
+                    f"UnreservedConcurrentExecution below its minimum value of [{UNRESERVED_MIN}]."
+                )
+            await self._made.save(replace(made, reserved=wanted))
+        return json_answer({"ReservedConcurrentExecutions": wanted})
+
+    async def delete_reserved(self, request: Request, caller: Caller) -> Answer:
+        """API_DeleteFunctionConcurrency."""
+        name = self._unqualified(request, caller)
+        async with self._made.changing():
+            made = self._made.extensible(name.name)
+            self._made.check_unwritten(name.name, "reserved_concurrency")
+            if made.reserved is not None:
+                await self._made.save(replace(made, reserved=None))
+        return Answer(204)
+
+    def _unqualified(self, request: Request, caller: Caller) -> FunctionName:
+        name = read_name(request.params["fn"], caller)
+        if name.qualifier:
+            raise invalid(_QUALIFIED)
+        return name
+
+    # --- provisioned --------------------------------------------------------------------------------------------
+
+    async def put_provisioned(self, request: Request, caller: Caller) -> Answer:
         """API_PutProvisionedConcurrencyConfig; workers start while the answer is on its way."""
         body = Body.of(await request.body())
         name = _named(request, caller)
@@ -144,11 +193,8 @@ class ProvisioningOperations:
                 f"its minimum value of [{UNRESERVED_MIN}]."
             )
 
-    async def get(self, request: Request, caller: Caller) -> Answer:
-        """API_GetProvisionedConcurrencyConfig; with `List=ALL` API_ListProvisionedConcurrencyConfigs."""
-        query = dict(request.query())
-        if "List" in query:
-            return self._list(request, caller)
+    async def get_provisioned(self, request: Request, caller: Caller) -> Answer:
+        """API_GetProvisionedConcurrencyConfig."""
         made, name = self._found(request, caller)
         config = made.provisioned.get(name.qualifier)
         if config is None:
@@ -167,15 +213,22 @@ class ProvisioningOperations:
         self._check_there(made, name)
         return made, name
 
-    def _list(self, request: Request, caller: Caller) -> Answer:
+    async def list_provisioned(self, request: Request, caller: Caller) -> Answer:
+        """API_ListProvisionedConcurrencyConfigs: the path of Get, with `List=ALL`."""
         query = dict(request.query())
         if query["List"] != "ALL":
             raise violated(query["List"], "list", "satisfy enum value set: [ALL]")
         name = read_name(request.params["fn"], caller)
         made = self._made.extensible(name.name)
         arn = self._made.place.arn(made.name)
-        shown = [{"FunctionArn": f"{arn}:{key}"} | self._shown(made, key) for key in made.provisioned]
-        return page(query, "ProvisionedConcurrencyConfigs", shown, key="FunctionArn", most=_PAGE_MOST)
+        return page(
+            query,
+            "ProvisionedConcurrencyConfigs",
+            made.provisioned,
+            key=lambda qualifier: f"{arn}:{qualifier}",
+            show=lambda qualifier: {"FunctionArn": f"{arn}:{qualifier}"} | self._shown(made, qualifier),
+            most=_PAGE_MOST,
+        )
 
     def _shown(self, made: MadeFunction, qualifier: str) -> dict[str, Any]:
         config = made.provisioned[qualifier]
@@ -200,7 +253,7 @@ class ProvisioningOperations:
             shown["StatusReason"] = trouble
         return shown
 
-    async def delete(self, request: Request, caller: Caller) -> Answer:
+    async def delete_provisioned(self, request: Request, caller: Caller) -> Answer:
         """API_DeleteProvisionedConcurrencyConfig; one that is not there is fine."""
         async with self._made.changing():
             made, name = self._found(request, caller)
@@ -213,9 +266,5 @@ class ProvisioningOperations:
 def _named(request: Request, caller: Caller) -> FunctionName:
     name = read_name(request.params["fn"], caller, qualifier=dict(request.query()).get("Qualifier"))
     if not name.qualifier:
-        text = (
-            "1 validation error detected: Value null at 'qualifier' failed to satisfy constraint: Member must not be "
-            "null"
-        )
-        raise Refused("ValidationException", text, kind="")
+        raise violated(None, "qualifier", "not be null")
     return name
