@@ -49,9 +49,13 @@ class Attachments:
             await kind.forget(function, qualifier)
 
     def counts(self) -> dict[str, int]:
-        """Return how many there are of what stands for itself, by kind."""
+        """Return how many there are, by kind; loops, code signing and runtime management are settings of functions."""
+        safeguards = self.safeguards
         return {
             "policies": self.policies.count(),
             "URLs": self.urls.count(),
-            "code-signing configurations": len(self.safeguards.configs.all()),
+            "code-signing configurations": len(safeguards.configs.all()),
+            "function settings": sum(
+                len(each.all()) for each in (self.recursion.modes, safeguards.config_of, safeguards.runtime_of)
+            ),
         }

@@ -33,26 +33,27 @@ class Recursion:
     """
 
     def __init__(self, store: DocumentStore, *, arn_of: Callable[[str], str]) -> None:
-        self._modes = Documents(store)
+        self.modes = Documents(store)
+        """By function: those that may."""
         self._arn_of = arn_of
         self._chains: OrderedDict[str, Counter[str]] = OrderedDict()
 
     async def open(self) -> None:
         """Load what was kept. Raises StoreError."""
-        await self._modes.open()
+        await self.modes.open()
 
     def mode(self, name: str) -> str:
         """Return RecursiveLoop of a function: Allow or Terminate."""
-        kept = self._modes.get((self._arn_of(name), ""))
+        kept = self.modes.get((self._arn_of(name), ""))
         return TERMINATE if kept is None else str(kept["mode"])
 
     async def set_mode(self, name: str, mode: str) -> None:
         """Let a function call itself, or no more. Raises StoreError."""
-        await self._modes.set((self._arn_of(name), ""), {"mode": mode} if mode == ALLOW else None)
+        await self.modes.set((self._arn_of(name), ""), {"mode": mode} if mode == ALLOW else None)
 
     async def forget(self, function: str, qualifier: str | None) -> None:
         """Forget what was said of a function that is gone, by its ARN; versions and aliases have nothing."""
-        await self._modes.forget(function, qualifier)
+        await self.modes.forget(function, qualifier)
 
     # --- chains ---------------------------------------------------------------------------------------------------
 

@@ -86,7 +86,7 @@ class PackageStore:
                 return self.get(key)
             if (self._folder / key).exists():
                 self._discard(key)
-            fresh = self._folder / f"{_FRESH}{secrets.token_hex(8)}"
+            fresh = self.temporary()
             fresh.mkdir(mode=0o700)
             try:
                 _unzip(file, fresh / _CODE)
@@ -146,7 +146,7 @@ class PackageStore:
         return size_of(self.get(key).code)
 
     def temporary(self) -> Path:
-        """Return a new path for a file that the next start throws away."""
+        """Return a new path for a file or a folder that the next start throws away."""
         return self._folder / f"{_FRESH}{secrets.token_hex(8)}"
 
     def keys(self) -> frozenset[str]:

@@ -280,7 +280,7 @@ class LambdaApi:
         self._add_mappings()
         recursion = RecursionOperations(self._services.attached.recursion, reading)
         add("GET", _RECURSION, _Read("lambda:GetFunctionRecursionConfig", recursion.get))
-        add("PUT", _RECURSION, _Read("lambda:PutFunctionRecursionConfig", recursion.put))
+        add("PUT", _RECURSION, _Read("lambda:PutFunctionRecursionConfig", self._alone(recursion.put)))
         self._add_safeguards()
         for why, operations in _NOT_OFFERED:
             for method, path, action in operations:
@@ -306,7 +306,8 @@ class LambdaApi:
             ("GET", _RUNTIME, "GetRuntimeManagementConfig", runtime.get),
             ("PUT", _RUNTIME, "PutRuntimeManagementConfig", runtime.put),
         ):
-            self._router.add(method, path, _Read(f"lambda:{action}", handler))
+            reader = handler if method == "GET" else self._alone(handler)
+            self._router.add(method, path, _Read(f"lambda:{action}", reader))
 
     def _add_mappings(self) -> None:
         services, made = self._services, self._services.made_mappings
@@ -400,6 +401,17 @@ class LambdaApi:
             else:
                 variants = by_arn if action == "ListLayers" else {}
                 self._router.add(method, path, _Read(f"lambda:{action}", handlers[action], variants))
+
+    def _alone(self, handler: Reader) -> Reader:
+        """Let a handler change what hangs on functions while nothing else changes: nothing is kept of one that goes."""
+
+        async def answer(request: Request, caller: Caller) -> Answer:
+            if self._services.made is None:
+                return await handler(request, caller)
+            async with self._services.made.changing():
+                return await handler(request, caller)
+
+        return answer
 
     def _here(self, handler: Reader) -> Reader:
         """Let a handler be called in the name space alone that functions are made in."""

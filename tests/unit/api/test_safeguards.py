@@ -1,5 +1,7 @@
 """Code-signing configurations and runtime management through Lambda's API: kept, shown, and gone with their function."""
 
+import asyncio
+
 import pytest
 
 from bridge.registry.attachments import Attachments
@@ -121,3 +123,31 @@ async def test_a_function_cannot_have_what_is_not_there(api):
     await api.refused("PUT", OF.format("made"), {"CodeSigningConfigArn": "x"}, 400, "ValidationException")
     await api.refused("PUT", OF.format("nobody"), {"CodeSigningConfigArn": arn}, 404, "ResourceNotFoundException")
     await api.refused("GET", OF.format("made:1"), None, 400, "InvalidParameterValueException")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "kind"),
+    [
+        (RUNTIME.format("made"), {"UpdateRuntimeOn": "FunctionUpdate"}, "runtime-management"),
+        ("/2024-08-31/functions/made/recursion-config", {"RecursiveLoop": "Allow"}, "recursion"),
+    ],
+)
+async def test_what_is_said_of_a_function_goes_with_it_though_the_disk_is_slow(api, path, body, kind):
+    store, gate, begun = api.kinds[kind], asyncio.Event(), asyncio.Event()
+    save = store.save
+
+    async def slow(place, document):
+        begun.set()
+        await gate.wait()
+        await save(place, document)
+
+    store.save = slow
+    said = asyncio.create_task(api.ask("PUT", path, body))
+    await begun.wait()
+    deleted = asyncio.create_task(api.ask("DELETE", f"{FUNCTIONS}/made"))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    gate.set()
+
+    assert [answer.status for answer in await asyncio.gather(said, deleted)] == [200, 204]
+    assert store.documents == {}

@@ -60,7 +60,7 @@ def test_it_clears_what_was_made_and_the_numbers(served, reset):
     assert (asked.code, f"Clear {told}" in asked.err, "say --yes" in asked.err) == (2, True, True)
     assert api.made.names() == ("made",)
 
-    assert reset("--yes").out == f"cleared {told}, 1 policy, 1 URL\n"
+    assert reset("--yes").out == f"cleared {told}, 1 policy, 1 URL, 1 function setting\n"
     served.call(api.ask("GET", "/2021-10-31/functions/made/url", status=404))
     assert [function.name for function in api.catalog.functions()] == ["hello"]
     served.call(api.ask("GET", "/2015-03-31/functions/hello/policy", status=404))
