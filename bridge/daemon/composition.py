@@ -221,7 +221,9 @@ class Parts:
             region=settings.region,
             interpreters=self.interpreters.values(),
         )
-        self.pool.trace = lambda request_id, name: self.recursion.trace(request_id, name, now=self._clock.time())
+        self.pool.trace = lambda request_id, name: self.attached.recursion.trace(
+            request_id, name, now=self._clock.time()
+        )
         await self.pool.open()
         self._exit.push_async_callback(self.pool.close)
         # Where a file is tried, nothing elsewhere is invoked by accident.
@@ -237,6 +239,9 @@ class Parts:
             hindrance=self.runtimes.hindrance,
         )
 
+    def _trace(self, request_id: str, name: str) -> str:
+        return self.attached.recursion.trace(request_id, name, now=self._clock.time())
+
     async def _open_made(self) -> None:
         """Put what Lambda's API made beside what the file declares."""
         settings = self._settings
@@ -247,7 +252,6 @@ class Parts:
         self._mapping_store = SqliteMadeMappings(functions.database)
         place = Place(account=settings.account, region=settings.region)
         self.attached = Attachments(functions.attachments, arn_of=place.arn)
-        self.recursion = self.attached.recursion
         await self.attached.open()
         self.made = MadeFunctions(
             runtimes=self.interpreters,
