@@ -10,6 +10,7 @@ import orjson
 from bridge.registry.access import Caller
 from bridge.registry.packages import code_sha256
 from bridge.registry.statements import policy_document
+from bridge.registry.stored import restored
 
 LAYERS_MAX: Final = 5
 """Of one function (gettingstarted-limits.html)."""
@@ -145,8 +146,11 @@ def unpack_layer(layer: LayerName, version: int, document: bytes) -> LayerVersio
     """Return the version of stored facts.
 
     Raises:
-        ValueError, KeyError, TypeError: they are not what `pack_layer` made.
+        ValueError, KeyError, StoreCorrupt: they are not what `pack_layer` made.
+        StoreTooNew: a newer version made them.
     """
     facts = orjson.loads(document)
-    statements = {sid: LayerStatement(**each) for sid, each in facts.pop("statements").items()}
-    return LayerVersion(layer=layer, version=version, statements=statements, **facts)
+    what = f"version {version} of the layer {layer.arn}"
+    kept = facts.pop("statements")
+    statements = {sid: restored(LayerStatement, each, what=f"a statement of {what}") for sid, each in kept.items()}
+    return restored(LayerVersion, facts, what=what, layer=layer, version=version, statements=statements)

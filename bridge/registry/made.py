@@ -23,6 +23,7 @@ from bridge.core.function import (
 from bridge.core.outcome import LOCAL
 from bridge.registry.interpreters import trouble
 from bridge.registry.packages import code_sha256
+from bridge.registry.stored import restored
 
 DECLARED: Final = "@declared"
 """Behind a name that is kept for a function of the file."""
@@ -183,21 +184,30 @@ def unpack(key: str, rows: Mapping[Row, bytes], *, last_version: int) -> MadeFun
     """Return the function of parts that are kept under a key.
 
     Raises:
-        ValueError, KeyError, TypeError: they are not what `pack` made.
+        ValueError, KeyError, TypeError, StoreCorrupt: they are not what `pack` made.
+        StoreTooNew: a newer version made them.
     """
     found = {row: orjson.loads(data) for row, data in rows.items()}
-    base = found["function", ""]
-    versions = {key: MadeVersion(**value) for (kind, key), value in found.items() if kind == "version"}
+    base, name = found["function", ""], name_of(key)
+    versions = {
+        key: restored(MadeVersion, value, what=f"version {key} of the function {name}")
+        for (kind, key), value in found.items()
+        if kind == "version"
+    }
     is_declared = key.endswith(DECLARED)
     latest = NOT_KEPT if is_declared else versions.pop(LATEST)
     return MadeFunction(
-        name=name_of(key),
+        name=name,
         is_declared=is_declared,
         id=base["id"],
         latest=latest,
         versions=dict(sorted(versions.items(), key=lambda item: int(item[0]))),
         last_version=last_version,
-        aliases={key: MadeAlias(**value) for (kind, key), value in found.items() if kind == "alias"},
+        aliases={
+            key: restored(MadeAlias, value, what=f"the alias {key} of the function {name}")
+            for (kind, key), value in found.items()
+            if kind == "alias"
+        },
         reserved=base["reserved"],
         event_invokes={key: value for (kind, key), value in found.items() if kind == "event-invoke"},
         provisioned={key: value for (kind, key), value in found.items() if kind == "provisioned"},

@@ -11,6 +11,7 @@ from bridge.core.arn import parse_arn
 from bridge.core.connection import KafkaConnection
 from bridge.core.mapping import EventSourceMapping, FunctionResponseType, StartingPosition
 from bridge.core.outcome import LOCAL
+from bridge.registry.stored import restored
 
 SERVERS: Final = "KAFKA_BOOTSTRAP_SERVERS"
 GROUPS: Final = ("AmazonManagedKafkaEventSourceConfig", "SelfManagedKafkaEventSourceConfig")
@@ -59,9 +60,10 @@ def unpack(data: bytes) -> MadeMapping:
     """Return the mapping of stored JSON.
 
     Raises:
-        ValueError, TypeError: it is not what `pack` made.
+        ValueError, StoreCorrupt: it is not what `pack` made.
+        StoreTooNew: a newer version made it.
     """
-    return MadeMapping(**orjson.loads(data))
+    return restored(MadeMapping, orjson.loads(data), what="an event source mapping")
 
 
 # --- as what runs ---------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from bridge.registry.attached import Documents, DocumentStore, Place, place_arn
+from bridge.registry.stored import restored
 
 OPEN: Final = "NONE"
 SIGNED: Final = "AWS_IAM"
@@ -70,7 +71,12 @@ class FunctionUrls:
     async def open(self) -> None:
         """Load what was kept, in the place of what was known. Raises StoreError."""
         await self._kept.open()
-        urls = (FunctionUrl(function=place[0], qualifier=place[1], **kept) for place, kept in self._kept.all().items())
+        urls = (
+            restored(
+                FunctionUrl, kept, what=f"the function URL of {place_arn(place)}", function=place[0], qualifier=place[1]
+            )
+            for place, kept in self._kept.all().items()
+        )
         self._by_id = {url.id: url for url in urls}
 
     def count(self) -> int:

@@ -16,13 +16,14 @@ class SqliteMadeMappings:
 
         Raises:
             StoreCorrupt: a row is not what was written.
+            StoreTooNew: a newer version wrote one.
         """
         rows = await self._database.read(
             lambda connection: connection.execute("SELECT uuid, document FROM mappings").fetchall()
         )
         try:
             return {uuid: unpack(document) for uuid, document in rows}
-        except (ValueError, TypeError) as error:
+        except ValueError as error:
             raise StoreCorrupt(f"{self._database.path.name} holds a mapping that cannot be read: {error}") from error
 
     async def put(self, made: MadeMapping) -> None:
