@@ -24,11 +24,19 @@ _MEMBERS: Final = {
     "principal": "Principal",
     "source_arn": "SourceArn",
     "source_account": "SourceAccount",
+    "function_url_auth_type": "FunctionUrlAuthType",
+    "invoked_via_function_url": "InvokedViaFunctionUrl",
 }
+INVOKE: Final = "lambda:InvokeFunction"
+INVOKE_URL: Final = "lambda:InvokeFunctionUrl"
 
 
 def _complete_principal(_context: click.Context, _param: click.Parameter, typed: str) -> list[CompletionItem]:
     return [CompletionItem(name) for name in (*_PRINCIPALS, "*") if name.startswith(typed)]
+
+
+def _complete_action(_context: click.Context, _param: click.Parameter, typed: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in (INVOKE, INVOKE_URL) if name.startswith(typed)]
 
 
 @click.command("policy")
@@ -40,9 +48,20 @@ def _complete_principal(_context: click.Context, _param: click.Parameter, typed:
     help="Of --add: a service, an account of 12 digits, an ARN, or *.",
     shell_complete=_complete_principal,
 )
-@click.option("--action", metavar="ACTION", help="Of --add; lambda:InvokeFunction where it is left out.")
+@click.option(
+    "--action",
+    metavar="ACTION",
+    help=f"Of --add; left out: {INVOKE}, and {INVOKE_URL} with --function-url-auth-type.",
+    shell_complete=_complete_action,
+)
 @click.option("--source-arn", metavar="ARN", help="Of --add: only from there; may hold * and ?.")
 @click.option("--source-account", metavar="ACCOUNT", help="Of --add: only from there.")
+@click.option(
+    "--function-url-auth-type",
+    type=click.Choice(["NONE", "AWS_IAM"], case_sensitive=False),
+    help=f"Of --add, for {INVOKE_URL}: only while its URL has that one.",
+)
+@click.option("--invoked-via-function-url", is_flag=True, help=f"Of --add, for {INVOKE}: only by its URL.")
 @click.option("--remove", metavar="SID", help="Remove the statement of this id.")
 @json_option
 @click.pass_context
@@ -53,7 +72,7 @@ def policy_command(
     add: str | None,
     remove: str | None,
     as_json: bool,  # noqa: FBT001 - click's signature
-    **given: str | None,
+    **given: Any,
 ) -> None:
     """Show who may invoke a function, a version or an alias; add or remove a statement.
 
@@ -71,8 +90,8 @@ def policy_command(
     try:
         if add is not None:
             members = {_MEMBERS[option]: value for option, value in given.items() if value}
-            body = {"Action": "lambda:InvokeFunction", **members, "StatementId": add}
-            call(client, "POST", path, query=query, body=body)
+            action = INVOKE_URL if "FunctionUrlAuthType" in members else INVOKE
+            call(client, "POST", path, query=query, body={"Action": action, **members, "StatementId": add})
         elif remove is not None:
             call(client, "DELETE", f"{path}/{segment(remove)}", query=query)
     except LambdaRefused as error:

@@ -1,15 +1,24 @@
 """`bridge functions url`: the URL of a function or an alias, on the public listener."""
 
-from typing import Any, Final
+import json
+from collections.abc import Mapping
+from typing import Final
 
 import click
 
 from bridge.cli import output
 from bridge.cli.arguments import complete_function, json_option
+from bridge.cli.client import Client, Query, segment
 from bridge.cli.failures import Failed
 from bridge.cli.lambda_calls import LambdaRefused, call, explained, find, function_path
 from bridge.cli.locate import Options, connect
+from bridge.cli.permissions import INVOKE, INVOKE_URL
 
+_OPEN: Final[Mapping[str, Mapping[str, object]]] = {
+    "FunctionURLAllowPublicAccess": {"Action": INVOKE_URL, "FunctionUrlAuthType": "NONE"},
+    "FunctionURLInvokeAllowPublicAccess": {"Action": INVOKE, "InvokedViaFunctionUrl": True},
+}
+"""The statements that AWS's console adds with an open URL, by their ids there."""
 _VERSION: Final = "/2021-10-31/functions"
 
 
@@ -18,7 +27,8 @@ _VERSION: Final = "/2021-10-31/functions"
 @click.option(
     "--auth",
     type=click.Choice(["NONE", "AWS_IAM"], case_sensitive=False),
-    help="Make one, or change it: anybody may call it, or who signs with an access key.",
+    help="Make one, or change it: anybody may call it (its policy gets both public statements), or who signs with an "
+    "access key.",
 )
 @click.option("--cors", "origins", multiple=True, metavar="ORIGIN", help="With --auth: pages that may call it, or *.")
 @click.option("--delete", is_flag=True, help="Delete it; its id is unknown from then on.")
@@ -48,17 +58,15 @@ def url_command(
             if origins:
                 body["Cors"] = {"AllowOrigins": list(origins)}
             found = call(client, "POST" if found is None else "PUT", path, query=query, body=body)
+            _set_statements(client, name, query, is_open=found["AuthType"] == "NONE")
         elif delete:
             call(client, "DELETE", path, query=query)
+            _set_statements(client, name, query, is_open=False)
             return
         elif found is None:
             call(client, "GET", function_path(name, "/configuration"), query=query)
     except LambdaRefused as error:
         raise explained(client, name, error) from error
-    _print(target, found, as_json=as_json)
-
-
-def _print(target: str, found: dict[str, Any] | None, *, as_json: bool) -> None:
     if found is None:
         raise Failed(f"{target} has no URL", more=[f"make one with: bridge functions url {target} --auth NONE"])
     if as_json:
@@ -69,7 +77,27 @@ def _print(target: str, found: dict[str, Any] | None, *, as_json: bool) -> None:
         ("auth", found["AuthType"]),
         ("cors", ", ".join(found.get("Cors", {}).get("AllowOrigins", ()))),
     ])  # fmt: skip
-    if found["AuthType"] == "NONE":
-        output.note("anybody may call it once its policy has both public statements:")
-        for sid, action in (("url", "lambda:InvokeFunctionUrl"), ("invoke", "lambda:InvokeFunction")):
-            output.note(f"  bridge functions policy {target} --add {sid} --principal '*' --action {action}")
+    if found["AuthType"] == "NONE" and not _is_open(client, name, query):
+        output.note(f"its policy lacks a public statement; add them with: bridge functions url {target} --auth NONE")
+
+
+def _set_statements(client: Client, name: str, query: Query, *, is_open: bool) -> None:
+    """Have the public statements of an open URL in the policy of its function or alias, or have them not."""
+    path = function_path(name, "/policy")
+    there = {statement["Sid"] for statement in _statements(client, name, query)}
+    for sid, members in _OPEN.items():
+        if is_open and sid not in there:
+            call(client, "POST", path, query=query, body={**members, "StatementId": sid, "Principal": "*"})
+        elif not is_open and sid in there:
+            call(client, "DELETE", f"{path}/{segment(sid)}", query=query)
+
+
+def _is_open(client: Client, name: str, query: Query) -> bool:
+    """Tell whether statements for anybody are there, whatever else they ask for."""
+    open_to = {each["Action"] for each in _statements(client, name, query) if each["Principal"] == "*"}
+    return bool(open_to & {"*", "lambda:*"}) or {INVOKE, INVOKE_URL} <= open_to
+
+
+def _statements(client: Client, name: str, query: Query) -> list[Mapping[str, object]]:
+    found = find(client, "GET", function_path(name, "/policy"), query=query)
+    return [] if found is None else list(json.loads(found["Policy"])["Statement"])

@@ -29,6 +29,10 @@ class Safeguards:
         """Return the ARNs of functions that have a code-signing configuration."""
         return sorted(place[0] for place, named in self.config_of.all().items() if named["arn"] == config)
 
+    async def set_config(self, function: str, config: str) -> None:
+        """Give a function, by its ARN, a code-signing configuration in place of an earlier one. Raises StoreError."""
+        await self.config_of.set((function, ""), {"arn": config})
+
     async def forget(self, function: str, qualifier: str | None) -> None:
         """Forget what was said of a function, or of one of its versions, that is gone. Raises StoreError."""
         await self.config_of.forget(function, qualifier)

@@ -331,7 +331,9 @@ class LambdaApi:
             self._router.add(method, path, _Read(f"lambda:{action}", reader))
 
     def _add_writing(self, made: MadeFunctions, uploads: Uploads) -> None:
-        writing, editions = WriteOperations(made, uploads, self._services.clock), EditionOperations(made)
+        safeguards = self._services.attached.safeguards
+        writing = WriteOperations(made, uploads, safeguards, self._services.clock)
+        editions = EditionOperations(made)
         services, sharing = self._services, SharingOperations(made, self._services.clock)
         concurrency = ConcurrencyOperations(
             made,

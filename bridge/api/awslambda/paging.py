@@ -20,7 +20,7 @@ def page(
     found: Iterable[T],
     *,
     key: Callable[[T], str],
-    show: Callable[[T], Mapping[str, Any]],
+    show: Callable[[T], Mapping[str, Any] | str],
     most: int = PAGE_MAX,
     limit: int = PAGE_MAX,
     order: Callable[[str], Any] = str,

@@ -21,6 +21,7 @@ from bridge.registry.safeguards import Safeguards
 PUBLISHERS_MAX: Final = 20
 _ID_CHARS: Final = 17
 _ALPHABET: Final = string.ascii_lowercase + string.digits
+_ARN_MAX_CHARS: Final = 200
 _ARN_PATTERN: Final = r"arn:aws:lambda:[a-z0-9-]+:\d{12}:code-signing-config:csc-[a-z0-9]{17}"
 _PROFILE_PATTERN: Final = r"arn:(aws[a-zA-Z0-9-]*):([a-zA-Z0-9\-])+:([a-z]{2}(-gov)?-[a-z]+-\d{1})?:(\d{12})?:(.*)"
 _RUNTIME_PATTERN: Final = r"arn:(aws[a-zA-Z-]*):lambda:[a-z0-9-]+:(:runtime:.+|\d{12}:runtime/.+)"
@@ -83,7 +84,7 @@ class SigningOperations:
     async def list_functions(self, request: Request, caller: Caller) -> Answer:
         """ListFunctionsByCodeSigningConfig."""
         arn = self._config(request.params["arn"], caller)["CodeSigningConfigArn"]
-        return json_answer({"FunctionArns": self._kept.functions_of(arn)})
+        return page(dict(request.query()), "FunctionArns", self._kept.functions_of(arn), key=str, show=str)
 
     # --- of a function --------------------------------------------------------------------------------------------
 
@@ -91,15 +92,10 @@ class SigningOperations:
         """PutFunctionCodeSigningConfig."""
         name = self._function(request, caller)
         body = Body.of(await request.body())
-        arn = body.text("CodeSigningConfigArn", pattern=_ARN_PATTERN, most=200, required=True) or ""
+        arn = signing_config(body, required=True) or ""
         body.finish()
-        if self._kept.configs.get((arn, "")) is None:
-            text = (
-                "The code signing configuration cannot be found. "
-                f"Check that the provided configuration is not deleted: {arn}."
-            )
-            raise Refused("CodeSigningConfigNotFoundException", text, status=404)
-        await self._kept.config_of.set((_arn(name, caller), ""), {"arn": arn})
+        check_signing_config(self._kept, arn, caller)
+        await self._kept.set_config(_arn(name, caller), arn)
         return json_answer({"CodeSigningConfigArn": arn, "FunctionName": name.name})
 
     async def get_of(self, request: Request, caller: Caller) -> Answer:
@@ -115,8 +111,8 @@ class SigningOperations:
         return Answer(204)
 
     def _config(self, arn: str, caller: Caller) -> Mapping[str, Any]:
-        found = self._kept.configs.get((arn, ""))
-        if found is None or not arn.startswith(f"arn:aws:lambda:{caller.region}:{caller.account}:"):
+        found = _found(self._kept, arn, caller)
+        if found is None:
             raise not_found(f"The Lambda code signing configuration {arn[:200]} can not be found.")
         return found
 
@@ -172,6 +168,26 @@ class RuntimeManagementOperations:
         if qualifier != LATEST and qualifier not in function.versions:
             raise not_found(f"Function not found: {_arn(name, caller)}:{qualifier}")
         return _arn(name, caller), qualifier
+
+
+def signing_config(body: Body, *, required: bool = False) -> str | None:
+    """Return CodeSigningConfigArn of a body, whose mistakes `Body.finish` tells."""
+    return body.text("CodeSigningConfigArn", pattern=_ARN_PATTERN, most=_ARN_MAX_CHARS, required=required)
+
+
+def check_signing_config(kept: Safeguards, arn: str, caller: Caller) -> None:
+    """Refuse that a function of the caller's gets a configuration that is not there, in the caller's name space."""
+    if _found(kept, arn, caller) is None:
+        text = (
+            "The code signing configuration cannot be found. "
+            f"Check that the provided configuration is not deleted: {arn}."
+        )
+        raise Refused("CodeSigningConfigNotFoundException", text, status=404)
+
+
+def _found(kept: Safeguards, arn: str, caller: Caller) -> Mapping[str, Any] | None:
+    is_own = arn.startswith(f"arn:aws:lambda:{caller.region}:{caller.account}:")
+    return kept.configs.get((arn, "")) if is_own else None
 
 
 def _arn(name: FunctionName, caller: Caller) -> str:

@@ -22,8 +22,9 @@ TAG_KEY_MAX_CHARS: Final = 128
 TAG_VALUE_MAX_CHARS: Final = 256
 _DEAD_LETTER_PATTERN: Final = r"(arn:(aws[a-zA-Z-]*)?:[a-z0-9-.]+:.*)|()"
 _JSON_TYPES: Final[Mapping[type, str]] = {str: "String", int: "Integer", bool: "Boolean", dict: "Map", list: "List"}
-_NOT_OFFERED: Final = ("FileSystemConfigs", "CodeSigningConfigArn", "ImageConfig", "DurableConfig", "TenancyConfig",
-                       "CapacityProviderConfig", "PublishTo")  # fmt: skip
+_NOT_OFFERED: Final = (
+    "FileSystemConfigs", "ImageConfig", "DurableConfig", "TenancyConfig", "CapacityProviderConfig", "PublishTo",
+)  # fmt: skip
 
 
 class Body:

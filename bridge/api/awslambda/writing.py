@@ -11,6 +11,7 @@ from bridge.api.awslambda.control import IN_PROGRESS, PENDING, MadeFunctions, st
 from bridge.api.awslambda.errors import Refused, invalid, stale, violated
 from bridge.api.awslambda.made_layers import shown_layers
 from bridge.api.awslambda.names import FunctionName, read_name
+from bridge.api.awslambda.safeguards import check_signing_config, signing_config
 from bridge.api.awslambda.shapes import Body
 from bridge.api.awslambda.uploads import Upload, Uploads
 from bridge.api.http import Answer, Request, json_answer
@@ -20,6 +21,7 @@ from bridge.core.ports import Clock
 from bridge.registry.access import Caller
 from bridge.registry.layers import LayerVersion
 from bridge.registry.made import MadeFunction, MadeVersion, last_published, new_id, published
+from bridge.registry.safeguards import Safeguards
 from bridge.registry.snapshots import ARCHITECTURE
 
 _DEFAULTS: Final[Mapping[str, Any]] = {
@@ -40,12 +42,14 @@ class WriteOperations:
     Args:
         made: the functions.
         uploads: receives their code.
+        safeguards: the code-signing configurations that they may have.
         clock: the daemon's.
     """
 
-    def __init__(self, made: MadeFunctions, uploads: Uploads, clock: Clock) -> None:
+    def __init__(self, made: MadeFunctions, uploads: Uploads, safeguards: Safeguards, clock: Clock) -> None:
         self._made = made
         self._uploads = uploads
+        self._safeguards = safeguards
         self._clock = clock
 
     async def create(self, _request: Request, caller: Caller, upload: Upload) -> Answer:
@@ -56,6 +60,7 @@ class WriteOperations:
             if name.qualifier not in ("", LATEST):
                 raise invalid("A function is created without a qualifier")
             check_place(self._made, caller)
+            signing = signing_config(body)
             settings = shapes.configuration(body, creates=True)
             if "Runtime" not in settings or "Handler" not in settings:
                 raise invalid(
@@ -69,6 +74,8 @@ class WriteOperations:
             arns = shapes.layers(body) or []
             async with self._made.changing():
                 self._made.check_new(name.name)
+                if signing is not None:
+                    check_signing_config(self._safeguards, signing, caller)
                 layers = self._made.layers.resolve(arns, caller)
                 created = await self._first_version(name.name, settings, variables, file)
                 created = await self._with_layers(created, layers)
@@ -78,6 +85,8 @@ class WriteOperations:
                 if body.get("Publish", bool):
                     made = await publish(self._made, made, description=None)
                 await self._made.save(made, state=PENDING)
+                if signing is not None:
+                    await self._safeguards.set_config(self._made.place.arn(name.name), signing)
             version = last_published(made) or made.latest
             shown = views.made_configuration(self._made, made, version, qualified=version.version != LATEST)
             return json_answer(shown, status=201)

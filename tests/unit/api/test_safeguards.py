@@ -6,7 +6,7 @@ import pytest
 
 from bridge.registry.attachments import Attachments
 from tests.documents import MemoryDocuments
-from tests.unit.api.making import ARN, FUNCTIONS, Made, MemoryFunctions
+from tests.unit.api.making import ARN, FUNCTIONS, Made, MemoryFunctions, request, zipped
 
 CONFIGS = "/2020-04-22/code-signing-configs"
 OF = "/2020-06-30/functions/{}/code-signing-config"
@@ -66,6 +66,42 @@ async def test_a_function_has_one_until_it_is_taken_away(api, name):
     assert "in use by" in await api.refused("DELETE", f"{CONFIGS}/{arn}", None, 409, "ResourceConflictException")
     await api.ask("DELETE", path, status=204)
     await api.ask("DELETE", f"{CONFIGS}/{arn}", status=204)
+
+
+@pytest.mark.parametrize("policy", ["Warn", "Enforce"])
+async def test_a_function_is_made_with_a_configuration_that_refuses_nothing(api, policy):
+    asked = {"AllowedPublishers": PUBLISHERS, "CodeSigningPolicies": {"UntrustedArtifactOnDeployment": policy}}
+    arn = (await api.json("POST", CONFIGS, asked, 201))["CodeSigningConfig"]["CodeSigningConfigArn"]
+
+    await api.create("signed", CodeSigningConfigArn=arn)
+
+    shown = await api.json("GET", OF.format("signed"))
+    assert shown == {"CodeSigningConfigArn": arn, "FunctionName": "signed"}
+    await api.json("PUT", f"{FUNCTIONS}/signed/code", {"ZipFile": zipped("x = 1")})
+
+
+async def test_no_function_is_made_with_a_configuration_that_is_not_there(api):
+    arn = (await api.json("POST", CONFIGS, {"AllowedPublishers": PUBLISHERS}, 201))["CodeSigningConfig"][
+        "CodeSigningConfigArn"
+    ]
+    for other in (arn.replace("us-east-1", "eu-west-1"), arn.rpartition("-")[0] + "-" + "0" * 17):
+        body = request(FunctionName="signed", CodeSigningConfigArn=other)
+        await api.refused("POST", FUNCTIONS, body, 404, "CodeSigningConfigNotFoundException")
+    await api.refused("POST", FUNCTIONS, request(CodeSigningConfigArn="x"), 400, "ValidationException")
+    await api.refused("GET", f"{FUNCTIONS}/signed", None, 404, "ResourceNotFoundException")
+
+
+async def test_functions_of_a_configuration_come_in_pages(api):
+    arn = (await api.json("POST", CONFIGS, {"AllowedPublishers": PUBLISHERS}, 201))["CodeSigningConfig"][
+        "CodeSigningConfigArn"
+    ]
+    for name in ("made", "hello"):
+        await api.json("PUT", OF.format(name), {"CodeSigningConfigArn": arn})
+
+    first = await api.json("GET", f"{CONFIGS}/{arn}/functions?MaxItems=1")
+    assert first["FunctionArns"] == [ARN.replace("made", "hello")]
+    last = await api.json("GET", f"{CONFIGS}/{arn}/functions?MaxItems=1&Marker={first['NextMarker']}")
+    assert last == {"FunctionArns": [ARN]}
 
 
 async def test_runtime_management_is_of_latest_and_of_versions(api):

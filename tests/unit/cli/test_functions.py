@@ -1,7 +1,6 @@
 """`bridge functions`: tables, deploys, versions and aliases, over Lambda's API with functions kept in memory."""
 
 import json
-import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -271,6 +270,11 @@ def test_a_policy_is_shown_added_to_and_removed(functions):
     assert json.loads(functions("policy", "hello", "--json").out)["Sid"] == "photos"
     gone = functions("policy", "hello", "--remove", "photos")
     assert (gone.code, gone.out) == (0, "")
+    shown = functions("policy", "hello", "--add", "u", "--principal", "*", "--function-url-auth-type", "AWS_IAM").out
+    assert shown.splitlines()[1].split() == ["u", "*", "lambda:InvokeFunctionUrl", "lambda:FunctionUrlAuthType=AWS_IAM"]
+    shown = functions("policy", "hello", "--add", "v", "--principal", "*", "--invoked-via-function-url").out
+    assert shown.splitlines()[2].split() == ["v", "*", "lambda:InvokeFunction", "lambda:InvokedViaFunctionUrl=true"]
+    assert functions("policy", "hello", "--invoked-via-function-url").code == 2
 
 
 def test_a_url_is_made_changed_and_deleted(functions):
@@ -280,14 +284,17 @@ def test_a_url_is_made_changed_and_deleted(functions):
     assert made.out.splitlines()[1].split() == ["auth", "AWS_IAM"]
     changed = functions("url", "hello", "--auth", "none", "--cors", "https://a.example")
     assert changed.out.splitlines()[0] == made.out.splitlines()[0]
-    for hint in changed.err.splitlines()[1:]:
-        policy = functions(*shlex.split(hint)[2:])
-    assert [line.split() for line in policy.out.splitlines()[1:]] == [
-        ["url", "*", "lambda:InvokeFunctionUrl"],
-        ["invoke", "*", "lambda:InvokeFunction"],
+    assert [line.split()[1:] for line in functions("policy", "hello").out.splitlines()[1:]] == [
+        ["*", "lambda:InvokeFunctionUrl", "lambda:FunctionUrlAuthType=NONE"],
+        ["*", "lambda:InvokeFunction", "lambda:InvokedViaFunctionUrl=true"],
     ]
+    functions("policy", "hello", "--remove", "FunctionURLInvokeAllowPublicAccess")
+    assert "lacks a public statement" in functions("url", "hello").err
+    assert functions("url", "hello", "--auth", "NONE").err == ""
+    assert len(functions("policy", "hello").out.splitlines()) == 3
     assert json.loads(functions("url", "hello", "--json").out)["Cors"] == {"AllowOrigins": ["https://a.example"]}
     assert functions("url", "hello", "--delete").code == 0
+    assert "hello has no policy" in functions("policy", "hello").err
     assert functions("url", "hello").code == 1
     assert "did you mean hello?" in functions("url", "helo").err
     assert functions("url", "hello", "--delete", "--auth", "NONE").code == 2
@@ -324,6 +331,8 @@ def test_words_complete(functions, folder, served, monkeypatch):
     assert completed(["show"], "") == ["hello", "made"]
     assert completed(["alias", "made"], "l") == ["live"]
     assert completed(["alias", "made", "live"], "") == ["$LATEST", "1"]
+    assert completed(["policy", "made", "--action"], "lambda:InvokeFunctionU") == ["lambda:InvokeFunctionUrl"]
+    assert completed(["policy", "made", "--function-url-auth-type"], "") == ["none", "aws_iam"]
     assert completed(["deploy", "made", str(folder), "--runtime"], "python3.1") == [
         "python3.10", "python3.11", "python3.12", "python3.13", "python3.14", "python3.15",
     ]  # fmt: skip
