@@ -4,6 +4,7 @@ import hmac
 import ipaddress
 import re
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from bridge.api.http import HttpError
@@ -40,6 +41,7 @@ def is_own_host(host: str, hosts: Collection[str]) -> bool:
     return wanted in known or name in known or name.removesuffix(".") in known
 
 
+@lru_cache(maxsize=64)
 def _is_loopback(name: str) -> bool:
     literal = name[1:-1] if name.startswith("[") and name.endswith("]") else name
     try:

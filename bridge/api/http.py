@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import orjson
 
 from bridge.core import limits
-from bridge.util.asgi import BodyTooLarge, Receive, Scope, Send, body_pieces, read_body
+from bridge.util.asgi import BodyTooLarge, Receive, Scope, Send, Shortcut, body_pieces, header_block, read_body
 
 BODY_MAX_BYTES: Final = 1 * limits.MIB
 """Largest body of an admin request; an invocation's payload has its own limit."""
@@ -34,12 +34,13 @@ class HttpError(Exception):
 class Request:
     """One HTTP request: its path decoded, its query as pairs, its headers by lower-case name."""
 
-    __slots__ = ("_body", "_receive", "headers", "is_operator", "method", "params", "path", "scope")
+    __slots__ = ("_body", "_query", "_receive", "headers", "is_operator", "method", "params", "path", "scope")
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.scope = scope
         self._receive = receive
         self._body: bytes | None = None
+        self._query: list[tuple[str, str]] | None = None
         self.method: str = scope["method"]
         self.path = _raw_path(scope)
         self.is_operator = False
@@ -62,12 +63,18 @@ class Request:
         return values[0] if values else default
 
     def query(self) -> list[tuple[str, str]]:
-        """Return the query's pairs in order.
+        """Return the query's pairs in order; asked again, the same ones.
 
         Raises:
             HttpError: not UTF-8, or more pairs than `limits.QUERY_PAIRS_MAX`.
         """
-        raw: bytes = self.scope.get("query_string", b"")
+        if self._query is None:
+            raw: bytes = self.scope.get("query_string", b"")
+            self._query = self._parsed(raw) if raw else []
+        return self._query
+
+    @staticmethod
+    def _parsed(raw: bytes) -> list[tuple[str, str]]:
         try:
             return parse_qsl(
                 raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=limits.QUERY_PAIRS_MAX
@@ -140,6 +147,8 @@ def decode_segment(segment: str) -> str:
     Raises:
         HttpError: not UTF-8.
     """
+    if "%" not in segment and segment.isascii():
+        return segment
     try:
         return unquote_to_bytes(segment).decode("utf-8")
     except UnicodeError as error:
@@ -167,6 +176,11 @@ class Answer:
 
     async def send(self, send: Send, *, head_only: bool = False) -> None:
         """Write it to the client."""
+        exchange = getattr(send, "__self__", None)
+        if isinstance(exchange, Shortcut):  # it leaves out the body of an answer to HEAD
+            headers = self.headers | {"content-type": self.content_type} if self.body else self.headers
+            exchange.answer(self.status, header_block(_raw(headers)), self.body, close=False)
+            return
         # 1xx, 204 and 304 have no body and no length (RFC 9110, 8.6)
         framing = {} if self.status in (204, 304) else {"content-length": str(len(self.body))}
         if self.body:

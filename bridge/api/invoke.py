@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import uuid
 from collections.abc import Callable
 from typing import Final
 
@@ -18,9 +17,11 @@ from bridge.core.invocation import InvocationResult, InvocationType, ResultKind
 from bridge.core.record import Record
 from bridge.events.bodies import is_too_deep
 from bridge.invokers.service import checked_payload
+from bridge.util.ids import new_id
 
 SOURCE: Final = "invoke"
 _LOG_TYPES: Final = ("None", "Tail")
+_KINDS: Final = tuple(kind.value for kind in InvocationType)
 
 
 class InvokeEndpoint:
@@ -35,7 +36,7 @@ class InvokeEndpoint:
         qualifier = fields.text("Qualifier")
         fields.finish()
         target = _target(request.params["target"], qualifier)
-        return await self.answer(request, str(uuid.uuid4()), lambda _: target)
+        return await self.answer(request, new_id(), lambda _: target)
 
     async def answer(self, request: Request, request_id: str, target_of: Callable[[bytes], str]) -> Answer:
         """Answer as API_Invoke does; `target_of` is asked with the body, and may refuse by raising what it likes."""
@@ -49,10 +50,12 @@ class InvokeEndpoint:
             return _error(400, error.code, str(error), request_id, kind=error.kind)
 
     async def _invoke(self, request: Request, request_id: str, target_of: Callable[[bytes], str]) -> Answer:
-        kind = _enum(request, "x-amz-invocation-type", "invocationType", [*InvocationType], "RequestResponse")
+        kind = InvocationType(
+            _enum(request, "x-amz-invocation-type", "invocationType", _KINDS, InvocationType.REQUEST_RESPONSE.value)
+        )
         with_log = _enum(request, "x-amz-log-type", "logType", _LOG_TYPES, "None") == "Tail"
         context = _client_context(request.header("x-amz-client-context"))
-        is_event = kind == InvocationType.EVENT
+        is_event = kind is InvocationType.EVENT
         max_bytes = self._services.async_payload_max_bytes if is_event else limits.SYNC_PAYLOAD_MAX_BYTES
         try:
             body = await request.body(max_bytes)
@@ -62,17 +65,18 @@ class InvokeEndpoint:
         target = target_of(body)
         payload = checked_payload(body, max_bytes=max_bytes, kind=kind)
         _check_depth(payload)
-        self._services.invoker.dry_run(target)
         headers = {"x-amzn-requestid": request_id}
-        if kind == InvocationType.DRY_RUN:
+        trace = request.header("x-amzn-trace-id")
+        if kind is not InvocationType.REQUEST_RESPONSE or trace:  # else `invoke` says the same a moment later
+            self._services.invoker.dry_run(target)
+        if kind is InvocationType.DRY_RUN:
             return Answer(204, headers=headers)
-        name = target.partition(":")[0]
-        self._services.attached.recursion.admit(request_id, name, request.header("x-amzn-trace-id", ""))
+        self._services.attached.recursion.admit(request_id, target.partition(":")[0], trace)
         record = Record(
             id=request_id,
             source=SOURCE,
             function=target,
-            invocation_type=InvocationType(kind),
+            invocation_type=kind,
             received_at=round(self._services.clock.time(), 3),
             payload=payload,
             client_context=b"" if is_event else context,  # for synchronous calls only (semantics 1.1)
@@ -122,9 +126,7 @@ def _target(target: str, qualifier: str | None) -> str:
     return f"{name}:{chosen}" if chosen else name
 
 
-def _enum(
-    request: Request, header: str, member: str, known: "list[InvocationType] | tuple[str, ...]", default: str
-) -> str:
+def _enum(request: Request, header: str, member: str, known: tuple[str, ...], default: str) -> str:
     value = request.header(header, default)
     if value not in known:
         text = (
@@ -132,7 +134,7 @@ def _enum(
             f"Member must satisfy enum value set: [{', '.join(known)}]"
         )
         raise _Invalid("ValidationException", text, kind="")
-    return str(value)
+    return value
 
 
 def _client_context(header: str) -> bytes:

@@ -63,6 +63,9 @@ class Services:
     intake: Intake
     logs: Logs
     functions: Callable[[], Sequence[Function]]
+    """All of them, by name."""
+    function: Callable[[str], Function]
+    """Returns the one of a name; raises FunctionNotFound."""
     reload: Callable[[], Awaitable[ReloadResult]]
     readiness: Callable[[], Sequence[str]]
     """What keeps the daemon from being ready; empty when it is."""

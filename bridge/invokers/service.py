@@ -21,6 +21,7 @@ from bridge.core.invocation import (
     AttemptStatus,
     Invocation,
     InvocationResult,
+    ResultKind,
 )
 from bridge.core.ports import Clock, Outcomes, Runtime
 from bridge.util import telemetry
@@ -181,6 +182,9 @@ class FunctionService:
         self._background: deque[_Waiter] = deque()
         self._callbacks: list[Callable[[], None]] = []
         self._live_work: list[Callable[[], bool]] = []
+        self._ended: dict[tuple[str, ResultKind], Any] = {}
+        self._durations: dict[str, Any] = {}
+        """Metrics of functions that were invoked; they stay, as their names do in what is scraped."""
         self._scheduled = False
         self._promised = 0
         """Slots begun whose invocation has not reached the runtime yet."""
@@ -293,7 +297,7 @@ class FunctionService:
             Throttled: there was none.
             InvokeError: there will be none soon, and why.
         """
-        if self.room(target) > 0 and not self._is_awaited(target.function):
+        if self.room(target) > 0 and not (self._waiting and self._is_awaited(target.function)):
             return self.begin(target)
         if target.function.reserved_concurrency == 0:
             raise Throttled(THROTTLE_RESERVED)
@@ -350,10 +354,16 @@ class FunctionService:
             self._outcomes.append(_answered(target, request_id, result, started_at=started_at))
         return result
 
-    @staticmethod
-    def _count(name: str, result: InvocationResult) -> None:
-        telemetry.INVOCATIONS.labels(function=name, status=result.kind.value).inc()
-        telemetry.INVOCATION_SECONDS.labels(function=name).observe(result.duration_ms / 1000)
+    def _count(self, name: str, result: InvocationResult) -> None:
+        ended = self._ended.get((name, result.kind))
+        if ended is None:
+            ended = telemetry.INVOCATIONS.labels(function=name, status=result.kind.value)
+            self._ended[name, result.kind] = ended
+        ended.inc()
+        duration = self._durations.get(name)
+        if duration is None:
+            duration = self._durations[name] = telemetry.INVOCATION_SECONDS.labels(function=name)
+        duration.observe(result.duration_ms / 1000)
 
     async def invoke_background(
         self, target: str, *, request_id: str, payload: bytes, client_context: bytes = b""

@@ -109,7 +109,7 @@ class FunctionCatalog:
         """By Lambda's API; where the file declares the same name, that one counts."""
         self._added: Mapping[str, Additions] = {}
         """By Lambda's API, for functions that the file declares, or did once."""
-        self._functions: Mapping[str, Function] = self._declared
+        self._functions: Mapping[str, Function] = self._all()
         self._region = region
         self._account = account
         self._swap = threading.Lock()
@@ -140,7 +140,7 @@ class FunctionCatalog:
 
     def functions(self) -> tuple[Function, ...]:
         """Return all functions, by name."""
-        return tuple(sorted(self._functions.values(), key=lambda function: function.name))
+        return tuple(self._functions.values())
 
     def reserved_total(self) -> int:
         """Return the concurrency that functions keep for themselves, taken from the account's."""
@@ -195,10 +195,11 @@ class FunctionCatalog:
         return True
 
     def _all(self) -> Mapping[str, Function]:
+        """Return what counts, by name and in the order of names."""
         found: dict[str, Function] = {**self._made, **self._declared}
         for name in self._added.keys() & self._declared.keys():
             found[name] = found[name].with_additions(self._added[name])
-        return found
+        return dict(sorted(found.items()))
 
     # --- made by Lambda's API -----------------------------------------------------------------------------------
 

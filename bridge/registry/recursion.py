@@ -68,7 +68,7 @@ class Recursion:
         Raises:
             RecursiveInvocation: the function was in the chain RECURSION_MAX times, and may not.
         """
-        chain = _chain(header)
+        chain = _chain(header) if header else None
         if not chain:
             return
         if chain[_key(name)] >= limits.RECURSION_MAX and self.mode(name) != ALLOW:

@@ -20,7 +20,7 @@ from tests.bench.baselines.aws_own_mapping import own_mapping
 from tests.bench.kafka_topics import Topic, full_topic
 from tests.bench.measure import Bar, Figure, interleave, spread
 from tests.bench.mqtt_topics import full_broker
-from tests.bench.variants import aws, daemons, kafka
+from tests.bench.variants import aws, daemons, kafka, lambda_api
 from tests.bench.variants import mqtt as variants_mqtt
 from tests.brokers.aws import AwsService
 
@@ -276,6 +276,55 @@ def mqtt(rounds: int, seconds: float, note: Note) -> list[Figure]:
     return [stored, handled]
 
 
+def lambda_invoke(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """Lambda's API: Invoke of a warm function, 200 B, 16 connections; beside it: signed calls, ministack's Invoke."""
+    with emulator() as service:
+        results = interleave(rounds, {
+            "ours": lambda: lambda_api.invoke(seconds),
+            "constant": lambda: lambda_api.constant(seconds),
+            "signed": lambda: lambda_api.invoke(seconds, auth="sigv4"),
+            "ministack's": lambda: lambda_api.ministack(service, seconds),
+        }, note)  # fmt: skip
+    bare = Figure(
+        bar=Bar(name="Invoke over HTTP", limit=0.6, at_least=True), baseline="our own server, a constant", unit="/s"
+    )
+    # Timed beside ours, not bars.
+    signed = Figure(
+        bar=Bar(name="Invoke, signed", limit=0, at_least=True), baseline='ours with auth = "none"', unit="/s"
+    )
+    other = Figure(bar=Bar(name="Invoke, beside", limit=0, at_least=True), baseline="ministack's Invoke", unit="/s")
+    for found in results:
+        bare.add(found["ours"]["per_s"], found["constant"]["per_s"])
+        signed.add(found["signed"]["per_s"], found["ours"]["per_s"])
+        other.add(found["ours"]["per_s"], found["ministack's"]["per_s"])
+    return [bare, signed, other]
+
+
+def lambda_cold_start(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """The first Invoke of a version just published, whole; theirs only to its first request for work."""
+    results = interleave(rounds, {
+        "ours": lambda: lambda_api.cold_start(20),
+        "exec + awslambdaric": lambda: measure.run(RUNTIME_API, "--starts", "10"),
+    }, note)  # fmt: skip
+    figure = Figure(
+        bar=Bar(name="cold start, new version", limit=0.15, at_least=False), baseline="exec + awslambdaric", unit="ms"
+    )
+    for found in results:
+        figure.add(found["ours"]["start_ms"], found["exec + awslambdaric"]["start_ms"])
+    return [figure]
+
+
+def lambda_list(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """ListFunctions of 1,000 functions in one page, p95, beside that of none: no bar."""
+    results = interleave(rounds, {"ours": lambda: lambda_api.lists(round(seconds * 100))}, note)
+    figure = Figure(
+        bar=Bar(name="ListFunctions of 1,000, p95", limit=0, at_least=True), baseline="ListFunctions of none", unit="ms"
+    )
+    for found in results:
+        figure.add(found["ours"]["full_ms"], found["ours"]["empty_ms"])
+    return [figure]
+
+
 def blocked(rounds: int, seconds: float, note: Note) -> list[Figure]:
     """A daemon's resident memory while its shards are blocked and their topic grows tenfold, to 450 MB."""
     note("grows a topic behind a function that fails")
@@ -289,7 +338,10 @@ def blocked(rounds: int, seconds: float, note: Note) -> list[Figure]:
 
 BENCHES = {
     f.__name__: f
-    for f in (invoke, start, append, webhook, saturation, scan, match, pipeline, kinesis, aws_sources, mqtt, blocked, ready)
+    for f in (
+        invoke, start, append, webhook, saturation, scan, match, pipeline, kinesis, aws_sources, mqtt, lambda_invoke,
+        lambda_cold_start, lambda_list, blocked, ready,
+    )
 }  # fmt: skip
 
 

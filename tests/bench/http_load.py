@@ -1,7 +1,7 @@
-"""Webhook load from another process: wrk where there is one, else a plain asyncio client.
+"""HTTP load from another process: wrk where there is one, else a plain asyncio client.
 
-`post()` drives one URL from 64 connections and returns {"per_s", "p50_us", "p99_us", "requests"}; any answer that is
-no 2xx, or a broken connection, is an error of the bench.
+`post()` drives one webhook, `repeat()` sends one request again and again; both return {"per_s", "p50_us", "p95_us",
+"p99_us", "requests"}; any answer that is no 2xx, or a broken connection, is an error of the bench.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,30 +24,40 @@ from tests.harness import ROOT
 SECRET = "bench-secret"
 CONNECTIONS = 64
 BODY = json.dumps({"name": "bench", "data": "x" * 990}).encode()
+DELIVERY = "X-GitHub-Delivery"
 _runs = itertools.count(1)
 
 
 def post(url: str, *, seconds: float, folder: Path, connections: int = CONNECTIONS) -> dict[str, float]:
     """Post signed 1 KB bodies for `seconds`; the delivery id is new every time."""
-    body = folder / "body.json"
-    body.write_bytes(BODY)
     signature = "sha256=" + hmac.new(SECRET.encode(), BODY, "sha256").hexdigest()
-    prefix = f"{os.getpid()}-{next(_runs)}-"
+    headers = {"Content-Type": "application/json", "X-Hub-Signature-256": signature}
+    return _drive("POST", url, BODY, headers, f"{os.getpid()}-{next(_runs)}-", seconds, folder, connections)
+
+
+def repeat(
+    method: str, url: str, *, body: bytes = b"", headers: Mapping[str, str] | None = None, seconds: float,
+    folder: Path, connections: int,
+) -> dict[str, float]:  # fmt: skip
+    """Send the same request for `seconds`."""
+    return _drive(method, url, body, dict(headers or {}), "", seconds, folder, connections)
+
+
+def _drive(
+    method: str, url: str, body: bytes, headers: dict[str, str], prefix: str, seconds: float, folder: Path,
+    connections: int,
+) -> dict[str, float]:  # fmt: skip
+    """`prefix` begins the delivery id; empty: none is sent."""
+    file = folder / "body"
+    file.write_bytes(body)
+    pairs = [each for pair in headers.items() for each in pair]
+    request = [method, str(file), prefix, *pairs]
     if shutil.which("wrk"):
+        script = "webhook" if prefix else "request"
         command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{max(1, round(seconds))}s",
-                   "--script", "tests/bench/webhook.lua", url, "--", str(body), signature, prefix]  # fmt: skip
+                   "--script", f"tests/bench/{script}.lua", url, "--", *request]  # fmt: skip
     else:
-        command = [
-            sys.executable,
-            "-m",
-            "tests.bench.http_load",
-            url,
-            str(body),
-            signature,
-            prefix,
-            str(seconds),
-            str(connections),
-        ]
+        command = [sys.executable, "-m", "tests.bench.http_load", url, str(seconds), str(connections), *request]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     result = json.loads(done.stdout.splitlines()[-1])
     if result["refused"] or result["broken"]:
@@ -55,24 +66,24 @@ def post(url: str, *, seconds: float, folder: Path, connections: int = CONNECTIO
 
 
 async def client(options: argparse.Namespace) -> dict[str, float]:
-    """Do what webhook.lua does, slower."""
+    """Do what wrk's scripts do, slower."""
     url = urlsplit(options.url)
     body = Path(options.body).read_bytes()
     latencies: list[float] = []
     counts = {"refused": 0, "broken": 0}
     numbers = itertools.count()
     ends = time.perf_counter() + options.seconds
+    pairs = list(zip(options.headers[::2], options.headers[1::2], strict=True))
+    path = url.path + (f"?{url.query}" if url.query else "")
+    lines = [f"{options.method} {path} HTTP/1.1", f"Host: {url.netloc}", f"Content-Length: {len(body)}"]
+    head = "".join(f"{line}\r\n" for line in (*lines, *(f"{name}: {value}" for name, value in pairs)))
 
     async def connection() -> None:
         reader, writer = await asyncio.open_connection(url.hostname, url.port)
         try:
             while (began := time.perf_counter()) < ends:
-                head = (
-                    f"POST {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: application/json\r\n"
-                    f"X-Hub-Signature-256: {options.signature}\r\nX-GitHub-Delivery: {options.prefix}{next(numbers)}\r\n"
-                    f"Content-Length: {len(body)}\r\n\r\n"
-                )
-                writer.write(head.encode() + body)
+                delivery = f"{DELIVERY}: {options.prefix}{next(numbers)}\r\n" if options.prefix else ""
+                writer.write(f"{head}{delivery}\r\n".encode() + body)
                 answer = await reader.readuntil(b"\r\n\r\n")
                 length = int(answer.lower().split(b"content-length:")[1].split(b"\r\n")[0])
                 await reader.readexactly(length)
@@ -87,8 +98,7 @@ async def client(options: argparse.Namespace) -> dict[str, float]:
     return {
         "requests": len(latencies),
         "seconds": options.seconds,
-        "p50_us": percentile(latencies, 0.5) * 1e6,
-        "p99_us": percentile(latencies, 0.99) * 1e6,
+        **{f"p{share}_us": percentile(latencies, share / 100) * 1e6 for share in (50, 95, 99)},
         **counts,
     }
 
@@ -97,10 +107,12 @@ def main() -> None:
     import uvloop
 
     parser = argparse.ArgumentParser()
-    for name in ("url", "body", "signature", "prefix"):
-        parser.add_argument(name)
+    parser.add_argument("url")
     parser.add_argument("seconds", type=float)
     parser.add_argument("connections", type=int)
+    for name in ("method", "body", "prefix"):
+        parser.add_argument(name)
+    parser.add_argument("headers", nargs="*")
     print(json.dumps(uvloop.run(client(parser.parse_args()))))
 
 

@@ -1,7 +1,7 @@
 """Who calls Lambda's API: a signature that is checked, or nobody is asked (`auth = "none"`)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,8 +28,8 @@ class AccessRules:
     region: str = REGION_DEFAULT
 
 
-def authenticate(request: Request, body_hash: str, rules: AccessRules, clock: Clock) -> Caller:
-    """Return who calls; `body_hash` is the SHA-256 of the body, hexadecimal.
+def authenticate(request: Request, body_hash: Callable[[], str], rules: AccessRules, clock: Clock) -> Caller:
+    """Return who calls; `body_hash` returns the SHA-256 of the body, hexadecimal: asked only where it is checked.
 
     The region is that of the signature's scope, the account that of the key. Where nobody is asked, a key id of 12
     digits is the account, and what is not signed at all counts as the file's own account and region.
@@ -38,7 +38,7 @@ def authenticate(request: Request, body_hash: str, rules: AccessRules, clock: Cl
         Refused: not signed, or not by a key of ours, in AWS's words.
     """
     if not rules.asks:
-        claimed = claimed_signer(request.headers)
+        claimed = claimed_signer(request.headers) if "authorization" in request.headers else None
         if claimed is None:
             return Caller(account=rules.account, region=rules.region)
         account = claimed.key_id if _ACCOUNT.match(claimed.key_id) else rules.account
@@ -48,7 +48,7 @@ def authenticate(request: Request, body_hash: str, rules: AccessRules, clock: Cl
         path=request.path,
         query=request.scope.get("query_string", b"").decode("latin-1"),
         headers=request.headers,
-        body_hash=body_hash,
+        body_hash=body_hash(),
     )
     try:
         signer = check_signature(signed, secret_of=lambda key_id: _secret(rules, key_id), now=clock.stepped())

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import re
-import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -37,6 +36,7 @@ from bridge.core.errors import StoreFull
 from bridge.registry.access import Caller
 from bridge.registry.secrets import SealBroken
 from bridge.util.asgi import ClientGone
+from bridge.util.ids import new_id
 
 log = structlog.get_logger("bridge.lambda")
 
@@ -189,7 +189,7 @@ class LambdaApi:
 
     async def answer(self, request: Request) -> Answer:
         """Answer one request; never raises but ClientGone."""
-        request_id = str(uuid.uuid4())
+        request_id = new_id()
         try:
             return await self._answer(request, request_id)
         except ClientGone:
@@ -228,7 +228,8 @@ class LambdaApi:
         else:
             for name, _ in request.query() if operation.variants else ():
                 operation = operation.variants.get(name, operation)
-            caller = self._caller(request, _hash(await request.body()), operation.action)
+            body = await request.body()
+            caller = self._caller(request, lambda: _hash(body), operation.action)
             answer = await operation.handler(request, caller)
         answer.headers.setdefault("x-amzn-requestid", request_id)
         return answer
@@ -236,10 +237,10 @@ class LambdaApi:
     async def _upload(self, request: Request, operation: _Upload) -> Answer:
         assert self._uploads is not None
         async with self._uploads.receive(request, operation.action.removeprefix("lambda:")) as upload:
-            caller = self._caller(request, upload.body_hash, operation.action)
+            caller = self._caller(request, lambda: upload.body_hash, operation.action)
             return await operation.handler(request, caller, upload)
 
-    def _caller(self, request: Request, body_hash: str, action: str) -> Caller:
+    def _caller(self, request: Request, body_hash: Callable[[], str], action: str) -> Caller:
         if request.is_operator:
             return Caller(account=self._rules.account, region=self._rules.region)
         caller = authenticate(request, body_hash, self._rules, self._services.clock)
@@ -247,7 +248,7 @@ class LambdaApi:
 
     def _target(self, request: Request, body: bytes) -> str:
         """Return what an invocation is for, once it is known that its caller may."""
-        caller = self._caller(request, _hash(body), "lambda:InvokeFunction")
+        caller = self._caller(request, lambda: _hash(body), "lambda:InvokeFunction")
         name = read_name(request.params["fn"], caller, qualifier=dict(request.query()).get("Qualifier"))
         self._reading.find(name, caller)
         if (made := self._services.made) is not None and made.state(name.name) == PENDING:

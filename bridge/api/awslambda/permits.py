@@ -23,6 +23,8 @@ def admitted(request: Request, caller: Caller, action: str, policies: ResourcePo
             raise denied(caller, action, _resource(request, caller))
         return caller
     account, name = named[0] or caller.account, named[1]
+    if account == caller.account and caller.may(action):
+        return caller  # within an account the key's actions suffice, whatever the policy says
     arn = function_arn(name.name, region=caller.region, account=account)
     if kind := policies.refusing((arn, name.qualifier), caller, question(caller, action)):
         resource = f"{arn}:{name.qualifier}" if name.qualifier not in ("", LATEST) else arn

@@ -1,5 +1,6 @@
 """The operations of Lambda's API that only look at functions, declared or made, and at their limits."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -240,9 +241,8 @@ class ReadOperations:
             Refused: 404, with the ARN that was looked for (semantics 1.6).
         """
         if self.owns(caller):
-            for function in self._services.functions():
-                if function.name == name.name:
-                    return function
+            with contextlib.suppress(FunctionNotFound):
+                return self._services.function(name.name)
         arn = function_arn(name.name, region=caller.region, account=caller.account)
         raise not_found(f"Function not found: {arn}:{name.qualifier or LATEST}")
 

@@ -3,6 +3,7 @@
 import hashlib
 import sys
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from bridge.api.awslambda.control import PENDING, MadeFunctions
@@ -84,6 +85,7 @@ def made_configuration(
     return shown
 
 
+@lru_cache(maxsize=256)
 def runtime_version_arn(runtime: str, region: str) -> str:
     """Return the ARN of what runs a runtime here: the same until the daemon runs on another Python."""
     digest = hashlib.sha256(f"{runtime} {sys.version}".encode()).hexdigest()

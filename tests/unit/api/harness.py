@@ -194,7 +194,7 @@ class World:
         self.services = Services(
             journal=self.journal, outcomes=self.outcomes, parked=self.parked, dead_letters=self.letters,
             outbox=self.outbox, sender=self.sender, jobs=self.jobs, replays=self.replays, redrives=self.redrives, lanes=self.lanes, invoker=self.invoker,
-            intake=self.intake, logs=self.logs, functions=self.catalog.functions, reload=self._reload,
+            intake=self.intake, logs=self.logs, functions=self.catalog.functions, function=self.catalog.get, reload=self._reload,
             readiness=lambda: self.problems, facts=lambda: self.facts, troubles=lambda: self.troubles, version="9.9.9", clock=self.clock,
             mappings=self.mappings, streams=self.streams, sources=self.sources, readers=lambda record: self.readers,
             async_payload_max_bytes=1000, status=lambda: {"listeners": {}},

@@ -81,7 +81,12 @@ class Made:
         )  # fmt: skip
         self.world.invoker._catalog = self.catalog
         replaced = replace(
-            self.world.services, made=self.made, attached=self.attached, functions=self.catalog.functions, **services
+            self.world.services,
+            made=self.made,
+            attached=self.attached,
+            functions=self.catalog.functions,
+            function=self.catalog.get,
+            **services,
         )
         self.world.app = ApiApp(replaced, token=TOKEN, rules=AccessRules(asks=False))
 

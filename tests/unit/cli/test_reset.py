@@ -28,6 +28,7 @@ class Resettable(Served):
         world = self.made.world
         services = replace(
             world.services, made=self.made.made, attached=self.made.attached, functions=self.made.catalog.functions,
+            function=self.made.catalog.get,
             may_reset=lambda: self.allowed,
         )  # fmt: skip
         world.app = ApiApp(services, token=TOKEN, rules=AccessRules(asks=False))
