@@ -14,7 +14,7 @@ from bridge.api.awslambda.concurrency import ConcurrencyOperations
 from bridge.api.awslambda.control import PENDING, MadeFunctions
 from bridge.api.awslambda.editions import EditionOperations
 from bridge.api.awslambda.errors import Refused
-from bridge.api.awslambda.event_sources import EventSourceOperations
+from bridge.api.awslambda.event_sources import EventSourceOperations, by_arn
 from bridge.api.awslambda.invocations import InvocationOperations
 from bridge.api.awslambda.layers import LayerOperations
 from bridge.api.awslambda.links import ContentLinks
@@ -93,6 +93,7 @@ _SIGNING: Final = "/2020-04-22/code-signing-configs"
 _SIGNING_OF: Final = "/2020-06-30/functions/{fn}/code-signing-config"
 _RUNTIME: Final = "/2021-07-20/functions/{fn}/runtime-management-config"
 _MAPPINGS: Final = "/2015-03-31/event-source-mappings"
+_TAGS: Final = "/2017-03-31/tags/{arn}"
 _CONCURRENCY: Final = "/2017-10-31/functions/{fn}/concurrency"
 _PROVISIONED: Final = "/2019-09-30/functions/{fn}/provisioned-concurrency"
 _URL: Final = "/2021-10-31/functions/{fn}/url"
@@ -121,8 +122,6 @@ _WRITING: Final = (
     ("GET", _URL + "s", "ListFunctionUrlConfigs"),
     ("POST", _FUNCTION + "/policy", "AddPermission"),
     ("DELETE", _FUNCTION + "/policy/{sid}", "RemovePermission"),
-    ("POST", "/2017-03-31/tags/{arn}", "TagResource"),
-    ("DELETE", "/2017-03-31/tags/{arn}", "UntagResource"),
 )
 _LAYERING: Final = (
     ("GET", _LAYERS, "ListLayers"),
@@ -172,6 +171,14 @@ class LambdaApi:
         self._rules = rules
         self._links = links
         self._reading = ReadOperations(services, links, account=rules.account, region=rules.region)
+        self._mappings = EventSourceOperations(
+            services.made_mappings,
+            statuses=services.mappings.status,
+            functions=services.functions,
+            account=rules.account,
+            region=rules.region,
+            clock=services.clock,
+        )
         self._router = Router[_Read | _Upload | _Invoke]()
         self._uploads = None if services.made is None else Uploads(services.made.packages.temporary, services.code)
         self._add_operations()
@@ -274,11 +281,11 @@ class LambdaApi:
             ("/2019-09-30/functions/{fn}/concurrency", "GetFunctionConcurrency", reading.get_concurrency),
             (_EVENT_INVOKE, "GetFunctionEventInvokeConfig", reading.get_event_invoke),
             (_EVENT_INVOKE + "/list", "ListFunctionEventInvokeConfigs", reading.list_event_invoke),
-            ("/2017-03-31/tags/{arn}", "ListTags", reading.list_tags),
             ("/2016-08-19/account-settings", "GetAccountSettings", reading.account_settings),
         ):  # fmt: skip
             add("GET", path, _Read(f"lambda:{action}", handler))
         self._add_mappings()
+        self._add_tags()
         recursion = RecursionOperations(self._services.attached.recursion, reading)
         add("GET", _RECURSION, _Read("lambda:GetFunctionRecursionConfig", recursion.get))
         add("PUT", _RECURSION, _Read("lambda:PutFunctionRecursionConfig", self._alone(recursion.put)))
@@ -311,15 +318,7 @@ class LambdaApi:
             self._router.add(method, path, _Read(f"lambda:{action}", reader))
 
     def _add_mappings(self) -> None:
-        services, made = self._services, self._services.made_mappings
-        mappings = EventSourceOperations(
-            made,
-            statuses=services.mappings.status,
-            functions=services.functions,
-            account=self._rules.account,
-            region=self._rules.region,
-            clock=services.clock,
-        )
+        made, mappings = self._services.made_mappings, self._mappings
         for method, path, action, handler in (
             ("GET", _MAPPINGS, "ListEventSourceMappings", mappings.list),
             ("GET", _MAPPINGS + "/{uuid}", "GetEventSourceMapping", mappings.get),
@@ -330,6 +329,17 @@ class LambdaApi:
             is_offered = made is not None or method == "GET"
             reader = handler if method == "GET" else self._here(handler) if is_offered else _not_offered(action)
             self._router.add(method, path, _Read(f"lambda:{action}", reader))
+
+    def _add_tags(self) -> None:
+        made, mappings = self._services.made, self._mappings
+        sharing = None if made is None else SharingOperations(made, self._services.clock)
+        for method, action, of_functions, of_mappings in (
+            ("GET", "ListTags", self._reading.list_tags, mappings.list_tags),
+            ("POST", "TagResource", None if sharing is None else self._here(sharing.tag), mappings.tag),
+            ("DELETE", "UntagResource", None if sharing is None else self._here(sharing.untag), mappings.untag),
+        ):
+            handler = by_arn(of_functions or _not_offered(action), of_mappings)
+            self._router.add(method, _TAGS, _Read(f"lambda:{action}", handler))
 
     def _add_writing(self, made: MadeFunctions, uploads: Uploads) -> None:
         safeguards = self._services.attached.safeguards
@@ -370,8 +380,6 @@ class LambdaApi:
             "ListFunctionUrlConfigs": urls.list,
             "AddPermission": permissions.add,
             "RemovePermission": permissions.remove,
-            "TagResource": sharing.tag,
-            "UntagResource": sharing.untag,
         }
         variants = {
             "GetProvisionedConcurrencyConfig": {

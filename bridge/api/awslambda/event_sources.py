@@ -1,7 +1,7 @@
 """CreateEventSourceMapping, Get, List, Update and Delete of Lambda's API (semantics 3.1, 3.2)."""
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -11,7 +11,7 @@ from bridge.api.awslambda.mapped import MadeMappings
 from bridge.api.awslambda.mapping_views import made_mapping, mapping_view
 from bridge.api.awslambda.names import FunctionName, read_name
 from bridge.api.awslambda.paging import page
-from bridge.api.awslambda.shapes import Body, tags
+from bridge.api.awslambda.shapes import Body, check_tag_count, tags
 from bridge.api.http import Answer, Request, json_answer
 from bridge.core.errors import FunctionNotFound
 from bridge.core.function import LATEST, Function, FunctionVersion, function_arn, split_target
@@ -24,7 +24,9 @@ from bridge.registry.mapped import MadeMapping
 
 PAGE_MAX: Final = 100
 """API_ListEventSourceMappings."""
+Reader = Callable[[Request, Caller], Awaitable[Answer]]
 _UNKNOWN: Final = "The resource you requested does not exist."
+_KIND: Final = ":event-source-mapping:"
 
 
 class EventSourceOperations:
@@ -86,17 +88,24 @@ class EventSourceOperations:
         return self._all_statuses() if (caller.account, caller.region) == self._place else []
 
     def _status(self, request: Request, caller: Caller) -> MappingStatus:
-        wanted = request.params["uuid"].lower()
+        arn = request.params.get("arn", "")
+        place, _, wanted = arn.rpartition(_KIND) if arn else ("", "", request.params["uuid"])
+        if arn and (place.split(":", 3)[2:] != ["lambda", f"{caller.region}:{caller.account}"]):
+            raise not_found(_UNKNOWN)
+        wanted = wanted.lower()
         for status in self._statuses(caller):
             if status.mapping.uuid == wanted:
                 return status
         raise not_found(_UNKNOWN)
 
     def _view(self, status: MappingStatus, caller: Caller) -> dict[str, Any]:
-        made = None if self._made is None else self._made.get(status.mapping.name)
+        made = self._kept(status)
         if made is None:
             return mapping_view(status, caller)
         return made_mapping(made, caller, state=status.state, status=status)
+
+    def _kept(self, status: MappingStatus) -> MadeMapping | None:
+        return None if self._made is None else self._made.get(status.mapping.name)
 
     # --- changing -----------------------------------------------------------------------------------------------
 
@@ -172,10 +181,40 @@ class EventSourceOperations:
         shown = made_mapping(made, caller, state=MappingState.DELETING, status=replace(status, reason=USER_ACTION))
         return json_answer(shown, status=202)
 
-    def _changeable(self, request: Request, caller: Caller) -> MadeMapping:
+    # --- tags ---------------------------------------------------------------------------------------------------
+
+    async def list_tags(self, request: Request, caller: Caller) -> Answer:
+        """API_ListTags, of a mapping's ARN."""
+        made = self._kept(self._status(request, caller))
+        return json_answer({"Tags": {} if made is None else dict(made.tags)})
+
+    async def tag(self, request: Request, caller: Caller) -> Answer:
+        """API_TagResource, likewise."""
+        new = tags(Body.of(await request.body()))
+        return await self._retag(request, caller, lambda before: {**before, **new})
+
+    async def untag(self, request: Request, caller: Caller) -> Answer:
+        """API_UntagResource, likewise; keys that it does not have are fine."""
+        keys = {value for key, value in request.query() if key == "tagKeys"}
+        return await self._retag(
+            request, caller, lambda before: {key: value for key, value in before.items() if key not in keys}
+        )
+
+    async def _retag(
+        self, request: Request, caller: Caller, change: Callable[[Mapping[str, str]], Mapping[str, str]]
+    ) -> Answer:
+        self._changeable(request, caller)
         assert self._made is not None
+        async with self._made.changing():
+            made = self._changeable(request, caller)
+            after = change(made.tags)
+            check_tag_count(after)
+            await self._made.keep_tags(made, after)
+        return Answer(204)
+
+    def _changeable(self, request: Request, caller: Caller) -> MadeMapping:
         status = self._status(request, caller)
-        made = self._made.get(status.mapping.name)
+        made = self._kept(status)
         if made is None:
             if status.mapping.is_made:
                 raise not_found(_UNKNOWN)  # on its way out
@@ -284,3 +323,12 @@ def _is_of(target: str, name: FunctionName) -> bool:
 
 def _without_none(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if value is not None}
+
+
+def by_arn(functions: Reader, mappings: Reader) -> Reader:
+    """Return what answers for the ARN in the path: of a function, or of a mapping."""
+
+    async def answer(request: Request, caller: Caller) -> Answer:
+        return await (mappings if _KIND in request.params["arn"] else functions)(request, caller)
+
+    return answer

@@ -115,6 +115,12 @@ class MadeMappings:
         await self._changed()
         return made
 
+    async def keep_tags(self, made: MadeMapping, tags: Mapping[str, str]) -> None:
+        """Keep a mapping under these tags: what runs does not know them. Under `changing`."""
+        made = replace(made, tags=dict(tags))
+        await self._store.put(made)
+        self._mappings[made.uuid] = made
+
     async def delete(self, made: MadeMapping) -> None:
         """Forget a mapping; what runs of it ends first. Under `changing`."""
         await self._store.drop(made.uuid)

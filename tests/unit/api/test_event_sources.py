@@ -82,6 +82,14 @@ class Mapped:
         data = b"" if body is None else json.dumps(body).encode()
         return await self.world.ask(method, PATH + path, body=data, token=None)
 
+    async def tags(self, method, path, body=None):
+        """Return the status, and what was answered or the error's code."""
+        data = b"" if body is None else json.dumps(body).encode()
+        answer = await self.world.ask(method, path, body=data, token=None)
+        if answer.status >= 400:
+            return answer.status, answer.headers["x-amzn-errortype"]
+        return answer.status, answer.json() if answer.body else None
+
     async def json(self, method, path="", body=None, status=200):
         answer = await self.ask(method, path, body)
         assert answer.status == status, answer.body
@@ -348,6 +356,43 @@ async def test_what_was_made_is_there_after_a_restart(api):
     await again.open()
     assert again.values() == before
     assert again.get(made["UUID"]).tags == {"team": "a"}
+
+
+async def test_tags_of_a_mapping(api):
+    made = await api.create(EventSourceArn=QUEUE, Tags={"team": "a", "stage": "dev"})
+    assert "Tags" not in made
+    tags = f"/2017-03-31/tags/{made['EventSourceMappingArn']}"
+    assert await api.tags("GET", tags) == (200, {"Tags": {"team": "a", "stage": "dev"}})
+    runs, before = api.runs(made), await api.json("GET", f"/{made['UUID']}")
+    assert await api.tags("POST", tags, {"Tags": {"team": "b", "": ""}}) == (400, "InvalidParameterValueException")
+    assert await api.tags("POST", tags, {"Tags": {"aws:x": "b"}}) == (400, "InvalidParameterValueException")
+    assert await api.tags("POST", tags, {"Tags": {"team": "b" * 257}}) == (400, "InvalidParameterValueException")
+    assert await api.tags("POST", tags, {"Tags": {f"k{n}": "" for n in range(49)}}) == (
+        400,
+        "InvalidParameterValueException",
+    )
+    assert await api.tags("POST", tags, {"Tags": {"team": "b", "new": ""}}) == (204, None)
+    assert await api.tags("DELETE", f"{tags}?tagKeys=stage&tagKeys=none") == (204, None)
+    assert await api.tags("GET", tags) == (200, {"Tags": {"team": "b", "new": ""}})
+    assert (await api.rows.load())[made["UUID"]].tags == {"team": "b", "new": ""}
+    assert api.runs(made) is runs, "what runs is left alone"
+    assert await api.json("GET", f"/{made['UUID']}") == before
+    await api.json("PUT", f"/{made['UUID']}", {"BatchSize": 3}, 202)
+    assert await api.tags("GET", tags) == (200, {"Tags": {"team": "b", "new": ""}})
+    for other in (tags.replace("us-east-1", "us-west-2"), tags.replace("0" * 12, "1" * 12), tags[:-1] + "%20"):
+        assert await api.tags("GET", other) == (404, "ResourceNotFoundException")
+        assert await api.tags("POST", other, {"Tags": {"a": "b"}}) == (404, "ResourceNotFoundException")
+        assert await api.tags("DELETE", f"{other}?tagKeys=a") == (404, "ResourceNotFoundException")
+
+
+async def test_the_files_mappings_have_no_tags(api):
+    mapping = EventSourceMapping(name="declared", source=QUEUE, function="hello")
+    api.world.mappings.add(
+        MappingStatus(mapping=mapping, state=MappingState.ENABLED, reason="", result="", modified_at=NOW)
+    )
+    tags = f"/2017-03-31/tags/arn:aws:lambda:us-east-1:000000000000:event-source-mapping:{mapping.uuid}"
+    assert await api.tags("GET", tags) == (200, {"Tags": {}})
+    assert await api.tags("POST", tags, {"Tags": {"a": "b"}}) == (400, "InvalidParameterValueException")
 
 
 async def test_a_pause_by_the_command_line_is_what_the_api_shows(api):
