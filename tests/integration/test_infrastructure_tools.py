@@ -3,6 +3,7 @@
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.harness import wait_for
 from tests.lambda_client import lambda_client
 from tests.zips import zipped
 
@@ -149,3 +150,111 @@ def test_every_call_is_answered(daemon):
         if (code := answer(api, operation, given)) != expected:
             wrong.append((operation, given, code))
     assert wrong == []
+
+
+# --- event source mappings ------------------------------------------------------------------------------------------
+# `{queue}`, `{stream}` and `{function}` are ARNs there, `{uuid}` and `{arn}` are of the mapping that was made last.
+ENABLED, DISABLED, GONE = "wait Enabled", "wait Disabled", "wait for its end"
+OF_UUID = {"UUID": "{uuid}"}
+TERRAFORM_MAPPING = [
+    ("create_event_source_mapping", {"FunctionName": "{function}", "EventSourceArn": "{queue}", "Enabled": True, "BatchSize": 5,
+                                     "FilterCriteria": {"Filters": [{"Pattern": '{"body": {"a": [1]}}'}]},
+                                     "FunctionResponseTypes": ["ReportBatchItemFailures"],
+                                     "ScalingConfig": {"MaximumConcurrency": 2}, "Tags": {"a": "1"}}, ""),
+    (ENABLED, OF_UUID, ""),
+    ("get_event_source_mapping", OF_UUID, ""),
+    ("list_tags", {"Resource": "{arn}"}, ""),
+    ("create_event_source_mapping", {"FunctionName": "made", "EventSourceArn": "{queue}"}, "ResourceConflictException"),
+    ("update_event_source_mapping", {**OF_UUID, "FunctionName": "{function}", "BatchSize": 20, "MaximumBatchingWindowInSeconds": 1,
+                                     "FilterCriteria": {}, "FunctionResponseTypes": [], "ScalingConfig": {}}, ""),
+    (ENABLED, OF_UUID, ""),
+    ("tag_resource", {"Resource": "{arn}", "Tags": {"b": "2"}}, ""),
+    ("untag_resource", {"Resource": "{arn}", "TagKeys": ["a"]}, ""),
+    ("update_event_source_mapping", {**OF_UUID, "Enabled": False}, ""),
+    (DISABLED, OF_UUID, ""),
+    ("delete_event_source_mapping", OF_UUID, ""),
+    (GONE, OF_UUID, ""),
+    ("get_event_source_mapping", OF_UUID, THERE_IS_NONE),
+    ("delete_event_source_mapping", OF_UUID, THERE_IS_NONE),
+]  # fmt: skip
+TERRAFORM_STREAM = [
+    ("create_event_source_mapping", {"FunctionName": "made", "EventSourceArn": "{stream}", "StartingPosition": "LATEST", "Enabled": False,
+                                     "BatchSize": 100, "ParallelizationFactor": 2, "BisectBatchOnFunctionError": True,
+                                     "MaximumRecordAgeInSeconds": -1, "MaximumRetryAttempts": 3, "TumblingWindowInSeconds": 0,
+                                     "DestinationConfig": {"OnFailure": {"Destination": "{queue}"}}}, ""),
+    (DISABLED, OF_UUID, ""),
+    ("update_event_source_mapping", {**OF_UUID, "DestinationConfig": {"OnFailure": {}}, "ParallelizationFactor": 1, "Enabled": True}, ""),
+    (ENABLED, OF_UUID, ""),
+    ("delete_event_source_mapping", OF_UUID, ""),
+    (GONE, OF_UUID, ""),
+]  # fmt: skip
+CLOUDFORMATION_MAPPING = [
+    ("create_event_source_mapping", {"FunctionName": "{function}:live", "EventSourceArn": "{queue}", "BatchSize": 10, "Tags": {"of": "cdk"}}, ""),
+    (ENABLED, OF_UUID, ""),
+    ("list_tags", {"Resource": "{arn}"}, ""),
+    ("list_event_source_mappings", {"FunctionName": "made", "MaxItems": 100}, ""),
+    ("list_event_source_mappings", {"FunctionName": "{function}:live"}, ""),
+    ("list_event_source_mappings", {"EventSourceArn": "{queue}"}, ""),
+    ("update_event_source_mapping", {**OF_UUID, "FunctionName": "{function}:live", "BatchSize": 1}, ""),
+    (ENABLED, OF_UUID, ""),
+    ("delete_event_source_mapping", OF_UUID, ""),
+    (GONE, OF_UUID, ""),
+    ("list_event_source_mappings", {"FunctionName": "made"}, ""),
+]  # fmt: skip
+
+
+def filled(value, names):
+    """Return parameters with what is known by now in the place of names."""
+    if isinstance(value, dict):
+        return {key: filled(each, names) for key, each in value.items()}
+    if isinstance(value, str):
+        for name, found in names.items():
+            value = value.replace(name, found)
+    return value
+
+
+def answered_of_mappings(api, operation, given, names):
+    """Make one call of a mapping's, or ask for its state until it is so, as tools do; return its error, or nothing."""
+    given = filled(given, names)
+    if not operation.startswith("wait "):
+        try:
+            made = getattr(api, operation)(**given)
+        except ClientError as error:
+            return str(error.response["Error"]["Code"])
+        if operation.startswith("create_"):
+            names |= {"{uuid}": made["UUID"], "{arn}": made["EventSourceMappingArn"]}
+        return ""
+
+    def state():
+        try:
+            return api.get_event_source_mapping(**given)["State"]
+        except api.exceptions.ResourceNotFoundException:
+            return "for its end"
+
+    wait_for(lambda: state() == operation.removeprefix("wait "), description=operation)
+    return ""
+
+
+def test_every_call_of_mappings_is_answered(daemon, ministack):
+    config = f'account = "{ministack.account}"\nregion = "{ministack.region}"\napi = {{ auth = "none" }}\n'
+    bridge = daemon(config + ministack.connection())
+    api = lambda_client(bridge, ministack.account, region=ministack.region)
+    function = api.create_function(**FUNCTION, **NEW, Publish=True)["FunctionArn"].removesuffix(":1")
+    answer(api, ACTIVE, {})
+    api.create_alias(**FUNCTION, Name="live", FunctionVersion="1")
+    queue, stream = ministack.name(), ministack.name()
+    ministack.client("sqs").create_queue(QueueName=queue)
+    kinesis = ministack.client("kinesis")
+    kinesis.create_stream(StreamName=stream, ShardCount=1)
+    kinesis.get_waiter("stream_exists").wait(StreamName=stream, WaiterConfig={"Delay": 1})
+    names = {
+        "{function}": function,
+        "{queue}": ministack.arn("sqs", queue),
+        "{stream}": ministack.arn("kinesis", f"stream/{stream}"),
+    }
+    wrong = []
+    for operation, given, expected in (*TERRAFORM_MAPPING, *TERRAFORM_STREAM, *CLOUDFORMATION_MAPPING):
+        if (code := answered_of_mappings(api, operation, given, names)) != expected:
+            wrong.append((operation, given, code))
+    assert wrong == []
+    assert api.list_event_source_mappings()["EventSourceMappings"] == []
