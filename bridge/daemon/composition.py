@@ -206,6 +206,7 @@ class Parts:
         self.logs = FunctionLogs(
             self.folder.logs, max_bytes_per_function=settings.runtime.log_mb_per_function * limits.MIB
         )
+        self.closed_ports = hidden_ports(settings) if settings.runtime.sandbox != "basic" else ()
         packages = settings.runtime.packages or (_PACKAGES if _PACKAGES.is_dir() else None)
         self.pool = WorkerPool(
             run_folder=self.folder.run,
@@ -217,7 +218,7 @@ class Parts:
             packages=packages,
             deny_paths=(self.folder.path, key_file(settings)),
             code_store=self.folder.packages,
-            deny_ports=hidden_ports(settings),
+            deny_ports=self.closed_ports,
             region=settings.region,
             interpreters=self.interpreters.values(),
         )

@@ -26,7 +26,8 @@ from bridge.core.function import FunctionVersion
 from bridge.core.mapping import MappingState
 from bridge.daemon.composition import Parts, access_rules, read_catalog, register_secrets
 from bridge.daemon.function_urls import address_of, function_url_app
-from bridge.daemon.health import TROUBLE_TOLD_S, Health
+from bridge.daemon.health import TROUBLE_TOLD_S, Fact, Health
+from bridge.daemon.notices import lost_functions, notices
 from bridge.daemon.permits import make_permits
 from bridge.daemon.push import PushSources
 from bridge.daemon.ready import Ready, ready_receivers, ready_routes
@@ -127,6 +128,9 @@ class Daemon:
             raise
         self._start_tasks()
         self._announce()
+        for name, ok, text in (*self._notices(), *lost_functions(self._parts.catalog.functions())):
+            if not ok:
+                log.warning("worth_knowing", about=name, detail=text)
         gc.freeze()
         took_s = self._clock.monotonic() - began
         log.info("daemon_started", version=__version__, state=str(self._parts.folder.path), took_s=round(took_s, 3))
@@ -381,12 +385,16 @@ class Daemon:
             for section in fixed
             if getattr(before, section) != getattr(settings, section)
         ]
+        changes += [f"{name}: {text}" for name, ok, text in self._notices() if not ok]
         self._parts.dispatcher.kick()
         if self._watches:
             self._start_watch()
         telemetry.RELOADS.labels(result="taken").inc()
         log.info("reload_taken", changes=changes)
         return ReloadResult(ok=True, changes=tuple(changes))
+
+    def _notices(self) -> list[Fact]:
+        return notices(self._parts.catalog.functions(), self._settings, closed=self._parts.closed_ports)
 
     def _problems(self) -> list[str]:
         problems = [f"task {name} failed: {reason}" for name, reason in self._supervisor.failed().items()]
@@ -422,6 +430,8 @@ class Daemon:
             *self._parts.pool.sandbox_facts(),
             ("journal", not stats.damaged, journal),
             ("clock", abs(step_s) < 1, f"stepped by {step_s:+.1f} s since the start"),
+            *self._notices(),
+            *lost_functions(self._parts.catalog.functions()),
             *self._parts.remote.facts(self._versions()),
             *self._health.facts(),
             *self._sources.facts(),

@@ -28,6 +28,8 @@ INTERPRETER: Final = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 """What runs functions whose runtime is mapped to nothing else."""
 PYTHON_MIN: Final = (3, 11)
 """The oldest Python that the workers' own code runs on."""
+NO_INTERPRETER: Final = "InvalidRuntimeException"
+"""AWS's code of a function whose runtime nothing here runs."""
 PROBE_MAX_S: Final = 10.0
 _PROBE: Final = (
     "import json, sys; print(json.dumps([list(sys.version_info[:2]), sys.base_prefix, sys.implementation.name]))"
@@ -72,7 +74,7 @@ def trouble(runtime: str) -> str:
         return ""
     hint = "; [runtimes] may map it" if runtime in PYTHON_RUNTIMES else ""
     return (
-        f"InvalidRuntimeException: the runtime {runtime} has no interpreter here: functions run on {INTERPRETER}, "
+        f"{NO_INTERPRETER}: the runtime {runtime} has no interpreter here: functions run on {INTERPRETER}, "
         f"whichever python3.x they name{hint}"
     )
 

@@ -29,6 +29,8 @@ DECLARED: Final = "@declared"
 """Behind a name that is kept for a function of the file."""
 NOT_COMPARED: Final = frozenset({"Description"})
 """Settings that alone make no new version."""
+_AGAIN: Final = "give the code again (UpdateFunctionCode, or `bridge functions deploy`)"
+_ANEW: Final = "publish it anew and give it to the function (UpdateFunctionConfiguration)"
 
 
 def new_id() -> str:
@@ -265,10 +267,14 @@ class Builder:
         except BridgeError as error:
             unrunnable = f"KMSNotFoundException: {error}"
         try:
-            code = self.code_of(version.package)
             opt = self.opt_of(version.layers) if version.layers else ""
         except BridgeError as error:
-            unrunnable = f"InvalidZipFileException: {error}; give the code again (UpdateFunctionCode)"
+            layers = ", ".join(layer["Arn"] for layer in settings.get("Layers", ()))
+            unrunnable = f"InvalidZipFileException: a layer of {layers}: {error}; {_remedy(version, _ANEW)}"
+        try:
+            code = self.code_of(version.package)
+        except BridgeError as error:
+            unrunnable = f"InvalidZipFileException: {error}; {_remedy(version, _AGAIN)}"
         facts = (made.id, version.version, version.package, settings, version.environment, interpreter)
         return FunctionVersion(
             name=made.name,
@@ -288,6 +294,12 @@ class Builder:
             interpreter=interpreter,
             unrunnable=unrunnable,
         )
+
+
+def _remedy(version: MadeVersion, latest: str) -> str:
+    if version.version == LATEST:
+        return latest
+    return "give the function or a layer the very same zip again (its hash is its name), or delete the version"
 
 
 def event_invoke(config: Mapping[str, Any]) -> EventInvokeConfig:

@@ -311,13 +311,16 @@ class MadeFunctions:
             raise Refused("ResourceConflictException", text, status=409)
 
     async def add_package(self, file: Path) -> Package:
-        """Keep a zip. Raises Refused in AWS's words, StoreError."""
+        """Keep a zip; what had lost it runs again. Under `changing`. Raises Refused in AWS's words, StoreError."""
         try:
             package = await asyncio.to_thread(self.packages.add, file)
         except ZipRefused as error:
             log.info("package_refused", reason=error.reason or str(error))
             raise Refused("InvalidParameterValueException", str(error)) from error
-        self._lost = [key for key in self._lost if key != package.key]
+        if package.key in self._lost:
+            self._lost = [key for key in self._lost if key != package.key]
+            for made in [each for each in self._functions.values() if package.key in each.packages()]:
+                await self._take(made)
         return package
 
     async def check_unzipped(self, code: str, layers: Sequence[str]) -> None:

@@ -365,4 +365,8 @@ async def test_a_lost_layer_is_told_at_the_invocation(api, tmp_path):
     (tmp_path / "packages" / key / "package.zip").unlink()
     again = Made(tmp_path, api.made._store, api.layers)
     await again.made.open()
-    assert again.catalog.get("made").latest.unrunnable.startswith("InvalidZipFileException: the package")
+    told = again.catalog.get("made").latest.unrunnable
+    assert told.startswith(f"InvalidZipFileException: a layer of {ARN}:1: the package")
+    assert told.endswith("publish it anew and give it to the function (UpdateFunctionConfiguration)")
+    await publish(again)
+    assert again.catalog.get("made").latest.unrunnable == "", "the very same zip is there again"

@@ -1,0 +1,65 @@
+"""What the daemon says of functions unasked: code that is lost, concurrency that is short, a port that is closed."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from bridge.api.awslambda.concurrency import UNRESERVED_MIN, set_aside
+from bridge.config.access import hidden_ports
+from bridge.config.settings import Settings
+from bridge.core.function import LATEST, Function
+from bridge.daemon.health import Fact
+from bridge.registry.interpreters import NO_INTERPRETER
+from bridge.runtime.landlock import knows_ports
+
+
+def lost_functions(functions: Iterable[Function]) -> Iterator[Fact]:
+    """Yield the versions that no worker can run though they were made to run here, and what to do."""
+    for function in functions:
+        for version in (function.latest, *function.versions.values()):
+            code, _, text = version.unrunnable.partition(": ")
+            if text and code != NO_INTERPRETER:
+                name = function.name if version.version == LATEST else f"{function.name}:{version.version}"
+                yield f"function {name}", False, text
+
+
+def concurrency_fact(functions: Iterable[Function], account_concurrency: int) -> Fact:
+    """Say whether functions leave the others the account's unreserved minimum.
+
+    The API refuses what goes below it (semantics 5.6); the file may reserve more, and a reload may come on top of what
+    the API had reserved. Of an account that is smaller than the minimum, one execution is enough.
+    """
+    kept = set_aside(functions)
+    left = account_concurrency - kept
+    text = f"functions keep {kept} of the account's {account_concurrency} concurrent executions for themselves"
+    least = UNRESERVED_MIN if account_concurrency >= UNRESERVED_MIN else 1
+    if not kept or left >= least:
+        return "concurrency", True, text
+    text += (
+        f": {max(0, left)} are left for all others, at least {least} should be; lower reserved_concurrency, or raise "
+        "[invocation] account_concurrency"
+    )
+    return "concurrency", False, text
+
+
+def port_facts(closed: Sequence[int], settings: Settings) -> Iterator[Fact]:
+    """Yield that functions cannot call Lambda's API though the file lets somebody in by now.
+
+    Landlock's rules are those of the process that all workers come from: they are never lifted.
+
+    Args:
+        closed: ports that the sandbox closed at the start.
+        settings: the file in force.
+    """
+    if closed and not hidden_ports(settings) and knows_ports():
+        text = (
+            f"functions cannot connect to port {closed[0]} until a restart: at the start nobody could call Lambda's "
+            "API there (no [access_keys.X])"
+        )
+        yield "api port", False, text
+
+
+def notices(functions: Sequence[Function], settings: Settings, *, closed: Sequence[int]) -> list[Fact]:
+    """Return all that there is to say of a file that has been taken."""
+    return [
+        concurrency_fact(functions, settings.invocation.account_concurrency),
+        *port_facts(closed, settings),
+    ]
