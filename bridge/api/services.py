@@ -36,9 +36,9 @@ class Logs(Protocol):
     """Where a function's log lines are read."""
 
     def tail(
-        self, function: str, *, lines: int, follow: bool, stream: str = ""
+        self, *functions: str, lines: int, follow: bool, stream: str = ""
     ) -> AsyncIterator[tuple[float, str, str]]:
-        """Yield (epoch seconds, stream, text) of the last `lines` lines, then, if `follow`, new ones as they come.
+        """Yield (epoch seconds, stream, text) of the last `lines` lines of functions, then, if `follow`, new ones.
 
         Of all streams, or of those whose name begins with `stream`.
         """

@@ -7,6 +7,7 @@ from bridge.api.fields import Fields
 from bridge.api.http import Answer, HttpError, Request, Stream, json_answer
 from bridge.api.services import Services
 from bridge.core.function import Function
+from bridge.core.logging_config import GROUP_PREFIX
 from bridge.core.ports import JobState
 from bridge.registry.interpreters import INTERPRETER, described
 from bridge.util import telemetry
@@ -79,19 +80,32 @@ class System:
         )
 
     async def logs(self, request: Request) -> Stream:
-        """A function's log lines, `{"at": …, "stream": …, "line": …}` each."""
+        """Log lines of a function, or of all of a log group: `{"at": …, "stream": …, "line": …}` each."""
         fields = Fields.of_query(request)
         lines = fields.integer("lines", low=0, high=_LOG_LINES_MAX)
         follow, stream = fields.boolean("follow"), fields.text("stream") or ""
         fields.finish()
-        name = request.params["function"].partition(":")[0]
-        if all(function.name != name for function in self._services.functions()):
-            raise HttpError(404, f"no function {name[:64]!r}")
+        names = self._of_log(request.params["function"])
         await request.body()
-        return Stream(self._lines(name, lines=100 if lines is None else lines, follow=follow, stream=stream))
+        return Stream(self._lines(names, lines=100 if lines is None else lines, follow=follow, stream=stream))
 
-    async def _lines(self, name: str, *, lines: int, follow: bool, stream: str) -> AsyncIterator[object]:
-        async for at, found, text in self._services.logs.tail(name, lines=lines, follow=follow, stream=stream):
+    def _of_log(self, written: str) -> list[str]:
+        """Return the functions that a name, or the name of a log group, stands for. Raises HttpError: none."""
+        functions = self._services.functions()
+        name = written.removeprefix(GROUP_PREFIX).partition(":")[0]
+        if any(function.name == name for function in functions):
+            return [name]
+        found = [
+            function.name
+            for function in functions
+            if any(version.log_group == written for version in (function.latest, *function.versions.values()))
+        ]
+        if not found:
+            raise HttpError(404, f"no function {written[:64]!r}, and none that writes to a log group of that name")
+        return found
+
+    async def _lines(self, names: list[str], *, lines: int, follow: bool, stream: str) -> AsyncIterator[object]:
+        async for at, found, text in self._services.logs.tail(*names, lines=lines, follow=follow, stream=stream):
             yield {"at": at, "stream": found, "line": text}
 
 

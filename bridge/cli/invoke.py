@@ -101,7 +101,7 @@ def logs_command(
     lines: int,
     as_json: bool,  # noqa: FBT001 - click's signature
 ) -> None:
-    """Show what FUNCTION printed, START, END and REPORT included; GROUP is /aws/lambda/FUNCTION."""
+    """Show what FUNCTION printed, START, END and REPORT included, or all functions of a log group."""
     client = connect(Options.of(context))
     name = function.removeprefix(GROUP)
     path, query = f"/logs/{segment(name)}", {"lines": lines, "follow": follow, "stream": stream}

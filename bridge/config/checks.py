@@ -20,6 +20,7 @@ from bridge.config.values import SECRET_HINT, Address, parse_address
 from bridge.config.webhooks import GREETED, METHODS, default_methods
 from bridge.core import limits
 from bridge.core.function import split_target
+from bridge.core.logging_config import JSON, TEXT
 from bridge.registry.packages import handler_files, handler_mistake, has_handler
 
 Finding: TypeAlias = tuple[Loc, str]
@@ -67,6 +68,10 @@ def warnings(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
 
 def _functions(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
     for name, function in tables(data, "functions"):
+        logging = table(function, "logging_config")
+        for key in ("application_log_level", "system_log_level"):
+            if key in logging and logging.get("log_format", TEXT) == TEXT:
+                yield ("functions", name, "logging_config", key), f'counts where log_format is "{JSON}"'
         code, handler = function.get("code"), function.get("handler")
         if not isinstance(code, str) or not code:
             continue

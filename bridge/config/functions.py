@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
@@ -13,6 +13,7 @@ from bridge.config.values import EnvironmentValue, PathValue, Secret, refuse
 from bridge.core import limits
 from bridge.core.arn import parse_arn
 from bridge.core.function import ENVIRONMENT_NAME_PATTERN, RESERVED_ENVIRONMENT, EventInvokeConfig, RemoteFunction
+from bridge.core.logging_config import GROUP_MAX_CHARS, GROUP_PATTERN, LEVEL_DEFAULT, TEXT, LoggingConfig
 from bridge.core.outcome import LOCAL
 from bridge.registry.catalog import FunctionSpec
 from bridge.registry.packages import handler_mistake
@@ -91,6 +92,26 @@ class DeadLetterSettings(Section):
     )
 
 
+class LoggingSettings(Section):
+    """`logging_config`: how the function's log is written (API_LoggingConfig)."""
+
+    log_format: Literal["Text", "JSON"] = Field(
+        default=TEXT, description="JSON: one object a line, of the platform and of Python's logger."
+    )
+    application_log_level: Literal["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"] | None = Field(
+        default=None, description="Of JSON: least severe records of the function that are written; default INFO."
+    )
+    system_log_level: Literal["DEBUG", "INFO", "WARN"] | None = Field(
+        default=None, description="Of JSON: least severe records of the platform that are written; default INFO."
+    )
+    log_group: str = Field(
+        default="",
+        max_length=GROUP_MAX_CHARS,
+        pattern=rf"^({GROUP_PATTERN})?$",
+        description="Name of the log group, 1..512 of a-z A-Z 0-9 . - _ / #; left out: /aws/lambda/NAME.",
+    )
+
+
 class FunctionSettings(Section):
     """One function: a folder, a handler, and limits as on AWS."""
 
@@ -129,6 +150,7 @@ class FunctionSettings(Section):
     dead_letter_config: DeadLetterSettings | None = Field(
         default=None, description="Queue or topic that gets asynchronous events that failed; left out: none."
     )
+    logging_config: LoggingSettings = subsection("How its log is written.")
     connection: str = Field(
         default="",
         max_length=64,
@@ -226,6 +248,16 @@ def _spec(name: str, function: FunctionSettings | RemoteFunctionSettings, settin
         writes_event_invoke="event_invoke" in function.model_fields_set,
         dead_letter_target=_dead_letter_target(function),
         connection=function.connection,
+        logging=_logging(function.logging_config),
+    )
+
+
+def _logging(settings: LoggingSettings) -> LoggingConfig:
+    return LoggingConfig(
+        is_json=settings.log_format != TEXT,
+        application_level=settings.application_log_level or LEVEL_DEFAULT,
+        system_level=settings.system_log_level or LEVEL_DEFAULT,
+        group=settings.log_group,
     )
 
 

@@ -9,6 +9,7 @@ from bridge.core import limits
 from bridge.core.arn import Arn
 from bridge.core.connection import AwsConnection
 from bridge.core.errors import FunctionNotFound
+from bridge.core.logging_config import DEFAULT, GROUP_PREFIX, LoggingConfig
 
 REGION_DEFAULT: Final = "us-east-1"
 ACCOUNT_DEFAULT: Final = "000000000000"
@@ -112,6 +113,13 @@ class FunctionVersion:
     """What the file maps its runtime to; None: nothing, so that it runs on this process's Python."""
     unrunnable: str = ""
     """AWS's code, `: `, and why no worker can run it (no interpreter, no package, no key); empty: they can."""
+    logging: LoggingConfig = DEFAULT
+    """How its workers' log is written."""
+
+    @property
+    def log_group(self) -> str:
+        """Name of the log group."""
+        return self.logging.group or GROUP_PREFIX + self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

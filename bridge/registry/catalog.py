@@ -23,6 +23,7 @@ from bridge.core.function import (
     RemoteFunction,
     function_arn,
 )
+from bridge.core.logging_config import DEFAULT, LoggingConfig
 from bridge.registry.packages import digest_folder
 
 # A revision covers secrets. Keyed anew in every process, it cannot be used to guess them, should it be shown.
@@ -49,6 +50,7 @@ class FunctionSpec:
     connection: str = ""
     """Of the ARNs that it names."""
     remote: RemoteFunction | None = None
+    logging: LoggingConfig = DEFAULT
 
 
 def build_function(spec: FunctionSpec, *, region: str = REGION_DEFAULT, account: str = ACCOUNT_DEFAULT) -> Function:
@@ -70,6 +72,7 @@ def build_function(spec: FunctionSpec, *, region: str = REGION_DEFAULT, account:
         region=region,
         dead_letter_target=spec.dead_letter_target,
         remote=spec.remote,
+        logging=spec.logging,
     )
     return Function(
         name=spec.name,
@@ -89,6 +92,7 @@ def _revision(version: FunctionVersion) -> str:
         # Where a link leads is part of it: turned to another release with the same files, it is another revision.
         version.arn, version.code, os.path.realpath(version.code), digest_folder(version.code), version.handler,
         version.timeout_s, version.memory_mb, version.ephemeral_storage_mb, sorted(version.environment.items()),
+        astuple(version.logging),
     ]  # fmt: skip
     return _digest(facts)
 

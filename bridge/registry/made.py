@@ -20,6 +20,7 @@ from bridge.core.function import (
     Interpreter,
     function_arn,
 )
+from bridge.core.logging_config import LoggingConfig
 from bridge.core.outcome import LOCAL
 from bridge.registry.interpreters import trouble
 from bridge.registry.packages import code_sha256
@@ -293,6 +294,7 @@ class Builder:
             runtime=settings["Runtime"],
             interpreter=interpreter,
             unrunnable=unrunnable,
+            logging=LoggingConfig.of(settings.get("LoggingConfig", {}), function=made.name),
         )
 
 

@@ -67,7 +67,7 @@ def declared_settings(version: FunctionVersion, *, account: str) -> dict[str, An
         "Architectures": [ARCHITECTURE],
         "EphemeralStorage": {"Size": version.ephemeral_storage_mb},
         "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
-        "LoggingConfig": {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{version.name}"},
+        "LoggingConfig": version.logging.members(version.name),
     }
     if version.remote is None:
         settings |= {"Runtime": INTERPRETER, "Handler": version.handler, "MemorySize": version.memory_mb}

@@ -27,11 +27,11 @@ if __name__ == "__main__":  # exec'd instead of forked: the file beside this one
     _package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
     sys.modules["bridge"], sys.modules["bridge.runtime"] = types.ModuleType("bridge"), _package
 
-from bridge.runtime import context, encoding
+from bridge.runtime import context, encoding, log_records
 from bridge.runtime.context import Fault, LambdaContext
 
 if __name__ == "__main__":
-    for _name in ("bridge", "bridge.runtime", "bridge.runtime.context", "bridge.runtime.encoding"):
+    for _name in [name for name in sys.modules if name.partition(".")[0] == "bridge"]:
         sys.modules.pop(_name, None)
 
 INIT: Final = 0
@@ -196,6 +196,7 @@ class Worker(Exchange):
         self._request_id = ""
         self._peak_kb = 0
         self._last_trace: str | None = None
+        self._logs_json = False
 
     def run(self) -> NoReturn:
         """Serve until the end of the process."""
@@ -226,8 +227,9 @@ class Worker(Exchange):
         LambdaContext.memory_limit_in_mb = os.environ["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"]
         LambdaContext.log_group_name = os.environ["AWS_LAMBDA_LOG_GROUP_NAME"]
         LambdaContext.log_stream_name = os.environ["AWS_LAMBDA_LOG_STREAM_NAME"]
+        self._logs_json = os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
         _open_streams()
-        _open_logging(self)
+        _open_logging(self, log_records.JsonFormatter(self._shown) if self._logs_json else None)
         try:
             handler = load_handler(settings["handler"])
         except Fault as fault:
@@ -308,9 +310,11 @@ class Worker(Exchange):
         self._log_error(error)
         return self._encode_error(error)
 
-    @staticmethod
-    def _log_error(error: dict[str, Any]) -> None:
+    def _log_error(self, error: dict[str, Any]) -> None:
         """Write the [ERROR] record: one log record, its lines joined by carriage returns, as AWS's runtime does."""
+        if self._logs_json:
+            os.write(1, self._encode_error(log_records.error_record(error)) + b"\n")
+            return
         lines = [f"[ERROR] {error['errorType']}: {error['errorMessage']}", "Traceback (most recent call last):"]
         for item in error["stackTrace"]:
             for line in item.splitlines():
@@ -370,14 +374,14 @@ class _LogHandler(logging.Handler):
         sys.stdout.write(self.format(record))
 
 
-def _open_logging(worker: Worker) -> None:
+def _open_logging(worker: Worker, formatter: logging.Formatter | None) -> None:
     logging.Formatter.converter = time.gmtime
     text = "[%(levelname)s]\t%(asctime)s.%(msecs)03dZ\t%(aws_request_id)s\t%(message)s\n"
     handler = _LogHandler(worker)
-    handler.setFormatter(logging.Formatter(text, "%Y-%m-%dT%H:%M:%S"))
+    handler.setFormatter(formatter or logging.Formatter(text, "%Y-%m-%dT%H:%M:%S"))
     root = logging.getLogger()
-    level = logging.getLevelName(os.environ.get("AWS_LAMBDA_LOG_LEVEL", "").upper())
-    if isinstance(level, int):
+    level = log_records.level_of(os.environ.get("AWS_LAMBDA_LOG_LEVEL", ""))
+    if level is not None:
         root.setLevel(level)
     root.addHandler(handler)
 

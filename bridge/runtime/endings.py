@@ -65,13 +65,11 @@ def may_initialise_again(worker: Worker) -> bool:
 
 def report_init(worker: Worker, *, now: float, status: str, error_type: str) -> None:
     """Write the line of an init that did not end well."""
-    line = results.init_report(
+    worker.log_init_failed(
         max(0.0, now - worker.began_at) * 1000,
-        in_invocation=worker.in_invocation,
         status=status,
         error_type="" if status == "timeout" else error_type,
     )
-    worker.log_init_report(line)
 
 
 def settle(worker: Worker, job: Job, of: Report, kind: ResultKind, payload: bytes, extra: bytes = b"") -> None:
@@ -113,7 +111,7 @@ def fail(worker: Worker, job: Job, *, now: float, time_text: bytes, is_ours: boo
     if not worker.is_ready:
         report_init(worker, now=now, status=failure.status, error_type=failure.error_type)
     of = report(worker, since=job.started_at, now=now, status=failure.report_status)
-    extra = failure.log_line(request_id, time_text=time_text)
+    extra = worker.lines.failure(failure, request_id, time_text=time_text)
     kind = ResultKind.UNKNOWN if is_ours else ResultKind.FUNCTION_ERROR
     settle(worker, job, of, kind, failure.payload(request_id), extra)
 

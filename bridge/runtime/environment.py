@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.core.function import FunctionVersion, Interpreter
+from bridge.core.logging_config import JSON
 from bridge.runtime import mounts, sandbox
 
 EXEC_WRAPPER: Final = "AWS_LAMBDA_EXEC_WRAPPER"
@@ -91,11 +92,13 @@ def variables(
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(version.memory_mb),
         "AWS_LAMBDA_FUNCTION_VERSION": version.version,
         "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency" if is_provisioned else "on-demand",
-        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{version.name}",
+        "AWS_LAMBDA_LOG_GROUP_NAME": version.log_group,
         "AWS_LAMBDA_LOG_STREAM_NAME": stream,
         "LAMBDA_TASK_ROOT": task_root,
         "LAMBDA_RUNTIME_DIR": "/var/runtime",
     }
+    if version.logging.is_json:  # neither is there in text, as recorded
+        reserved |= {"AWS_LAMBDA_LOG_FORMAT": JSON, "AWS_LAMBDA_LOG_LEVEL": version.logging.application_level}
     return defaults | dict(version.environment) | reserved
 
 

@@ -130,7 +130,7 @@ class _Function(bootstrap.Exchange):
                 "function_name": version.name,
                 "function_version": version.version,
                 "memory_limit_in_mb": str(version.memory_mb),
-                "log_group_name": f"/aws/lambda/{version.name}",
+                "log_group_name": version.log_group,
                 "log_stream_name": stream,
             },
         )

@@ -7,10 +7,10 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, Protocol
 
 import structlog
 
@@ -36,9 +36,20 @@ def shown(text: str) -> str:
     return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
-def stream_name(version: str, *, at: float, token: str) -> str:
-    """Return AWS's name of a log stream: date of its start (UTC), version, 32 hexadecimal digits."""
-    return f"{datetime.fromtimestamp(at, UTC):%Y/%m/%d}/[{version}]{token}"
+def stream_name(version: str, *, at: float, token: str, function: str = "") -> str:
+    """Return AWS's name of a log stream: date of its start (UTC), version, 32 hexadecimal digits.
+
+    A log group that functions may share has the function's name in it (monitoring-cloudwatchlogs-loggroups).
+    """
+    return f"{datetime.fromtimestamp(at, UTC):%Y/%m/%d}/{function}[{version}]{token}"
+
+
+class LogSink(Protocol):
+    """Who else gets what is written."""
+
+    def put(self, group: str, stream: str, written: Sequence[tuple[float, bytes]]) -> None:
+        """Take whole lines, each part with its time (epoch seconds), in order. Never raises, never waits."""
+        ...
 
 
 class TimeText:
@@ -66,10 +77,11 @@ class TimeText:
 class LogStream:
     """The log of one worker: buffers lines, which reach the file within 0.2 s."""
 
-    __slots__ = ("_logs", "file", "file_size", "function", "name", "path", "pending", "size")
+    __slots__ = ("_logs", "file", "file_size", "function", "group", "name", "path", "pending", "size")
 
-    def __init__(self, logs: "FunctionLogs", *, function: str, name: str, path: Path) -> None:
+    def __init__(self, logs: "FunctionLogs", *, function: str, name: str, group: str, path: Path) -> None:
         self._logs = logs
+        self.group = group
         self.size = 0
         self.function = function
         self.name = name
@@ -129,15 +141,19 @@ class FunctionLogs:
         self._timer: asyncio.TimerHandle | None = None
         self._failed = False
         self._followers: dict[str, set[asyncio.Event]] = {}
+        self.sink: LogSink | None = None
+        """Gets all that goes to the files, lines that find no room on the disk too."""
 
-    def stream(self, function: str, name: str) -> LogStream:
-        """Return the named stream of a function, to be ended by `end_stream`."""
+    def stream(self, function: str, name: str, *, group: str = "") -> LogStream:
+        """Return the named stream of a function, to be ended by `end_stream`; `group` is for the sink."""
         entry = self._streams.get((function, name))
         if entry is None:
             path = self._path(function, name)
             with contextlib.suppress(OSError):
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            entry = self._streams[function, name] = LogStream(self, function=function, name=name, path=path)
+            entry = self._streams[function, name] = LogStream(
+                self, function=function, name=name, group=group, path=path
+            )
         return entry
 
     def write(self, function: str, stream: str, data: bytes, *, at: float) -> None:
@@ -166,6 +182,8 @@ class FunctionLogs:
         self._dirty.pop(entry, None)
         if not entry.pending:
             return
+        if self.sink is not None:
+            self.sink.put(entry.group, entry.name, entry.pending)
         data = entry.take(self.time_text)
         try:
             self._open_file(entry).write(data)
@@ -232,19 +250,20 @@ class FunctionLogs:
             self._close_file(entry)
         self._streams.clear()
 
-    async def tail(self, function: str, *, lines: int, follow: bool, stream: str = "") -> AsyncIterator[Line]:
-        """Yield the last `lines` lines of a function, then (if `follow`) new ones for ever.
+    async def tail(self, *functions: str, lines: int, follow: bool, stream: str = "") -> AsyncIterator[Line]:
+        """Yield the last `lines` lines of some functions, then (if `follow`) new ones for ever.
 
-        Of all its streams, or of those whose name begins with `stream`.
+        Of all their streams, or of those whose name begins with `stream`.
         """
         self.flush()
         offsets: dict[Path, int] = {}
-        for line in await asyncio.to_thread(self._last, function, lines, offsets, stream):
+        for line in await asyncio.to_thread(self._last, functions, lines, offsets, stream):
             yield line
         if not follow:
             return
         event = asyncio.Event()
-        self._followers.setdefault(function, set()).add(event)
+        for function in functions:
+            self._followers.setdefault(function, set()).add(event)
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
@@ -252,25 +271,30 @@ class FunctionLogs:
                         await event.wait()
                 event.clear()
                 self.flush()
-                for line in await asyncio.to_thread(self._new, function, offsets, stream):
+                for line in await asyncio.to_thread(self._new, functions, offsets, stream):
                     yield line
         finally:
-            followers = self._followers[function]
-            followers.discard(event)
-            if not followers:
-                del self._followers[function]
+            for function in functions:
+                self._unfollow(function, event)
 
-    def _paths(self, function: str, stream: str) -> list[Path]:
+    def _unfollow(self, function: str, event: asyncio.Event) -> None:
+        followers = self._followers[function]
+        followers.discard(event)
+        if not followers:
+            del self._followers[function]
+
+    def _paths(self, functions: Sequence[str], stream: str) -> list[Path]:
         beginning = stream.replace("/", "_")
-        try:
-            return sorted(path for path in (self._folder / function).iterdir() if path.name.startswith(beginning))
-        except OSError:
-            return []
+        paths: list[Path] = []
+        for function in functions:
+            with contextlib.suppress(OSError):
+                paths += (path for path in (self._folder / function).iterdir() if path.name.startswith(beginning))
+        return sorted(paths)
 
-    def _last(self, function: str, count: int, offsets: dict[Path, int], stream: str) -> list[Line]:
+    def _last(self, functions: Sequence[str], count: int, offsets: dict[Path, int], stream: str) -> list[Line]:
         newest: deque[Line] = deque(maxlen=max(0, count))
         parts = []
-        for path in self._paths(function, stream):
+        for path in self._paths(functions, stream):
             with contextlib.suppress(OSError):
                 size = path.stat().st_size
                 offsets[path] = size
@@ -278,9 +302,9 @@ class FunctionLogs:
         newest.extend(heapq.merge(*parts, key=lambda line: line[0]))
         return list(newest)
 
-    def _new(self, function: str, offsets: dict[Path, int], stream: str) -> list[Line]:
+    def _new(self, functions: Sequence[str], offsets: dict[Path, int], stream: str) -> list[Line]:
         parts = []
-        paths = self._paths(function, stream)
+        paths = self._paths(functions, stream)
         rotated = [path for path in paths if _ROTATED.search(path.name)]
         for path in (*rotated, *(path for path in paths if path not in rotated)):
             with contextlib.suppress(OSError):
@@ -305,7 +329,7 @@ def _parse(path: Path, start: int, end: int, count: int | None) -> list[Line]:
         rows = rows[len(rows) - min(len(rows), count) :]
     stream = re.sub(r"\.log(\.\d+)?$", "", path.name)
     date, _, rest = stream.partition("[")
-    stream = date.replace("_", "/") + "[" + rest if rest else stream
+    stream = date.replace("_", "/", 3) + "[" + rest if rest else stream
     return [line for row in rows for line in _lines(row, stream)]
 
 

@@ -15,6 +15,7 @@ from bridge.core import limits
 from bridge.runtime import frames, results
 from bridge.runtime.job import Job
 from bridge.runtime.logs import FunctionLogs
+from bridge.runtime.platform_lines import platform_lines
 
 if TYPE_CHECKING:
     from bridge.core.ports import Clock
@@ -83,7 +84,6 @@ class Worker(asyncio.BufferedProtocol):
         "_needed",
         "_owner",
         "_partial",
-        "_quiet",
         "_rest",
         "_segment",
         "_sequence",
@@ -106,6 +106,7 @@ class Worker(asyncio.BufferedProtocol):
         "is_ready",
         "jobs",
         "last_used_at",
+        "lines",
         "look_again_at",
         "outbox",
         "peak_kb",
@@ -168,7 +169,7 @@ class Worker(asyncio.BufferedProtocol):
         self._capturing = 0
         self._segment = 0
         self._stash: dict[int, bytearray] = {}
-        self._quiet = results.quiet_lines(self.version.version, self.version.memory_mb)
+        self.lines = platform_lines(self.version)
 
     @property
     def used_mb(self) -> int:
@@ -185,7 +186,7 @@ class Worker(asyncio.BufferedProtocol):
         """Attach our ends to the loop."""
         loop = asyncio.get_running_loop()
         self._logs = logs
-        self._log = logs.stream(self.version.name, self.stream)
+        self._log = logs.stream(self.version.name, self.stream, group=self.version.log_group)
         self._clock = clock
         assert self._socket is not None
         await loop.create_unix_connection(lambda: self, sock=self._socket)
@@ -323,7 +324,7 @@ class Worker(asyncio.BufferedProtocol):
             self.skipping -= 1
             self._owner.worker_skipped(self)
         elif kind == frames.READY and not self.is_ready:
-            self._end_init_log()
+            self._end_init_log(duration_ms)
             self.is_ready = True
             self.init_ms = duration_ms
             self._owner.worker_ready(self)
@@ -413,27 +414,31 @@ class Worker(asyncio.BufferedProtocol):
             return
         if job is not None:
             self.log_start(job.invocation.request_id)
+        lines += newline
+        if self.lines.filters:
+            lines = self.lines.kept(lines)
         if job is not None or not self.is_ready:
-            self._body += lines + b"\n"
+            self._body += lines
             if len(self._body) > 2 * limits.LOG_TAIL_MAX_BYTES:
                 del self._body[: -limits.LOG_TAIL_MAX_BYTES]
-        self._log.write(lines + b"\n", self._clock.time())
+        self._put(lines)
 
     def log_start(self, request_id: str) -> None:
         """Write the START line of the running job, once."""
         if not self.started_logged:
             self.started_logged = True
-            line = results.start_line(request_id, self.version.version)
+            line = self.lines.start(request_id, at=self._clock.time())
             self._body += line
-            self._log.write(line, self._clock.time())
+            self._put(line)
 
     def finish_quiet(self, request_id: str, duration_ms: float, billed_ms: int) -> bytes | None:
         """Write and return the whole log of a job that wrote nothing; None when it did, or has more to report."""
-        if self._body or self._partial or self._dropped or self.init_ms is not None:
+        if self._body or self._partial or self._dropped or self.started_logged or self.init_ms is not None:
             return None
-        name = request_id.encode()
-        tail = self._quiet % (name, name, name, duration_ms, billed_ms, (self.peak_kb + 1023) >> 10)
-        self._log.write(tail, self._clock.time())
+        now = self._clock.time()
+        tail = self.lines.quiet(request_id, duration_ms, billed_ms, (self.peak_kb + 1023) >> 10, at=now)
+        if tail:
+            self._log.write(tail, now)
         self._capturing = 0
         return tail
 
@@ -441,35 +446,40 @@ class Worker(asyncio.BufferedProtocol):
         """Write the rest of a job's log with `extra` and its END and REPORT lines; return the log's tail."""
         if not self.started_logged:
             self.log_start(request_id)
-        rest, self._partial = self._partial, b""
-        if rest:
-            rest += b"\n"
+        rest = self._take_partial()
         if self._dropped:
             rest += b"[%d bytes of output dropped]\n" % self._dropped
-        rest += extra + report.lines(request_id)
-        self._log.write(rest, self._clock.time())
+        rest += extra + self.lines.end(request_id, report, at=self._clock.time())
+        self._put(rest)
         tail = bytes(self._body + rest)[-limits.LOG_TAIL_MAX_BYTES :]
         self._body.clear()
         self.started_logged = False
         self._capturing = self._dropped = 0
         return tail
 
-    def log_init_report(self, line: bytes) -> None:
+    def log_init_failed(self, init_ms: float, *, status: str, error_type: str) -> None:
         """Write the platform's line about an init that did not end well, after what init wrote."""
-        if self._partial:
-            line = self._partial + b"\n" + line
-            self._partial = b""
-        self._body += line
-        self._log.write(line, self._clock.time())
+        lines = self._take_partial() + self.lines.init_failed(
+            init_ms, in_invocation=self.in_invocation, status=status, error_type=error_type, at=self._clock.time()
+        )
+        self._body += lines
+        self._put(lines)
 
-    def _end_init_log(self) -> None:
+    def _end_init_log(self, init_ms: float) -> None:
         """What was written during init does not count against the first invocation."""
         self.drain_log()
-        if self._partial:
-            self._log.write(self._partial + b"\n", self._clock.time())
-            self._partial = b""
+        self._put(self._take_partial() + self.lines.initialised(init_ms, at=self._clock.time()))
         self._body.clear()
         self._capturing = self._dropped = 0
+
+    def _take_partial(self) -> bytes:
+        """Return what was written of a line that never ended, as a line."""
+        rest, self._partial = self._partial, b""
+        return self.lines.kept(rest + b"\n") if rest else b""
+
+    def _put(self, lines: bytes) -> None:
+        if lines:
+            self._log.write(lines, self._clock.time())
 
     def close(self) -> None:
         """Let go of our ends; twice is fine."""

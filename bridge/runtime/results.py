@@ -43,9 +43,12 @@ class Failure:
         return f"RequestId: {request_id} Error: {self.text}\n{self.error_type}\n".encode()
 
 
+ERROR_TYPE: Final = "\tError Type: "
+
+
 def error_status(error_type: str) -> str:
     """Return what a REPORT line says after `Status: ` when the environment ended with an error."""
-    return f"error\tError Type: {error_type}" if error_type else "error"
+    return f"error{ERROR_TYPE}{error_type}" if error_type else "error"
 
 
 def timed_out(timeout_s: float) -> Failure:
@@ -87,7 +90,7 @@ def init_report(init_ms: float, *, in_invocation: bool, status: str, error_type:
         error_type: e.g. Runtime.ImportModuleError; empty for a timeout.
     """
     phase = "invoke" if in_invocation else "init"
-    error = f"\tError Type: {error_type}" if error_type else ""
+    error = ERROR_TYPE + error_type if error_type else ""
     return f"INIT_REPORT Init Duration: {init_ms:.2f} ms\tPhase: {phase}\tStatus: {status}{error}\n".encode()
 
 

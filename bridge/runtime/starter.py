@@ -221,7 +221,9 @@ class Starter:
         if not fleet.free_slots:
             self._slots += 1
             fleet.free_slots.append(self._slot(str(self._slots)))
-        stream = stream_name(fleet.version.version, at=self._clock.time(), token=uuid.uuid4().hex)
+        version = fleet.version
+        owner_name = version.name if version.logging.group else ""
+        stream = stream_name(version.version, at=self._clock.time(), token=uuid.uuid4().hex, function=owner_name)
         slot = fleet.free_slots.pop()
         return Worker(owner, worker_id=self._ids, fleet=fleet, stream=stream, slot=slot)
 

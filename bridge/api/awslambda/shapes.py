@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from bridge.api.awslambda.errors import Refused, invalid
-from bridge.core import limits
+from bridge.core import limits, logging_config
 from bridge.core.function import ENVIRONMENT_NAME_PATTERN, RESERVED_ENVIRONMENT
 from bridge.registry.interpreters import RUNTIMES
 
@@ -202,12 +202,11 @@ def _tracing(body: Body) -> dict[str, Any] | None:
 def _logging(body: Body) -> dict[str, Any] | None:
     if (inner := body.inner("LoggingConfig")) is None:
         return None
-    levels = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
     found = {
-        "LogFormat": inner.choice("LogFormat", ("JSON", "Text")) or "Text",
-        "ApplicationLogLevel": inner.choice("ApplicationLogLevel", levels),
-        "SystemLogLevel": inner.choice("SystemLogLevel", ("DEBUG", "INFO", "WARN")),
-        "LogGroup": inner.text("LogGroup", pattern=r"[.\-_/#A-Za-z0-9]+", most=512),
+        "LogFormat": inner.choice("LogFormat", (logging_config.JSON, logging_config.TEXT)),
+        "ApplicationLogLevel": inner.choice("ApplicationLogLevel", logging_config.APPLICATION_LEVELS),
+        "SystemLogLevel": inner.choice("SystemLogLevel", logging_config.SYSTEM_LEVELS),
+        "LogGroup": inner.text("LogGroup", pattern=logging_config.GROUP_PATTERN, most=logging_config.GROUP_MAX_CHARS),
     }
     return {name: value for name, value in found.items() if value is not None}
 

@@ -17,6 +17,7 @@ from bridge.api.awslambda.uploads import Upload, Uploads
 from bridge.api.http import Answer, Request, json_answer
 from bridge.core import limits
 from bridge.core.function import LATEST
+from bridge.core.logging_config import GROUP_PREFIX, TEXT, merged
 from bridge.core.ports import Clock
 from bridge.registry.access import Caller
 from bridge.registry.layers import LayerVersion
@@ -68,8 +69,8 @@ class WriteOperations:
                 )
             settings = _without_empty({**_DEFAULTS, **settings})
             settings["Architectures"] = shapes.architectures(body) or [ARCHITECTURE]
-            settings.setdefault("LoggingConfig", {"LogFormat": "Text"})
-            settings["LoggingConfig"].setdefault("LogGroup", f"/aws/lambda/{name.name}")
+            logging = {"LogFormat": TEXT, "LogGroup": GROUP_PREFIX + name.name}
+            settings["LoggingConfig"] = merged(logging, settings.get("LoggingConfig", {}))
             variables, tags = shapes.environment(body) or {}, shapes.tags(body)
             arns = shapes.layers(body) or []
             async with self._made.changing():
@@ -150,9 +151,9 @@ class WriteOperations:
         async with self._made.changing():
             before = self._changeable(name, body)
             layers = None if arns is None else self._made.layers.resolve(arns, caller)
-            merged = _without_empty({**before.latest.settings, **settings})
-            merged["LoggingConfig"] = {**before.latest.settings["LoggingConfig"], **settings.get("LoggingConfig", {})}
-            latest = replace(before.latest, settings=merged, modified_at=stamp(self._clock), revision_id=new_id())
+            logging = merged(before.latest.settings["LoggingConfig"], settings.get("LoggingConfig", {}))
+            now = {**_without_empty({**before.latest.settings, **settings}), "LoggingConfig": logging}
+            latest = replace(before.latest, settings=now, modified_at=stamp(self._clock), revision_id=new_id())
             if variables is not None:
                 latest = replace(latest, environment=await self._made.sealed(name.name, LATEST, variables))
             if layers is not None:

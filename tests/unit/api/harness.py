@@ -116,10 +116,12 @@ class FakeStreams:
 class FakeLogs:
     def __init__(self) -> None:
         self.lines: deque[tuple[float, str, str]] = deque()
+        self.asked: list[tuple[str, ...]] = []
 
     async def tail(
-        self, function: str, *, lines: int, follow: bool, stream: str = ""
+        self, *functions: str, lines: int, follow: bool, stream: str = ""
     ) -> AsyncIterator[tuple[float, str, str]]:
+        self.asked.append(functions)
         for line in [line for line in self.lines if line[1].startswith(stream)][-lines:] if lines else []:
             yield line
         while follow:

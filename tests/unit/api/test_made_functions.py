@@ -367,3 +367,22 @@ async def test_a_page_costs_what_is_on_it(api, monkeypatch):
 
     shown = [each["Environment"]["Variables"]["NAME"] for each in (first["Functions"] + second["Functions"])]
     assert shown == opened == ["a", "b"]
+
+
+async def test_logging_settings_have_levels_in_json_alone(api):
+    made = await api.create(LoggingConfig={"LogFormat": "JSON", "SystemLogLevel": "WARN"})
+    whole = {
+        "LogFormat": "JSON", "LogGroup": "/aws/lambda/made", "ApplicationLogLevel": "INFO", "SystemLogLevel": "WARN",
+    }  # fmt: skip
+    assert made["LoggingConfig"] == whole
+
+    changed = {"LoggingConfig": {"LogGroup": "/shop/all"}}
+    shown = await api.json("PUT", f"{FUNCTIONS}/made/configuration", changed)
+    assert shown["LoggingConfig"] == whole | {"LogGroup": "/shop/all"}
+    await api.settled()
+    version = api.catalog.get("made").latest
+    assert (version.log_group, version.logging.is_json, version.logging.system_level) == ("/shop/all", True, "WARN")
+
+    text = {"LoggingConfig": {"LogFormat": "Text", "LogGroup": "/aws/lambda/made"}}
+    shown = await api.json("PUT", f"{FUNCTIONS}/made/configuration", text)
+    assert shown["LoggingConfig"] == {"LogFormat": "Text", "LogGroup": "/aws/lambda/made"}

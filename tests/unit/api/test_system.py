@@ -1,8 +1,11 @@
 """The daemon itself through the api: health, readiness, metrics, status, doctor, reload, logs."""
 
+from dataclasses import replace
+
 import pytest
 
 from bridge.api.app import ReloadResult
+from bridge.core.logging_config import LoggingConfig
 from bridge.util import telemetry
 
 
@@ -94,6 +97,19 @@ async def test_logs_of_a_function(world):
     ]
     assert (await world.get("/logs/hello?lines=0")).lines() == []
     assert len((await world.get("/logs/hello:$LATEST")).lines()) == 5
+
+
+async def test_logs_of_a_group(world):
+    world.logs.lines.append((1.0, "stream", "line"))
+    hello = world.catalog.get("hello")
+    latest = replace(hello.latest, logging=LoggingConfig(group="/shop/all"))
+    world.catalog.known["other"] = replace(hello, name="other", latest=latest)
+
+    assert (await world.get("/logs/%2Fshop%2Fall")).lines() == [{"at": 1.0, "stream": "stream", "line": "line"}]
+    assert world.logs.asked[-1] == ("other",)
+    assert (await world.get("/logs/%2Faws%2Flambda%2Fhello")).status == 200
+    assert world.logs.asked[-1] == ("hello",)
+    assert (await world.get("/logs/%2Fshop%2Fnone")).status == 404
 
 
 async def test_logs_follow_until_the_client_leaves(world):

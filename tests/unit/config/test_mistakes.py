@@ -366,6 +366,15 @@ batch_sise = 3
         assert len(found) == MISTAKES_MAX + 1
         assert found[-1] == "... and 800 more"
 
+    def test_levels_of_logs_that_are_text(self, mistakes):
+        logging = "logging_config = { application_log_level = 'WARN', log_format = 'Text', log_group = 'a b' }\n"
+        loc = "bridge.toml:4: functions.hello.logging_config"
+
+        assert mistakes(GOOD + logging) == [
+            f"{loc}.log_group: not a valid value: Name of the log group, 1..512 of a-z A-Z 0-9 . - _ / #; left out: /aws/lambda/NAME",
+            f'{loc}.application_log_level: counts where log_format is "JSON"',
+        ]
+
     def test_an_override_is_named_by_its_variable(self, mistakes):
         found = mistakes(GOOD, {"BRIDGE_PUBLIC": "nowhere", "BRIDGE_TLS": "on", "BRIDGE_STATE": "code/app.py"})
 
