@@ -16,6 +16,7 @@ from bridge.api.guard import check_origin, check_token
 from bridge.api.http import HEARTBEAT_S, Answer, HttpError, Request, Stream, error_answer
 from bridge.api.invoke import InvokeEndpoint
 from bridge.api.jobs import JobEndpoints
+from bridge.api.keys import KeyEndpoints
 from bridge.api.mappings import MappingEndpoints
 from bridge.api.queues import QueueEndpoints
 from bridge.api.reset import ResetEndpoints
@@ -135,7 +136,7 @@ def _routes(services: Services) -> Router[Handler]:
     router = Router[Handler]()
     system, events = System(services), Events(services)
     letters, jobs = DeadLetterEndpoints(services), JobEndpoints(services)
-    sources, reset = SourceEndpoints(services), ResetEndpoints(services)
+    sources, reset, keys = SourceEndpoints(services), ResetEndpoints(services), KeyEndpoints(services)
     mappings, targets, queues = MappingEndpoints(services), TargetEndpoints(services), QueueEndpoints(services)
     router.add("GET", "/health", system.health)
     router.add("GET", "/ready", system.ready)
@@ -148,6 +149,8 @@ def _routes(services: Services) -> Router[Handler]:
         ("POST", "/reload", system.reload),
         ("GET", "/reset", reset.look),
         ("POST", "/reset", reset.clear),
+        ("GET", "/keys", keys.show),
+        ("POST", "/keys/rotate", keys.rotate),
         ("POST", "/invoke/{target}", InvokeEndpoint(services).invoke),
         ("GET", "/events", events.page),
         ("GET", "/events/tail", events.tail),

@@ -25,6 +25,7 @@ _VERBS: Final[Mapping[str, tuple[str, str]]] = {
     "sources": ("sources", "Look at push sources: where events come from, the next tick, what is in trouble."),
     "mappings": ("mappings", "Look at event source mappings; pause or resume them, move their marks."),
     "functions": ("functions", "Look at functions; deploy and publish them, set aliases and policies."),
+    "keys": ("keys", "Look at the keys that seal variables of functions; rotate them."),
     "filter": ("filter", "Say why an event matches a filter pattern, or does not."),
     "generate-event": ("generate", "Print a sample event with chosen fields."),
     "completion": ("completion", "Print the script that completes words in your shell."),

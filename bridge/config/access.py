@@ -1,5 +1,7 @@
 """`[api]` and `[access_keys.X]`: who may call Lambda's API, and what each key allows."""
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -55,6 +57,12 @@ class AccessKeySettings(Section):
         pattern=r"^(o-[a-z0-9]{10,32})?$",
         description="Organization of its account, for policies that ask for one (PrincipalOrgID).",
     )
+
+
+def key_file(settings: "Settings") -> Path:
+    """Return the file whose keys seal variables: by default beside the state folder, never in it."""
+    state = Path(os.path.abspath(settings.state))  # noqa: PTH100 - resolve() would follow links that an operator swaps
+    return settings.api.key_file or state.with_name(state.name + ".key")
 
 
 def access_keys(settings: "Settings") -> dict[str, AccessKey]:

@@ -12,6 +12,8 @@ BridgeError
 │   ├── RecursiveInvocation    400 RecursiveInvocationException: a loop of functions
 │   ├── Unrunnable             502: no interpreter for the runtime, no package, or no key for the variables
 │   └── RuntimeUnavailable     5xx: the function's worker, or its remote, could not be had
+├── SealBroken             variables cannot be sealed or opened: 502 in AWS's words where the function is invoked
+│   └── KeyRefused             AWS KMS says no, or is not there
 ├── MappingNotFound        404 ResourceNotFoundException
 ├── StreamNotFound         404: no mapping reads such an embedded stream
 ├── LaneFull               a function's lane is at its limit: 503 with Retry-After
@@ -107,6 +109,22 @@ class RuntimeUnavailable(InvokeError):
 
     code = "ServiceException"
     status = 500
+
+
+class SealBroken(BridgeError):
+    """A sealed value cannot be opened, or nothing sealed: the key is missing, unusable, or another one."""
+
+    code = "KMSNotFoundException"
+    """What AWS calls it."""
+
+
+class KeyRefused(SealBroken):
+    """AWS KMS does not let its key be used; `is_lasting`: it said so, and was not just out of reach."""
+
+    def __init__(self, text: str, *, code: str, is_lasting: bool = True) -> None:
+        super().__init__(text)
+        self.code = code
+        self.is_lasting = is_lasting
 
 
 class MappingNotFound(BridgeError):

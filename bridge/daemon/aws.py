@@ -38,6 +38,11 @@ class AwsReach:
         except KeyError as error:
             raise ConfigError(f'there is no [connections.{name}] with type = "aws"') from error
 
+    def reaching(self, arn: str) -> AwsConnection:
+        """Return the connection by which an ARN is reached; raises ConfigError: more than one could be."""
+        self.check(arn)
+        return self.connection(arn=arn)
+
     def check(self, arn: str) -> None:
         """Refuse an ARN that more than one connection could reach: nothing says which. Raises ConfigError."""
         region = parse_arn(arn).region

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import sys
 from collections.abc import Callable, Coroutine
 from functools import partial
@@ -15,7 +14,9 @@ from bridge.api.app import AccessRules
 from bridge.api.awslambda.control import MadeFunctions, Place
 from bridge.api.awslambda.made_layers import MadeLayers
 from bridge.api.awslambda.mapped import MadeMappings
-from bridge.config.access import access_keys, hidden_ports
+from bridge.api.awslambda.sealing import Sealing
+from bridge.aws.kms import KmsKeys
+from bridge.config.access import access_keys, hidden_ports, key_file
 from bridge.config.connections import connection_values
 from bridge.config.functions import FunctionSettings, function_specs
 from bridge.config.mappings import mapping_values
@@ -259,7 +260,12 @@ class Parts:
             store=functions,
             layers=MadeLayers(SqliteLayers(functions.database)),
             packages=PackageStore(self.folder.packages),
-            seal=Seal(key_file(settings)),
+            sealing=Sealing(
+                Seal(key_file(settings)),
+                arn_of=place.arn,
+                clock=self._clock,
+                kms=KmsKeys(self.aws.clients, find=self.aws.reaching),
+            ),
             catalog=self.catalog,
             place=place,
             clock=self._clock,
@@ -431,12 +437,6 @@ def access_rules(settings: Settings) -> AccessRules:
         account=settings.account,
         region=settings.region,
     )
-
-
-def key_file(settings: Settings) -> Path:
-    """Return the file whose key seals variables: by default beside the state folder, never in it."""
-    state = Path(os.path.abspath(settings.state))  # noqa: PTH100 - resolve() would follow links that an operator swaps
-    return settings.api.key_file or state.with_name(state.name + ".key")
 
 
 def deduplication_window(settings: Settings) -> float:

@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 from bridge.core import limits
-from bridge.core.errors import BridgeError
+from bridge.core.errors import BridgeError, SealBroken
 from bridge.core.function import (
     LATEST,
     Additions,
@@ -24,6 +24,7 @@ from bridge.core.logging_config import LoggingConfig
 from bridge.core.outcome import LOCAL
 from bridge.registry.interpreters import trouble
 from bridge.registry.packages import code_sha256
+from bridge.registry.secrets import unwrapped_part
 from bridge.registry.stored import restored
 
 DECLARED: Final = "@declared"
@@ -228,7 +229,7 @@ class Builder:
     opt_of: Callable[[Sequence[str]], str]
     """Folder of the packages of layers, merged in order; raises BridgeError when one is lost."""
     variables_of: Callable[[str, MadeVersion], Mapping[str, str]]
-    """Opens a version's variables, given the function's name; raises BridgeError."""
+    """Opens a version's variables, given the function's name; raises SealBroken."""
     region: str
     account: str
     runtimes: Mapping[str, Interpreter] = field(default_factory=dict)
@@ -265,8 +266,8 @@ class Builder:
         unrunnable = trouble(settings["Runtime"]) if interpreter is None else ""
         try:
             variables = dict(self.variables_of(made.name, version))
-        except BridgeError as error:
-            unrunnable = f"KMSNotFoundException: {error}"
+        except SealBroken as error:
+            unrunnable = f"{error.code}: {error}"
         try:
             opt = self.opt_of(version.layers) if version.layers else ""
         except BridgeError as error:
@@ -276,7 +277,7 @@ class Builder:
             code = self.code_of(version.package)
         except BridgeError as error:
             unrunnable = f"InvalidZipFileException: {error}; {_remedy(version, _AGAIN)}"
-        facts = (made.id, version.version, version.package, settings, version.environment, interpreter)
+        facts = (made.id, version.version, version.package, settings, unwrapped_part(version.environment), interpreter)
         return FunctionVersion(
             name=made.name,
             version=version.version,

@@ -19,6 +19,8 @@ def crash_point(step: str) -> None:
     nothing begun), `queue.handled` (after the handler, nothing archived), `queue.archived` (copied, not deleted),
     `queue.deleted` (deleted, not counted). Of schedules: `schedule.claimed` (the tick is claimed, its event not
     stored), `schedule.stored` (stored, the tick not noted as passed). Of MQTT: `mqtt.stored` (stored, no PUBACK sent).
+    Of `keys rotate`: `keys.written` (the key file is changed, not synced), `keys.added` (the new key is in it, nothing
+    is wrapped by it), `keys.rewrapped` (a function's values are), `keys.dropped` (the old keys are gone).
     """
     global _left  # noqa: PLW0603 - one counter a process, by design
     if step != _step:

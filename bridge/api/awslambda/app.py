@@ -32,9 +32,8 @@ from bridge.api.http import Answer, HttpError, Request
 from bridge.api.invoke import InvokeEndpoint
 from bridge.api.router import Router
 from bridge.api.services import Services
-from bridge.core.errors import StoreFull
+from bridge.core.errors import KeyRefused, SealBroken, StoreFull
 from bridge.registry.access import Caller
-from bridge.registry.secrets import SealBroken
 from bridge.util.asgi import ClientGone
 from bridge.util.ids import new_id
 
@@ -203,6 +202,8 @@ class LambdaApi:
             raise
         except Refused as error:
             return error.answer(request_id)
+        except KeyRefused as error:
+            return Refused(error.code, str(error), status=502, kind="Service").answer(request_id)
         except (StoreFull, SealBroken) as error:
             return Refused("ServiceException", str(error), status=503, kind="Service").answer(request_id)
         except HttpError as error:

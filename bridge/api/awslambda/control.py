@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
-import orjson
 import structlog
 
 from bridge.api.awslambda.errors import Refused, invalid, not_found
 from bridge.api.awslambda.made_layers import MadeLayers
+from bridge.api.awslambda.sealing import Sealing
 from bridge.core.errors import ConfigError, StoreCorrupt
 from bridge.core.function import LATEST, Function, Interpreter, function_arn
 from bridge.core.ports import Clock
@@ -21,7 +21,6 @@ from bridge.registry.catalog import FunctionCatalog
 from bridge.registry.interpreters import described, is_substituted
 from bridge.registry.made import Builder, MadeFunction, MadeVersion, beside, named_packages, new_id
 from bridge.registry.packages import UNZIPPED_MAX_BYTES
-from bridge.registry.secrets import Seal
 from bridge.registry.snapshots import declared_latest, zip_folder
 from bridge.registry.zips import ZipRefused
 from bridge.store.opt import opt_name
@@ -73,7 +72,7 @@ class MadeFunctions:
         store: where they are kept.
         layers: what they may have besides their code.
         packages: their code, and that of layers.
-        seal: their variables.
+        sealing: their variables.
         catalog: what runs.
         place: their name space.
         clock: the daemon's.
@@ -89,7 +88,7 @@ class MadeFunctions:
         store: FunctionStore,
         layers: MadeLayers,
         packages: PackageStore,
-        seal: Seal,
+        sealing: Sealing,
         catalog: FunctionCatalog,
         place: Place,
         clock: Clock,
@@ -101,8 +100,8 @@ class MadeFunctions:
         self.place = place
         self.layers = layers
         self.packages = packages
+        self.sealing = sealing
         self._store = store
-        self._seal = seal
         self._catalog = catalog
         self._clock = clock
         self._changed = changed
@@ -122,7 +121,7 @@ class MadeFunctions:
         self._builder = Builder(
             code_of=self._code_of,
             opt_of=self._opt_of,
-            variables_of=self._variables_of,
+            variables_of=sealing.open,
             region=place.region,
             account=place.account,
             runtimes=runtimes or {},
@@ -137,15 +136,17 @@ class MadeFunctions:
         self._functions, self._numbers = await self._store.load()
         await self.layers.open()
         self._lost = await asyncio.to_thread(self.packages.open, self._named())
+        await self.sealing.ask_at_start(self._functions.values())
         for made in self._functions.values():
             await self._put(made)
         for name in self._catalog.hidden():
             log.warning("function_hidden", function=name, reason="the file declares one of that name as well")
 
     async def run(self) -> None:
-        """Delete packages that nothing names any more, for ever."""
+        """Delete packages that nothing names any more, and ask KMS for keys that are due, for ever."""
         while True:
             await self._collect()
+            await self._ask_kms()
             await self._clock.sleep(COLLECT_S)
 
     # --- looking ------------------------------------------------------------------------------------------------
@@ -170,13 +171,17 @@ class MadeFunctions:
         made = (each.name for each in self._functions.values() if not each.is_declared)
         return tuple(name for name in sorted(made) if not self._catalog.is_declared(name))
 
+    def all_kept(self) -> tuple[MadeFunction, ...]:
+        """Return all that is kept: functions that were made, and what was made for those of the file."""
+        return tuple(self._functions.values())
+
     def state(self, name: str) -> str:
         """Return Pending, InProgress, or nothing: it is settled."""
         return self._unsettled.get(name, "")
 
     def variables(self, name: str, version: MadeVersion) -> Mapping[str, str]:
         """Return a version's variables; blocking once, when the key is read. Raises SealBroken."""
-        return self._variables_of(name, version)
+        return self.sealing.open(name, version)
 
     def last_number(self, name: str) -> int:
         """Return the version number that was given last to a function of that name; 0: none was."""
@@ -278,7 +283,7 @@ class MadeFunctions:
             made.latest,
             package=package.key,
             code_size=package.size,
-            environment=await self.sealed(made.name, LATEST, function.environment),
+            environment=await self.sealing.close(made.name, LATEST, function.environment),
             modified_at=stamp(self._clock),
         )
         return replace(made, latest=latest)
@@ -335,12 +340,6 @@ class MadeFunctions:
                 f"Function code combined with layers exceeds the maximum allowed size of {UNZIPPED_MAX_BYTES} bytes. "
                 f"The actual size is {sum(sizes)} bytes."
             )
-
-    async def sealed(self, name: str, version: str, variables: Mapping[str, str]) -> str:
-        """Return variables sealed for a version. Raises Refused: there is no usable key."""
-        if not variables:
-            return ""
-        return await asyncio.to_thread(self._seal.close, orjson.dumps(variables), bound_to=self._binding(name, version))
 
     async def save(self, made: MadeFunction, *, state: str = "", runs: bool = True) -> None:
         """Keep a function as it is now; under `changing`.
@@ -421,9 +420,6 @@ class MadeFunctions:
 
     # --- parts --------------------------------------------------------------------------------------------------
 
-    def _binding(self, name: str, version: str) -> str:
-        return f"{self.place.arn(name)}:{version}:Environment"
-
     def _code_of(self, key: str) -> str:
         if key in self._lost:
             raise StoreCorrupt(f"the package {key} is lost or damaged")
@@ -440,12 +436,11 @@ class MadeFunctions:
         merged = (opt_name(each.layers) for made in functions for each in made.all_versions() if len(each.layers) > 1)
         return named_packages(functions) | self.layers.packages() | frozenset(merged)
 
-    def _variables_of(self, name: str, version: MadeVersion) -> Mapping[str, str]:
-        if not version.environment:
-            return {}
-        opened = self._seal.open(version.environment, bound_to=self._binding(name, version.version))
-        found: Mapping[str, str] = orjson.loads(opened)
-        return found
+    async def _ask_kms(self) -> None:
+        for key in await self.sealing.ask(self.all_kept()):
+            async with self._lock:
+                if (made := self._functions.get(key)) is not None and self.state(made.name) != IN_PROGRESS:
+                    await self._take(made)
 
     async def _collect(self) -> None:
         async with self._lock:

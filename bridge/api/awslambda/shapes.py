@@ -21,6 +21,8 @@ TAGS_MAX: Final = 50
 TAG_KEY_MAX_CHARS: Final = 128
 TAG_VALUE_MAX_CHARS: Final = 256
 _DEAD_LETTER_PATTERN: Final = r"(arn:(aws[a-zA-Z-]*)?:[a-z0-9-.]+:.*)|()"
+_KMS_KEY_PATTERN: Final = r"(arn:(aws[a-zA-Z-]*)?:kms:[a-z0-9-]+:\d{12}:(key|alias)/[a-zA-Z0-9/_-]{1,256})|()"
+"""Of a key or an alias, more narrowly than AWS: it is what is asked for, and where."""
 _JSON_TYPES: Final[Mapping[type, str]] = {str: "String", int: "Integer", bool: "Boolean", dict: "Map", list: "List"}
 _NOT_OFFERED: Final = (
     "FileSystemConfigs", "ImageConfig", "DurableConfig", "TenancyConfig", "CapacityProviderConfig", "PublishTo",
@@ -157,7 +159,7 @@ def configuration(body: Body, *, creates: bool) -> dict[str, Any]:
         "Description": body.text("Description", most=DESCRIPTION_MAX_CHARS),
         "Timeout": body.number("Timeout", limits.TIMEOUT_MIN_S, limits.TIMEOUT_MAX_S),
         "MemorySize": body.number("MemorySize", limits.MEMORY_MIN_MB, limits.MEMORY_MAX_MB),
-        "KMSKeyArn": body.text("KMSKeyArn"),
+        "KMSKeyArn": body.text("KMSKeyArn", pattern=_KMS_KEY_PATTERN),
         "EphemeralStorage": _storage(body),
         "TracingConfig": _tracing(body),
         "LoggingConfig": _logging(body),
@@ -167,7 +169,7 @@ def configuration(body: Body, *, creates: bool) -> dict[str, Any]:
     }
     runtime = body.get("Runtime", str)
     body.finish()
-    _check_offered(body, found)
+    _check_offered(body)
     if runtime is not None and runtime not in RUNTIMES:
         listed = ", ".join(RUNTIMES)
         raise invalid(
@@ -178,12 +180,10 @@ def configuration(body: Body, *, creates: bool) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _check_offered(body: Body, found: Mapping[str, Any]) -> None:
+def _check_offered(body: Body) -> None:
     body.refuse_others()
     if body.get("PackageType", str) not in (None, "Zip"):
         raise invalid("PackageType Image is not offered: give a zip")
-    if found["KMSKeyArn"]:
-        raise invalid("KMSKeyArn is not offered: variables are sealed by the key file of the daemon ([api] key_file)")
 
 
 def _storage(body: Body) -> dict[str, Any] | None:

@@ -7,11 +7,11 @@ from functools import lru_cache
 from typing import Any, Final
 
 from bridge.api.awslambda.control import PENDING, MadeFunctions
+from bridge.core.errors import SealBroken
 from bridge.core.function import LATEST, EventInvokeConfig, Function, FunctionVersion, function_arn
 from bridge.core.outcome import LOCAL
 from bridge.registry.access import Caller
 from bridge.registry.made import MadeAlias, MadeFunction, MadeVersion
-from bridge.registry.secrets import SealBroken
 from bridge.registry.snapshots import declared_revision, declared_settings
 
 _CREATING: Final = "The function is being created."
@@ -81,7 +81,7 @@ def made_configuration(
         try:
             shown["Environment"] = {"Variables": dict(functions.variables(made.name, version))}
         except SealBroken as error:
-            shown["Environment"] = {"Error": {"ErrorCode": "KMSNotFoundException", "Message": str(error)}}
+            shown["Environment"] = {"Error": {"ErrorCode": error.code, "Message": str(error)}}
     return shown
 
 

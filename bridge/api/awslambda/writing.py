@@ -100,7 +100,7 @@ class WriteOperations:
             settings=settings,
             package=package.key,
             code_size=package.size,
-            environment=await self._made.sealed(name, LATEST, variables),
+            environment=await self._made.sealing.close(name, LATEST, variables, key=kms_key_arn(settings)),
             modified_at=stamp(self._clock),
         )
 
@@ -154,13 +154,23 @@ class WriteOperations:
             logging = merged(before.latest.settings["LoggingConfig"], settings.get("LoggingConfig", {}))
             now = {**_without_empty({**before.latest.settings, **settings}), "LoggingConfig": logging}
             latest = replace(before.latest, settings=now, modified_at=stamp(self._clock), revision_id=new_id())
-            if variables is not None:
-                latest = replace(latest, environment=await self._made.sealed(name.name, LATEST, variables))
+            latest = replace(latest, environment=await self._environment(before, now, variables))
             if layers is not None:
                 latest = await self._with_layers(latest, layers)
             made = replace(before, latest=latest)
             await self._made.save(made, state=IN_PROGRESS, runs=False)
         return json_answer(views.made_configuration(self._made, made, made.latest, qualified=False))
+
+    async def _environment(
+        self, before: MadeFunction, settings: Mapping[str, Any], variables: Mapping[str, str] | None
+    ) -> str:
+        """Return the variables as they are to be kept: as they were, or sealed anew where they or their key changed."""
+        key = kms_key_arn(settings)
+        if variables is None:
+            if key == kms_key_arn(before.latest.settings):
+                return before.latest.environment
+            variables = await asyncio.to_thread(self._made.variables, before.name, before.latest)
+        return await self._made.sealing.close(before.name, LATEST, variables, key=key)
 
     def _changeable(self, name: FunctionName, body: Body) -> MadeFunction:
         made = self._made.writable(name.name)
@@ -204,7 +214,8 @@ async def publish(functions: MadeFunctions, made: MadeFunction, *, description: 
     if is_same and last is not None and await asyncio.to_thread(functions.variables, made.name, last) == variables:
         return made
     number = str(made.last_version + 1)
-    environment = await functions.sealed(made.name, number, variables)
+    key = kms_key_arn(made.latest.settings)
+    environment = await functions.sealing.close(made.name, number, variables, key=key) if variables else ""
     return published(made, description=description, environment=environment)
 
 
@@ -230,6 +241,11 @@ def latest_only(request: Request, caller: Caller) -> FunctionName:
     if name.qualifier not in ("", LATEST):
         raise invalid("This operation is permitted on $LATEST only: versions are immutable, aliases have none of it.")
     return name
+
+
+def kms_key_arn(settings: Mapping[str, Any]) -> str:
+    """Return KMSKeyArn; empty: the key file's key."""
+    return str(settings.get("KMSKeyArn", ""))
 
 
 def _without_empty(settings: Mapping[str, Any]) -> dict[str, Any]:
