@@ -6,6 +6,7 @@ from typing import Protocol
 
 from bridge.api.awslambda.control import MadeFunctions
 from bridge.api.awslambda.mapped import MadeMappings
+from bridge.api.awslambda.roles import RoleFinder
 from bridge.api.awslambda.uploads import CodeSource
 from bridge.core import limits
 from bridge.core.dead_letter_queues import DeadLetterQueues
@@ -88,6 +89,8 @@ class Services:
     """Functions that Lambda's API makes; None: it makes none."""
     made_mappings: MadeMappings | None = None
     """Event source mappings that Lambda's API makes; None: it makes none."""
+    roles: RoleFinder | None = None
+    """Execution roles; None: nothing is asked of any."""
     may_reset: Callable[[], bool] = lambda: False
     """Whether what Lambda's API made may be cleared, all of it at once."""
     code: CodeSource | None = None

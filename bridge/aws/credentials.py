@@ -18,7 +18,6 @@ REFRESH_AHEAD_S: Final = 300.0
 ASK_AGAIN_S: Final = 5.0
 """Credentials that could not be had, or that AWS refused, are asked for again after so long at the earliest."""
 STS_MAX_S: Final = 20.0
-_SESSION_NAME: Final = "bridge"
 
 
 class CredentialsMissing(BridgeError):
@@ -158,7 +157,7 @@ class ConnectionCredentials:
             aws_session_token=base.token,
             config=one_attempt(read_timeout_s=STS_MAX_S, pool=1, is_endpoint=bool(connection.endpoint("sts"))),
         ) as sts:
-            return await sts.assume_role(RoleArn=connection.role_arn, RoleSessionName=_SESSION_NAME, **more)
+            return await sts.assume_role(RoleArn=connection.role_arn, RoleSessionName=connection.session_name, **more)
 
     def _refuse_while_missing(self) -> None:
         """Raise the last failure again while it is fresh: asking a machine that has no metadata takes seconds."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from bridge.config import mqtt, outcomes, queues, runtimes, streams
+from bridge.config import mqtt, outcomes, queues, roles, runtimes, streams
 from bridge.config.expand import Expanded
 from bridge.config.files import Unreadable, beside, read_small, reason
 from bridge.config.mistakes import Loc, near, plain
@@ -44,6 +44,7 @@ def mistakes(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
     yield from mqtt.mistakes(data)
     yield from streams.mistakes(data)
     yield from outcomes.mistakes(data)
+    yield from roles.mistakes(data)
     yield from runtimes.mistakes(data, folder)
     yield from _folders(data, folder)
 

@@ -58,7 +58,8 @@ def explain(error: ErrorDetails, data: Mapping[str, Any]) -> tuple[Loc, str]:
         if loc[0] == "functions" and "remote function" in error["loc"] and loc[-1] in FunctionSettings.model_fields:
             return loc, "not together with arn: that function runs elsewhere, with what is configured there"
         return loc, "unknown key" + near(loc[-1], _keys_at(error["loc"][:-1]))
-    if error["loc"] and error["loc"][-1] == "[key]":
+    is_role = kind == "string_pattern_mismatch" and loc[:1] == ("roles",) and len(loc) == 2
+    if is_role or (error["loc"] and error["loc"][-1] == "[key]"):
         return loc, _NAME_RULE
     if kind == "scheme":
         given = error["input"].get("scheme") if isinstance(error["input"], dict) else None
@@ -149,6 +150,8 @@ def _walk(loc: Loc) -> tuple[list[Any], FieldInfo | None]:
             elif _is_section(leaf) and part in leaf.model_fields:
                 field = leaf.model_fields[part]
                 following.append(field.annotation)
+            elif _is_section(leaf) and leaf.model_config.get("extra") == "allow":
+                following.append(get_args(leaf.__annotations__["__pydantic_extra__"])[1])
             elif get_origin(leaf) is dict:
                 following.append(get_args(leaf)[1])
             elif get_origin(leaf) is tuple:

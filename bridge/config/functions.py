@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from bridge.config.connections import aws_connection
+from bridge.config.roles import ROLE_PATTERN, role_arn
 from bridge.config.section import Section, listed, subsection
 from bridge.config.targets import TARGET_MAX_CHARS, DeadLetterTarget, FailureTarget, SuccessTarget
 from bridge.config.values import EnvironmentValue, PathValue, Secret, refuse
@@ -156,6 +157,11 @@ class FunctionSettings(Section):
         max_length=64,
         description="Connection by which its targets' ARNs are reached; left out: the only one of their region.",
     )
+    role: str = Field(
+        default="",
+        pattern=ROLE_PATTERN,
+        description="Its execution role: a [roles.X], or an ARN; left out: none, and nothing is asked of it.",
+    )
 
 
 def _checked_arn(written: str) -> str:
@@ -248,6 +254,7 @@ def _spec(name: str, function: FunctionSettings | RemoteFunctionSettings, settin
         writes_event_invoke="event_invoke" in function.model_fields_set,
         dead_letter_target=_dead_letter_target(function),
         connection=function.connection,
+        role=role_arn(function.role, settings.account),
         logging=_logging(function.logging_config),
     )
 

@@ -71,6 +71,8 @@ def localised(data: Mapping[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in data.items() if key != "connections"}
     if kept := _to_aws(data):
         rest["connections"] = kept
+    if isinstance(roles := data.get("roles"), dict):  # nobody is asked for them, and none is assumed
+        rest["roles"] = {key: value for key, value in roles.items() if key != "connection"}
     if isinstance(data.get("functions"), dict):
         rest["functions"] = {name: _untold(function, data) for name, function in data["functions"].items()}
     return {**rest, "mappings": mappings} if isinstance(data.get("mappings"), dict) else rest

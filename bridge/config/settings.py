@@ -9,6 +9,7 @@ from bridge.config.access import AccessKeySettings, ApiSettings
 from bridge.config.connections import ConnectionSettings
 from bridge.config.functions import AnyFunctionSettings
 from bridge.config.mappings import MappingSettings
+from bridge.config.roles import RolesSettings
 from bridge.config.runtimes import InterpreterValue, RuntimeName
 from bridge.config.schedules import ScheduleSettings
 from bridge.config.section import Name, Section, listed, subsection
@@ -211,6 +212,7 @@ class Settings(Section):
         default={},
         description='Path of the Python that runs functions of a runtime, or "bridge", by AWS\'s name of it.',
     )
+    roles: RolesSettings = subsection("Execution roles, by name, and what others may do.")
     connections: dict[Name, ConnectionSettings] = Field(default={}, description="Clusters and AWS, by name.")
     functions: dict[Name, AnyFunctionSettings] = Field(default={}, description="What runs, by name.")
     sources: dict[Name, SourceSettings] = Field(default={}, description="Push sources, by name.")

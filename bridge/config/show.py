@@ -69,7 +69,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Secret):
         return dict(value.written) if isinstance(value.written, Mapping) else value.written
     if isinstance(value, Section):
-        members = {name: getattr(value, name) for name in type(value).model_fields}
+        members = {name: getattr(value, name) for name in type(value).model_fields} | (value.model_extra or {})
         if "environment" in members:
             members["environment"] = {name: _variable(name, item) for name, item in members["environment"].items()}
         return {name: _plain(item) for name, item in members.items() if item is not None}

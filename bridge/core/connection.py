@@ -81,6 +81,8 @@ class AwsConnection:
     """By boto's name of the service; wins over `endpoint_url`."""
     role_arn: str = ""
     """Assumed through STS, by the credentials below; empty: these credentials themselves."""
+    session_name: str = "bridge"
+    """With `role_arn` only: what AWS calls us while we are it."""
     external_id: str = field(default="", repr=False)
     """With `role_arn` only."""
     profile: str = ""

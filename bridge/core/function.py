@@ -103,6 +103,8 @@ class FunctionVersion:
     region: str = REGION_DEFAULT
     dead_letter_target: str = ""
     """ARN of the SQS queue or SNS topic that gets asynchronous events that failed; empty: none."""
+    role: str = ""
+    """ARN of its execution role; empty: it has none, and nothing is asked of it."""
     remote: RemoteFunction | None = None
     """Where it runs, when not in a worker of ours."""
     runtime: str = ""

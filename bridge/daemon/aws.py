@@ -1,5 +1,7 @@
 """The daemon's one way to AWS: the file's connections and the clients that all parts share."""
 
+from dataclasses import replace
+
 from bridge.aws.clients import AwsClients
 from bridge.config.connections import aws_connection, connections_in
 from bridge.config.settings import Settings
@@ -42,6 +44,31 @@ class AwsReach:
         """Return the connection by which an ARN is reached; raises ConfigError: more than one could be."""
         self.check(arn)
         return self.connection(arn=arn)
+
+    def as_role(self, connection: AwsConnection, role_arn: str, *, session: str) -> AwsConnection:
+        """Return a connection to the same place as an execution role, assumed by `roles.connection`.
+
+        Args:
+            connection: where it leads.
+            role_arn: of the role.
+            session: the function's name.
+
+        Raises:
+            ConfigError: there is no such connection to assume it by.
+        """
+        by = self.connection(self._settings.roles.connection)
+        sts = by.endpoint("sts") or (f"https://sts.{by.region}.amazonaws.com" if connection.endpoint("sts") else "")
+        return replace(
+            connection,
+            endpoint_urls={**connection.endpoint_urls, **({"sts": sts} if sts else {})},
+            role_arn=role_arn,
+            session_name=session,
+            external_id=by.external_id,
+            profile=by.profile,
+            access_key_id=by.access_key_id,
+            secret_access_key=by.secret_access_key,
+            session_token=by.session_token,
+        )
 
     def check(self, arn: str) -> None:
         """Refuse an ARN that more than one connection could reach: nothing says which. Raises ConfigError."""

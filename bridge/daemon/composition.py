@@ -31,6 +31,8 @@ from bridge.daemon.looks import look
 from bridge.daemon.mqtt import MqttMaker
 from bridge.daemon.permits import implied_statements
 from bridge.daemon.push import MAKERS
+from bridge.daemon.role_checks import mapping_check
+from bridge.daemon.roles import Roles
 from bridge.daemon.schedules import ScheduleMaker
 from bridge.daemon.streams import Streams
 from bridge.daemon.targets import Targets
@@ -136,6 +138,7 @@ class Parts:
         self.attached.policies.set_implied(implied_statements(settings))
         self.intake.set_window(deduplication_window(settings))
         self.aws.configure(settings)
+        self.roles.configure(settings)
         self.code.configure(settings)
         self.streams.configure(
             connection_values(settings), kinds={name: source.form for name, source in settings.sources.items()}
@@ -202,6 +205,7 @@ class Parts:
     async def _open_runtime(self) -> None:
         settings = self._settings
         self.catalog = await asyncio.to_thread(read_catalog, settings)
+        self.roles = Roles(settings, aws=self.aws, catalog=self.catalog, clock=self._clock)
         self.interpreters = await asyncio.to_thread(interpreters, settings)
         register_secrets(settings)
         self.logs = FunctionLogs(
@@ -274,6 +278,7 @@ class Parts:
             attached=self.attached,
         )
         await self.made.open()
+        await self.roles.open()
         for function in self.catalog.functions():
             if function.provisioned:
                 self._provision(function.name)
@@ -289,6 +294,11 @@ class Parts:
         self._configure_service()
         self.dispatcher.kick()
         self.mappings.kick()
+        if function is not None and any(each.role for each in (function.latest, *function.versions.values())):
+            self._roles_changed()  # mappings ask another role
+
+    def _roles_changed(self) -> None:
+        self._spawn(self.map_anew(), "roles-changed")
 
     def _provision(self, name: str) -> None:
         """Have the workers that are provisioned of a function, and no others."""
@@ -369,6 +379,7 @@ class Parts:
         await self.intake.open(window_s=deduplication_window(settings))
         await self.made_mappings.open()
         await self.mappings.open([*mapping_values(settings), *self.made_mappings.values()])
+        self.roles.changed = self._roles_changed
         await self.replays.open()
         await self.redrives.open()
 
@@ -376,8 +387,9 @@ class Parts:
         settings, state = self._settings, self.state
         spill = Spill(state.dead_letters)
         self.targets = Targets(
-            settings, aws=self.aws, functions=self.catalog.functions, intake=lambda: self.intake, clock=self._clock
-        )
+            settings, aws=self.aws, functions=self.catalog.functions, intake=lambda: self.intake, clock=self._clock,
+            roles=self.roles,
+        )  # fmt: skip
         self._exit.push_async_callback(self.targets.close)
         self.outbox = OutboxSender(
             store=state.outbox,
@@ -401,6 +413,7 @@ class Parts:
             account=settings.account,
             outbox=lambda place: OutboxDestination(place, outbox=state.outbox, added=self.outbox.added),
             aws=self.aws,
+            roles=self.roles,
         )
         self.dead_letter_queues = self.streams.dead_letter_queues(self.service)
         self.mappings = MappingSupervisor(
@@ -419,6 +432,7 @@ class Parts:
             clusters=lambda: self.streams.connections,
             look=partial(look, self.streams),
             changed=self.map_anew,
+            refused=mapping_check(self.roles, region=settings.region, account=settings.account),
             is_busy=self.mappings.is_busy,
             clock=self._clock,
         )

@@ -217,6 +217,7 @@ class Daemon:
         start("sweep", self._sweep)
         start("ballast", self._keep_ballast)
         start("packages", self._parts.made.run)
+        start("roles", self._parts.roles.run)
         if self._watches:
             self._start_watch()
         self._parts.dispatcher.kick()
@@ -263,7 +264,7 @@ class Daemon:
             account_concurrency=lambda: self._settings.invocation.account_concurrency,
             warmth=parts.pool.provisioned.state,
             async_payload_max_bytes=self._settings.invocation.async_payload_max_bytes, status=self._status,
-            may_reset=lambda: self._settings.dev.reset,
+            roles=parts.roles, may_reset=lambda: self._settings.dev.reset,
         )  # fmt: skip
 
     # --- while it runs --------------------------------------------------------------------------
@@ -414,6 +415,7 @@ class Daemon:
             *self._parts.remote.troubles(self._versions(), told_s=TROUBLE_TOLD_S),
             *self._health.troubles(),
             *self._sources.troubles(),
+            *self._parts.roles.troubles(),
             *self._parts.outbox.troubles(after_s=TROUBLE_TOLD_S),
         ]
 
@@ -435,6 +437,7 @@ class Daemon:
             *self._parts.remote.facts(self._versions()),
             *self._health.facts(),
             *self._sources.facts(),
+            *self._parts.roles.facts(),
             *((f"target {name}", ok, detail) for name, ok, detail in self._parts.outbox.facts()),
         ]
 

@@ -13,6 +13,7 @@ from bridge.core.outcome import LOCAL, TargetPlace
 from bridge.core.ports import Clock, Destination
 from bridge.core.sources import EventSource, QueueOrigin
 from bridge.daemon.aws import AwsReach
+from bridge.daemon.role_checks import KnownRoles, may_read
 from bridge.sources.pull.backlogs import JournalStreams
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from bridge.core.dead_letter_queues import DeadLetterQueues
     from bridge.core.ports import Invoker
+    from bridge.registry.roles import Role
     from bridge.sources.pull.journal import JournalEventSource
 
 
@@ -34,6 +36,7 @@ class Streams:
         account: likewise.
         outbox: makes the destination of what is sent to a place.
         aws: where sources and destinations of AWS are reached; None: there are none.
+        roles: the execution roles that are asked; None: none are.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Streams:
         account: str,
         outbox: Callable[[TargetPlace], Destination],
         aws: AwsReach | None = None,
+        roles: KnownRoles | None = None,
     ) -> None:
         self._journal = journal
         self._spill = spill
@@ -54,6 +58,7 @@ class Streams:
         self._account = account
         self._outbox = outbox
         self._aws = aws
+        self._roles = roles
         self._connections: Mapping[str, KafkaConnection] = {}
         self._kinds: Mapping[str, str] = {}
 
@@ -127,11 +132,18 @@ class Streams:
             is_here=_is_here(connection.endpoint(SERVICES[address.kind])),
         )
 
-    def reached_by(self, mapping: EventSourceMapping) -> tuple[KafkaConnection | AwsConnection | None, ...]:
-        """Return the connection of a mapping's source; that of its failures is looked up when one is sent."""
+    def reached_by(self, mapping: EventSourceMapping) -> tuple[object, ...]:
+        """Return the connection of a mapping's source, and its function's role; that of failures is found when sent."""
         address = _parse(mapping)
-        found = (self._connections.get(address.connection),)
+        found = (self._connections.get(address.connection), self._role(mapping))
         return (*found, self._aws_connection(mapping, address)) if address.kind in OF_AWS else found
+
+    def refusal(self, mapping: EventSourceMapping) -> str:
+        """Return why the role of a mapping's function may not read its source, in AWS's words; empty: it may."""
+        return may_read(self._role(mapping), mapping, region=self._region, account=self._account)
+
+    def _role(self, mapping: EventSourceMapping) -> "Role | None":
+        return None if self._roles is None else self._roles.of_target(mapping.function)
 
     def queue(self, mapping: EventSourceMapping) -> QueueOrigin | None:
         """Return the queue of a mapping, None where it reads a stream; raises ConfigError."""
@@ -200,7 +212,11 @@ class Streams:
     def _aws_connection(self, mapping: EventSourceMapping, address: SourceAddress) -> AwsConnection:
         if self._aws is None:
             raise ConfigError(f"AWS is not reached from here; make the source an embedded one: local://{address.name}")
-        return self._aws.connection(address.connection or mapping.connection, arn=address.arn)
+        found = self._aws.connection(address.connection or mapping.connection, arn=address.arn)
+        role = self._role(mapping)
+        if role is None or self._roles is None or not self._roles.connection:
+            return found
+        return self._aws.as_role(found, role.arn, session=mapping.function.partition(":")[0])
 
     def check(self, mapping: EventSourceMapping) -> None:
         """Refuse a mapping whose ARN could be reached by more than one connection. Raises ConfigError."""

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from bridge.config.connections import AwsConnectionSettings, connection_values
@@ -16,6 +17,7 @@ from bridge.core.mapping import parse_source
 from bridge.core.outcome import TargetPlace, Transport
 from bridge.core.ports import Clock, Intake
 from bridge.daemon.aws import AwsReach
+from bridge.daemon.role_checks import CheckedTransport, KnownRoles
 
 
 class Targets:
@@ -27,6 +29,7 @@ class Targets:
         functions: returns the functions there are.
         intake: returns where events of this daemon's functions go in.
         clock: the daemon's.
+        roles: the execution roles that are asked; None: none are.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Targets:
         functions: Callable[[], tuple[Function, ...]],
         intake: Callable[[], Intake],
         clock: Clock,
+        roles: KnownRoles | None = None,
     ) -> None:
         self._settings = settings
         self._clusters: Mapping[str, KafkaConnection] = connection_values(settings)
@@ -44,6 +48,7 @@ class Targets:
         self._functions = functions
         self._intake = intake
         self._clock = clock
+        self._roles = roles
         self._daemon = socket.gethostname()
         self._made: dict[tuple[TargetPlace, object], Transport] = {}
         """By place and what it is reached by, so that another connection makes another one."""
@@ -54,16 +59,32 @@ class Targets:
         self._settings, self._clusters = settings, connection_values(settings)
 
     def transport(self, place: TargetPlace) -> Transport:
-        """Return what sends to a place. See Transports.transport."""
+        """Return what sends to a place, if the role of a record's function may. See Transports.transport."""
+        if self._roles is None:
+            return self._plain(place)
+        roles, inner = self._roles, self._plain(place)
+
+        def checked(place: TargetPlace, inner: Transport) -> Transport:
+            return CheckedTransport(inner, target=place.target, roles=roles, assumed=partial(self._assumed, place))
+
+        return self._cached(place, inner, checked)
+
+    def _assumed(self, place: TargetPlace, role_arn: str, session: str) -> Transport:
+        arn = _arn(place.target)
+        connection = self._aws.as_role(self._reached_by(arn, place.connection), role_arn, session=session)
+        return self._cached(place, (connection, self._source(arn)), self._service)
+
+    def _plain(self, place: TargetPlace) -> Transport:
         if place.target.startswith("kafka://"):
             return self._cached(place, self._cluster(place.target), self._topic)
         arn = _arn(place.target)
         function = self._function(arn) if arn.service == "lambda" else ""
         if function:
             return self._cached(place, function, self._local_function)
-        source = self._settings.invocation.event_bridge_source if arn.service == "events" else ""
-        by = self._reached_by(arn, place.connection), source
-        return self._cached(place, by, self._service)
+        return self._cached(place, (self._reached_by(arn, place.connection), self._source(arn)), self._service)
+
+    def _source(self, arn: Arn) -> str:
+        return self._settings.invocation.event_bridge_source if arn.service == "events" else ""
 
     def _cached(self, place: TargetPlace, by: Any, make: Callable[[TargetPlace, Any], Transport]) -> Transport:
         key = (place, by)

@@ -81,6 +81,10 @@ class Streams(SourceMaker, Protocol):
         """Return what else decides how its streams are reached (connections): another value is another mapping."""
         ...
 
+    def refusal(self, mapping: EventSourceMapping) -> str:
+        """Return why its function's execution role keeps it from its source, in AWS's words; empty: it does not."""
+        ...
+
     def destination(self, mapping: EventSourceMapping) -> Destination:
         """Return where its failures go; raises ConfigError when that cannot work."""
         ...
@@ -249,6 +253,10 @@ class MappingSupervisor:
             await self._streams.prepare(mapping, source)
             if self._is_draining or not mapping.enabled or entry.is_paused:
                 entry.state, entry.reason = MappingState.DISABLED, USER_ACTION
+                return
+            if said := self._streams.refusal(mapping):  # another role, once there is one, is another `reached_by`
+                entry.state, entry.reason = MappingState.ENABLING, said
+                log.warning("mapping_not_started", mapping=mapping.name, reason=said)
                 return
             worker = self._worker(entry)
             if self._asks and source.is_remote and not mapping.allow_remote and not await self._may_read(entry):

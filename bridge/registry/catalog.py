@@ -49,6 +49,8 @@ class FunctionSpec:
     dead_letter_target: str = ""
     connection: str = ""
     """Of the ARNs that it names."""
+    role: str = ""
+    """ARN of its execution role; empty: it has none."""
     remote: RemoteFunction | None = None
     logging: LoggingConfig = DEFAULT
 
@@ -71,6 +73,7 @@ def build_function(spec: FunctionSpec, *, region: str = REGION_DEFAULT, account:
         environment=dict(spec.environment),
         region=region,
         dead_letter_target=spec.dead_letter_target,
+        role=spec.role,
         remote=spec.remote,
         logging=spec.logging,
     )
@@ -92,7 +95,7 @@ def _revision(version: FunctionVersion) -> str:
         # Where a link leads is part of it: turned to another release with the same files, it is another revision.
         version.arn, version.code, os.path.realpath(version.code), digest_folder(version.code), version.handler,
         version.timeout_s, version.memory_mb, version.ephemeral_storage_mb, sorted(version.environment.items()),
-        astuple(version.logging),
+        astuple(version.logging), version.role,
     ]  # fmt: skip
     return _digest(facts)
 

@@ -24,6 +24,7 @@ from bridge.core.logging_config import LoggingConfig
 from bridge.core.outcome import LOCAL
 from bridge.registry.interpreters import trouble
 from bridge.registry.packages import code_sha256
+from bridge.registry.roles import is_made_up
 from bridge.registry.secrets import unwrapped_part
 from bridge.registry.stored import restored
 
@@ -292,6 +293,7 @@ class Builder:
             environment=variables,
             region=self.region,
             dead_letter_target=settings.get("DeadLetterConfig", {}).get("TargetArn", ""),
+            role="" if made.is_declared and is_made_up(settings["Role"]) else settings["Role"],
             runtime=settings["Runtime"],
             interpreter=interpreter,
             unrunnable=unrunnable,

@@ -13,6 +13,7 @@ from bridge.core.function import FunctionVersion
 from bridge.registry.interpreters import INTERPRETER
 from bridge.registry.made import MadeVersion
 from bridge.registry.packages import UNZIPPED_MAX_BYTES, folder_files
+from bridge.registry.roles import made_up
 
 ARCHITECTURE: Final = "arm64" if platform.machine() in {"aarch64", "arm64"} else "x86_64"
 _NAMESPACE: Final = uuid.UUID("7a4a5b0e-6f0c-5c58-8d0c-5a1c7a1f5e11")
@@ -60,7 +61,7 @@ def _add(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: Path, *, limit:
 def declared_settings(version: FunctionVersion, *, account: str) -> dict[str, Any]:
     """Return what FunctionConfiguration shows of a function of the file, but for names, states and variables."""
     settings: dict[str, Any] = {
-        "Role": f"arn:aws:iam::{account}:role/bridge",
+        "Role": version.role or made_up(account),
         "Description": "",
         "Timeout": version.timeout_s,
         "TracingConfig": {"Mode": "PassThrough"},

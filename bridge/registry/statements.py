@@ -126,7 +126,7 @@ def allows(statements: Iterable[Statement], question: Question) -> bool:
 def _allows(statement: Statement, question: Question) -> bool:
     return (
         statement["Effect"] == "Allow"
-        and _like(statement["Action"].lower(), question.action.lower())
+        and like(statement["Action"].lower(), question.action.lower())
         and _is_meant(statement["Principal"], question)
         and all(
             _holds(operator, wanted, question.keys.get(key.lower()))
@@ -158,10 +158,11 @@ def _holds(operator: str, wanted: str, value: str | None) -> bool:
 def arn_like(pattern: str, arn: str) -> bool:
     """Tell whether an ARN is like a pattern: `*` and `?` stand for any text within one of the six parts."""
     wanted, parts = pattern.split(":", 5), arn.split(":", 5)
-    return len(wanted) == len(parts) and all(_like(one, part) for one, part in zip(wanted, parts, strict=True))
+    return len(wanted) == len(parts) and all(like(one, part) for one, part in zip(wanted, parts, strict=True))
 
 
-def _like(pattern: str, text: str) -> bool:
+def like(pattern: str, text: str) -> bool:
+    """Tell whether a text is like a pattern: `*` stands for any text, `?` for one character."""
     return _compiled(pattern).match(text) is not None
 
 

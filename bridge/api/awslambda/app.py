@@ -343,10 +343,10 @@ class LambdaApi:
             self._router.add(method, _TAGS, _Read(f"lambda:{action}", handler))
 
     def _add_writing(self, made: MadeFunctions, uploads: Uploads) -> None:
-        safeguards = self._services.attached.safeguards
-        writing = WriteOperations(made, uploads, safeguards, self._services.clock)
+        services, safeguards = self._services, self._services.attached.safeguards
+        writing = WriteOperations(made, uploads, safeguards, services.clock, roles=services.roles)
         editions = EditionOperations(made)
-        services, sharing = self._services, SharingOperations(made, self._services.clock)
+        sharing = SharingOperations(made, services.clock, roles=services.roles)
         concurrency = ConcurrencyOperations(
             made,
             services.clock,

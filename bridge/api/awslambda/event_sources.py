@@ -136,6 +136,7 @@ class EventSourceOperations:
         )
         shapes.check(made.settings, kind)
         self._check_access(made)
+        await self._check_role(made)
         await self._check_source(made)
         async with self._made.changing():
             self._check_alone(made, caller)
@@ -161,6 +162,7 @@ class EventSourceOperations:
             )
             shapes.check(after.settings, after.kind)
             self._check_access(after)
+            await self._check_role(after)
             self._check_alone(after, caller)
             status = self._status(request, caller)
             after = await self._made.save(after)
@@ -268,6 +270,12 @@ class EventSourceOperations:
                 f"SourceAccessConfigurations ({', '.join(secret)}) are not looked up here: the daemon's file needs a "
                 "[connections.X] of type kafka with these bootstrap_servers, whose tls and sasl then count"
             )
+
+    async def _check_role(self, made: MadeMapping) -> None:
+        """Refuse a source that the function's role may not read, and a destination that it may not write to."""
+        assert self._made is not None
+        if said := await self._made.refused(made):
+            raise invalid(said)
 
     async def _check_source(self, made: MadeMapping) -> None:
         assert self._made is not None

@@ -47,6 +47,7 @@ class MadeMappings:
         clusters: the file's connections, as they are now.
         look: looks at the source of a mapping, half a minute at most.
         changed: has the mappings that run become those of the file and these.
+        refused: says why the role of a mapping's function refuses it, in AWS's words; empty: it does not.
         is_busy: whether an earlier change of a mapping is not through.
         clock: the daemon's.
     """
@@ -60,6 +61,7 @@ class MadeMappings:
         changed: Callable[[], Awaitable[None]],
         is_busy: Callable[[str], bool],
         clock: Clock,
+        refused: Callable[[EventSourceMapping], Awaitable[str]] | None = None,
     ) -> None:
         self._store = store
         self._clusters = clusters
@@ -67,6 +69,7 @@ class MadeMappings:
         self._changed = changed
         self._is_busy = is_busy
         self._clock = clock
+        self._refused = refused
         self._mappings: dict[str, MadeMapping] = {}
         self._lock = asyncio.Lock()
 
@@ -93,6 +96,10 @@ class MadeMappings:
     async def look(self, made: MadeMapping) -> SourceLook:
         """Look at a source before a mapping of it is made."""
         return await self._look(self.as_runs(made))
+
+    async def refused(self, made: MadeMapping) -> str:
+        """Return why the role of a mapping's function refuses it, in AWS's words; empty: it does not."""
+        return "" if self._refused is None else await self._refused(self.as_runs(made))
 
     @contextlib.asynccontextmanager
     async def changing(self) -> AsyncIterator[None]:

@@ -8,6 +8,7 @@ from bridge.api.awslambda import shapes, views
 from bridge.api.awslambda.control import MadeFunctions
 from bridge.api.awslambda.errors import Refused, invalid, not_found
 from bridge.api.awslambda.names import FunctionName, read_name
+from bridge.api.awslambda.roles import RoleFinder, check_destinations
 from bridge.api.awslambda.shapes import Body
 from bridge.api.http import Answer, Request, json_answer
 from bridge.core import limits
@@ -15,6 +16,7 @@ from bridge.core.function import LATEST
 from bridge.core.ports import Clock
 from bridge.registry.access import Caller
 from bridge.registry.made import MadeFunction
+from bridge.registry.roles import is_made_up
 
 _SERVICES: Final = ("sqs", "sns", "lambda", "events")
 
@@ -25,11 +27,13 @@ class SharingOperations:
     Args:
         made: the functions.
         clock: the daemon's.
+        roles: the execution roles there are; None: nothing is asked of any.
     """
 
-    def __init__(self, made: MadeFunctions, clock: Clock) -> None:
+    def __init__(self, made: MadeFunctions, clock: Clock, *, roles: RoleFinder | None = None) -> None:
         self._made = made
         self._clock = clock
+        self._roles = roles
 
     # --- event-invoke configurations ----------------------------------------------------------------------------
 
@@ -54,6 +58,7 @@ class SharingOperations:
             if merges and before is None:
                 raise self._no_config(name)
             self._check_destinations(name, given)
+            await check_destinations(self._roles, self._role(made, qualifier), given)
             config = {**(before or {}), **given} if merges else given
             if merges and before is not None and "DestinationConfig" in given:
                 config["DestinationConfig"] = {**before.get("DestinationConfig", {}), **given["DestinationConfig"]}
@@ -89,6 +94,11 @@ class SharingOperations:
 
     def _arn(self, name: FunctionName) -> str:
         return f"{self._made.place.arn(name.name)}:{name.qualifier or LATEST}"
+
+    def _role(self, made: MadeFunction, qualifier: str) -> str:
+        version = made.find(qualifier)
+        role = "" if version is None else str(version.settings.get("Role", ""))
+        return "" if made.is_declared and is_made_up(role) else role
 
     def _check_destinations(self, name: FunctionName, given: Mapping[str, Any]) -> None:
         own = self._made.place.arn(name.name)

@@ -11,6 +11,7 @@ from bridge.api.awslambda.control import IN_PROGRESS, PENDING, MadeFunctions, st
 from bridge.api.awslambda.errors import Refused, invalid, stale, violated
 from bridge.api.awslambda.made_layers import shown_layers
 from bridge.api.awslambda.names import FunctionName, read_name
+from bridge.api.awslambda.roles import RoleFinder, check_configuration
 from bridge.api.awslambda.safeguards import check_signing_config, signing_config
 from bridge.api.awslambda.shapes import Body
 from bridge.api.awslambda.uploads import Upload, Uploads
@@ -45,13 +46,23 @@ class WriteOperations:
         uploads: receives their code.
         safeguards: the code-signing configurations that they may have.
         clock: the daemon's.
+        roles: the execution roles there are; None: nothing is asked of any.
     """
 
-    def __init__(self, made: MadeFunctions, uploads: Uploads, safeguards: Safeguards, clock: Clock) -> None:
+    def __init__(
+        self,
+        made: MadeFunctions,
+        uploads: Uploads,
+        safeguards: Safeguards,
+        clock: Clock,
+        *,
+        roles: RoleFinder | None = None,
+    ) -> None:
         self._made = made
         self._uploads = uploads
         self._safeguards = safeguards
         self._clock = clock
+        self._roles = roles
 
     async def create(self, _request: Request, caller: Caller, upload: Upload) -> Answer:
         """API_CreateFunction."""
@@ -73,6 +84,7 @@ class WriteOperations:
             settings["LoggingConfig"] = merged(logging, settings.get("LoggingConfig", {}))
             variables, tags = shapes.environment(body) or {}, shapes.tags(body)
             arns = shapes.layers(body) or []
+            await check_configuration(self._roles, settings)
             async with self._made.changing():
                 self._made.check_new(name.name)
                 if signing is not None:
@@ -153,6 +165,7 @@ class WriteOperations:
             layers = None if arns is None else self._made.layers.resolve(arns, caller)
             logging = merged(before.latest.settings["LoggingConfig"], settings.get("LoggingConfig", {}))
             now = {**_without_empty({**before.latest.settings, **settings}), "LoggingConfig": logging}
+            await check_configuration(self._roles, now)
             latest = replace(before.latest, settings=now, modified_at=stamp(self._clock), revision_id=new_id())
             latest = replace(latest, environment=await self._environment(before, now, variables))
             if layers is not None:

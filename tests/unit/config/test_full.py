@@ -30,7 +30,7 @@ ENVIRON = {
 SOURCES = {("sources", "hello"), ("sources", "nightly"), ("sources", "sensors")}
 """One of each type: their settings are described."""
 NOT_DEFAULT = {
-    ("runtimes",), ("functions",), ("connections",), ("access_keys",), ("sources",), ("mappings",), ("functions", "hello", "environment"),
+    ("runtimes",), ("roles", "worker", "managed"), ("roles", "worker", "statements"), ("functions", "hello", "role"), ("functions",), ("connections",), ("access_keys",), ("sources",), ("mappings",), ("functions", "hello", "environment"),
     ("functions", "hello", "reserved_concurrency"), ("functions", "billing", "connection"), ("sources", "hello", "methods"),
     ("sources", "anyone", "verify", "delivery_header"), ("connections", "secured", "tls"),
     ("connections", "secured", "sasl", "username"), ("sources", "orders_topic", "topics"),
@@ -50,6 +50,12 @@ def sections(annotation: object) -> Iterator[type[Section]]:
             yield from sections(leaf.__args__[1])
 
 
+def of_any_name(section: type[Section]) -> Iterator[type[Section]]:
+    """Yield the section of the tables that stand beside a section's own keys."""
+    if section.model_config.get("extra") == "allow":
+        yield from sections(section.__annotations__["__pydantic_extra__"])
+
+
 def all_sections() -> set[type[Section]]:
     found: set[type[Section]] = set()
     pending = [Settings]
@@ -57,6 +63,7 @@ def all_sections() -> set[type[Section]]:
         section = pending.pop()
         if section not in found:
             found.add(section)
+            pending.extend(of_any_name(section))
             pending.extend(inner for field in section.model_fields.values() for inner in sections(field.annotation))
     return found
 
@@ -65,6 +72,9 @@ def walk(section: type[Section], data: dict, loc: tuple = ()) -> Iterator[tuple[
     """Yield every table of the file with the section it is."""
     yield loc, section, data
     for key, value in data.items():
+        if key not in section.model_fields:  # one that may have any name
+            yield from walk(next(of_any_name(section)), value, (*loc, key))
+            continue
         annotation = section.model_fields[key].annotation
         inner = [s for s in sections(annotation) if "scheme" not in s.model_fields or s.__name__ == scheme_class(value)]
         if getattr(next(iter(_leaves(annotation)))[1], "__origin__", None) is dict and inner:
@@ -128,7 +138,7 @@ def test_values_are_the_defaults():
         current = shown
         for part in loc:
             current = current[part] if isinstance(current, dict) else getattr(current, part)
-        for key in data:
+        for key in sorted(data.keys() & section.model_fields.keys()):
             field = section.model_fields[key]
             if field.default in (PydanticUndefined, None) or field.default_factory or (*loc, key) in NOT_DEFAULT:
                 continue
@@ -146,7 +156,7 @@ def test_ranges_and_defaults_are_in_the_comments():
             continue  # the same settings again, in the examples of the schemes
         if loc == ("connections", "secured"):
             continue
-        for key in data:
+        for key in sorted(data.keys() & section.model_fields.keys()):
             field = section.model_fields[key]
             comment = comment_at(lines, places[(*loc, key)])
             bounds = {

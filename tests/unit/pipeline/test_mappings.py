@@ -47,6 +47,7 @@ class Streams:
         self.forgotten = []
         self.discarded = []
         self.mistake = ""
+        self.refused = ""
         self.connection = "main"
 
     def event_source(self, mapping):
@@ -65,6 +66,9 @@ class Streams:
 
     async def discard(self, mapping) -> None:
         self.discarded.append(mapping.name)
+
+    def refusal(self, mapping):
+        return self.refused
 
     def reached_by(self, mapping):
         return self.connection
@@ -133,6 +137,30 @@ async def test_a_mapping_reads_once_it_is_started(world):
     assert world.slots.batches == [[1]]
     assert (MappingState.ENABLED, "OK") == (world.state().state, world.state().result)
     assert world.state().shards[0].position == 0
+
+
+async def test_a_role_that_may_not_read_keeps_it_from_polling_until_there_is_another(world):
+    world.streams.refused = "Cannot access stream x://orders."
+    await world.start()
+    world.stream().put(1)
+    await world.advance(1)
+    assert (world.state().state, world.state().reason) == (MappingState.ENABLING, "Cannot access stream x://orders.")
+    assert world.stream().opened == 0
+    assert not world.mappings.is_busy("orders")
+
+    world.streams.refused, world.streams.connection = "", "as another role"
+    await world.mappings.configure([world.orders])
+    await world.advance(0.5)
+    assert world.state().state is MappingState.ENABLED
+    assert world.slots.batches == [[1]]
+
+    world.streams.refused, world.streams.connection = "Cannot access stream x://orders.", "as the first again"
+    await world.mappings.configure([world.orders])
+    await world.advance(0.5)
+    world.stream().put(2)
+    await world.advance(1)
+    assert world.state().state is MappingState.ENABLING
+    assert world.slots.batches == [[1]]
 
 
 async def test_a_disabled_mapping_reads_nothing_yet_its_records_are_kept(world):

@@ -1,0 +1,118 @@
+"""Asks a function's execution role before its mapping polls and before a record is sent for it."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+from bridge.core.arn import parse_arn
+from bridge.core.invocation import DeadLetter
+from bridge.core.mapping import EventSourceMapping, parse_source
+from bridge.core.outcome import OutboxEntry, RecordRefused, TargetTrouble, Transport
+from bridge.registry.grants import reading_refusal, sending_action, sending_refusal, sent_to
+from bridge.registry.roles import NOT_ASSUMED, Role
+
+_TABLE_LABEL: Final = "2020-01-01T00:00:00.000"
+"""Of an embedded stream that is read as a table's: sources/pull/local_formats.py."""
+
+
+class KnownRoles(Protocol):
+    """Finds the roles of functions."""
+
+    @property
+    def connection(self) -> str:
+        """What looks up and assumes; empty: nothing does."""
+        ...
+
+    def of_target(self, target: str) -> Role | None:
+        """Return the role of a function as far as it is known, None: it has none."""
+        ...
+
+    async def find_of_target(self, target: str) -> Role | None:
+        """Return it, looked up where that is due. Raises RoleUnknown."""
+        ...
+
+
+def source_arn(mapping: EventSourceMapping, *, region: str, account: str) -> str:
+    """Return the ARN that statements name a mapping's source by; empty: no role is asked about it.
+
+    An embedded stream has the one that its events show; a push source, and a cluster that is not MSK's, has none.
+    """
+    address = parse_source(mapping.source)
+    if address.arn or mapping.event_source_arn:
+        return address.arn or mapping.event_source_arn
+    match address.format:
+        case "kinesis":
+            return f"arn:aws:kinesis:{region}:{account}:stream/{address.name}"
+        case "dynamodb":
+            return f"arn:aws:dynamodb:{region}:{account}:table/{address.name}/stream/{_TABLE_LABEL}"
+        case "sqs":
+            return f"arn:aws:sqs:{region}:{account}:{address.name}"
+    return ""
+
+
+def may_read(role: Role | None, mapping: EventSourceMapping, *, region: str, account: str) -> str:
+    """Return why a role keeps a mapping from its source, in AWS's words; empty: it does not."""
+    if role is None:
+        return ""
+    if not role.is_trusting:
+        return NOT_ASSUMED
+    arn = source_arn(mapping, region=region, account=account)
+    return reading_refusal(role, arn) if arn else ""
+
+
+def mapping_check(roles: KnownRoles, *, region: str, account: str) -> Callable[[EventSourceMapping], Awaitable[str]]:
+    """Return what says why a mapping may not be made, as far as roles decide: its source, and where failures go."""
+
+    async def refused(mapping: EventSourceMapping) -> str:
+        role = await roles.find_of_target(mapping.function)
+        said = may_read(role, mapping, region=region, account=account)
+        return said or ("" if role is None else sending_refusal(role, mapping.on_failure))
+
+    return refused
+
+
+class CheckedTransport:
+    """`outcome.Transport` that sends what the role of the record's function may write to the target, and as that role.
+
+    What it may not is refused: it stays among the local dead letters.
+
+    Args:
+        inner: sends what no role is asked about.
+        target: ARN, or `kafka://CONNECTION/topic`.
+        roles: finds them.
+        assumed: returns what sends as a role, given its ARN and a function's name.
+    """
+
+    def __init__(
+        self, inner: Transport, *, target: str, roles: KnownRoles, assumed: Callable[[str, str], Transport]
+    ) -> None:
+        self._inner = inner
+        self._target = target
+        self._roles = roles
+        self._assumed = assumed
+        self._action = sending_action(target) if target.startswith("arn:") else ""
+        self.concurrency = inner.concurrency
+
+    async def send(self, entry: OutboxEntry, letter: DeadLetter | None) -> None:
+        """Return once the target has it. See Transport.send."""
+        role = self._roles.of_target(entry.function) if self._action else None
+        if role is None:
+            await self._inner.send(entry, letter)
+            return
+        name = entry.function.partition(":")[0]
+        self._check(role, name)
+        sender = self._assumed(role.arn, name) if self._roles.connection and self._is_elsewhere else self._inner
+        await sender.send(entry, letter)
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        from bridge.destinations.functions import FunctionTarget
+
+        return not isinstance(self._inner, FunctionTarget)
+
+    def _check(self, role: Role, session: str) -> None:
+        if self._roles.connection and not role.is_known:
+            raise TargetTrouble(f"{self._target}: the execution role {role.arn} is not known yet, or cannot be assumed")
+        resource = sent_to(self._target)
+        if not role.allows(self._action, resource):
+            service = parse_arn(self._target).service
+            raise RecordRefused(f"AccessDenied ({service}): {role.denial(self._action, resource, session=session)}")
