@@ -24,7 +24,8 @@ def check_origin(headers: Mapping[str, Sequence[str]], hosts: Collection[str]) -
         raise HttpError(403, f"host {name!r} is neither loopback nor named in listen.hosts")
     if "origin" in headers:
         raise HttpError(403, "requests from web pages are refused (they carry an Origin)")
-    if any(site.strip().lower() not in ("none", "same-origin") for site in headers.get("sec-fetch-site", [])):
+    sites = headers.get("sec-fetch-site")
+    if sites and any(site.strip().lower() not in ("none", "same-origin") for site in sites):
         raise HttpError(403, "requests from web pages are refused (Sec-Fetch-Site)")
 
 

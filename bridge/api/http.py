@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 import orjson
 
 from bridge.core import limits
-from bridge.util.asgi import BodyTooLarge, Receive, Scope, Send, Shortcut, body_pieces, header_block, read_body
+from bridge.util.asgi import BodyTooLarge, Receive, Scope, Send, Shortcut, body_pieces, read_body, text_block
 
 BODY_MAX_BYTES: Final = 1 * limits.MIB
 """Largest body of an admin request; an invocation's payload has its own limit."""
@@ -48,8 +48,12 @@ class Request:
         self.params: dict[str, str] = {}
         """What the route's `{name}` segments matched, percent-decoded."""
         self.headers: dict[str, list[str]] = {}
-        for name, value in scope["headers"]:
-            self.headers.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+        for raw, value in scope["headers"]:
+            name = raw.decode("latin-1").lower()
+            if name in self.headers:
+                self.headers[name].append(value.decode("latin-1"))
+            else:
+                self.headers[name] = [value.decode("latin-1")]
 
     def header(self, name: str, default: str = "") -> str:
         """Return the header's value.
@@ -179,7 +183,7 @@ class Answer:
         exchange = getattr(send, "__self__", None)
         if isinstance(exchange, Shortcut):  # it leaves out the body of an answer to HEAD
             headers = self.headers | {"content-type": self.content_type} if self.body else self.headers
-            exchange.answer(self.status, header_block(_raw(headers)), self.body, close=False)
+            exchange.answer(self.status, text_block(headers), self.body, close=False)
             return
         # 1xx, 204 and 304 have no body and no length (RFC 9110, 8.6)
         framing = {} if self.status in (204, 304) else {"content-length": str(len(self.body))}

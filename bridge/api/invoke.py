@@ -18,10 +18,14 @@ from bridge.core.record import Record
 from bridge.events.bodies import is_too_deep
 from bridge.invokers.service import checked_payload
 from bridge.util.ids import new_id
+from bridge.util.quick import maker
 
 SOURCE: Final = "invoke"
 _LOG_TYPES: Final = ("None", "Tail")
 _KINDS: Final = tuple(kind.value for kind in InvocationType)
+
+
+_record: Final = maker(Record)
 
 
 class InvokeEndpoint:
@@ -72,7 +76,7 @@ class InvokeEndpoint:
         if kind is InvocationType.DRY_RUN:
             return Answer(204, headers=headers)
         self._services.attached.recursion.admit(request_id, target.partition(":")[0], trace)
-        record = Record(
+        record = _record(
             id=request_id,
             source=SOURCE,
             function=target,

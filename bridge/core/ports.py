@@ -317,8 +317,11 @@ class Runtime(Protocol):
         """
         ...
 
-    def free_slots(self, version: FunctionVersion) -> int:
-        """How many invocations could start now without waiting for a worker (prefetch frames included)."""
+    def free_slots(self, version: FunctionVersion, *, enough: int | None = None) -> int:
+        """How many invocations could start now without waiting for a worker (prefetch frames included).
+
+        From `enough` on nobody needs to count any further.
+        """
         ...
 
     def on_free(self, callback: Callable[[], None]) -> None:

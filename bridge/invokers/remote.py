@@ -102,8 +102,9 @@ class RemoteFunctions:
                 callback()
         return replace(result, duration_ms=(self._clock.monotonic() - began) * 1000)
 
-    def free_slots(self, version: FunctionVersion) -> int:
+    def free_slots(self, version: FunctionVersion, *, enough: int | None = None) -> int:
         """How many may be asked now."""
+        del enough
         return self._circuit(version).room(self._clock.monotonic()) if self._is_allowed else 0
 
     def on_free(self, callback: Callable[[], None]) -> None:

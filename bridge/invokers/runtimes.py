@@ -31,9 +31,9 @@ class Runtimes:
             raise Unrunnable(text, code=code)
         return await self._of(version).invoke(version, invocation)
 
-    def free_slots(self, version: FunctionVersion) -> int:
+    def free_slots(self, version: FunctionVersion, *, enough: int | None = None) -> int:
         """How many invocations of it could start now."""
-        return self._of(version).free_slots(version)
+        return self._of(version).free_slots(version, enough=enough)
 
     def on_free(self, callback: Callable[[], None]) -> None:
         """Call back whenever a slot of either may have become free."""

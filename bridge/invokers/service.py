@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -25,6 +25,7 @@ from bridge.core.invocation import (
 )
 from bridge.core.ports import Clock, Outcomes, Runtime
 from bridge.util import telemetry
+from bridge.util.quick import maker
 
 
 class Catalog(Protocol):
@@ -42,6 +43,11 @@ class Target:
     function: Function
     version: FunctionVersion
     invoked_arn: str
+
+
+_target: Final = maker(Target)
+_invocation: Final = maker(Invocation)
+_attempt: Final = maker(Attempt)
 
 
 class Draw(Enum):
@@ -136,6 +142,9 @@ class Slot:
     draw: Draw
 
 
+_slot: Final = maker(Slot)
+
+
 @dataclass(slots=True, eq=False)
 class _Waiter:
     target: Target
@@ -212,7 +221,7 @@ class FunctionService:
         version = function.version(qualifier, chance=self._draw())
         function = function.qualified(qualifier)
         arn = f"{version.arn}:{qualifier}" if qualifier else version.arn
-        return Target(function=function, version=version, invoked_arn=arn)
+        return _target(function=function, version=version, invoked_arn=arn)
 
     def dry_run(self, target: str) -> None:
         """Check that the target exists; raises InvokeError as `invoke` would. Runs nothing."""
@@ -237,7 +246,12 @@ class FunctionService:
 
     def room(self, target: Target) -> int:
         """How many asynchronous invocations of this version could start now."""
-        workers = self._runtime.free_slots(target.version) - self._promised
+        return self._room(target)
+
+    def _room(self, target: Target, *, enough: int | None = None) -> int:
+        promised = self._promised
+        most = None if enough is None else enough + promised
+        workers = self._runtime.free_slots(target.version, enough=most) - promised
         return max(0, min(self.concurrency.room(target.function, target.version.version), workers))
 
     def hindrance(self, target: Target) -> str:
@@ -248,7 +262,7 @@ class FunctionService:
     def begin(self, target: Target) -> Slot:
         """Take a slot that `room` promised, in the same loop pass; `run` must follow."""
         self._promised += 1
-        return Slot(target=target, draw=self.concurrency.begin(target.function, target.version.version))
+        return _slot(target=target, draw=self.concurrency.begin(target.function, target.version.version))
 
     async def run(self, slot: Slot, invocation: Invocation) -> InvocationResult:
         """Run on a slot and give it back. Raises InvokeError when it was not accepted."""
@@ -297,7 +311,7 @@ class FunctionService:
             Throttled: there was none.
             InvokeError: there will be none soon, and why.
         """
-        if self.room(target) > 0 and not (self._waiting and self._is_awaited(target.function)):
+        if self._room(target, enough=1) and not (self._waiting and self._is_awaited(target.function)):
             return self.begin(target)
         if target.function.reserved_concurrency == 0:
             raise Throttled(THROTTLE_RESERVED)
@@ -340,7 +354,7 @@ class FunctionService:
         started_at = self._clock.time()
         result = await self.run(
             slot,
-            Invocation(
+            _invocation(
                 request_id=request_id,
                 payload=payload,
                 invoked_arn=resolved.invoked_arn,
@@ -394,7 +408,7 @@ class FunctionService:
 
 def _answered(target: str, request_id: str, result: InvocationResult, *, started_at: float) -> Attempt:
     """Return the history of a synchronous call: one attempt, whose caller has the answer."""
-    return Attempt(
+    return _attempt(
         position=-1,
         request_id=request_id,
         function=target,

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from bridge.core import limits
@@ -44,13 +45,13 @@ def encode(attempt: Attempt) -> bytes:
     """Return an attempt as a frame; texts are cut to what a person needs (log tail 4 KiB, 1 KiB when it went well)."""
     tail_max = limits.LOG_TAIL_MAX_BYTES if attempt.error_type else _TAIL_OK_MAX_BYTES
     parts = (
-        _text(attempt.function, _NAME_MAX_BYTES),
-        _text(attempt.version, _NAME_MAX_BYTES),
-        _text(attempt.error_type, _NAME_MAX_BYTES),
-        _text(attempt.error_message, _TEXT_MAX_BYTES),
+        _name(attempt.function),
+        _name(attempt.version),
+        _name(attempt.error_type),
+        attempt.error_message.encode("utf-8", "replace")[:_TEXT_MAX_BYTES],
         attempt.log_tail[-tail_max:],
-        _text(attempt.log_stream, _NAME_MAX_BYTES),
-        _text(attempt.replay, _NAME_MAX_BYTES),
+        _name(attempt.log_stream),
+        _name(attempt.replay),
     )
     body = b"".join((
         _BODY.pack(
@@ -67,8 +68,9 @@ def encode(attempt: Attempt) -> bytes:
     return _HEAD.pack(MAGIC, _HEAD.size + len(body), zlib.crc32(body)) + body
 
 
-def _text(text: str, bytes_max: int) -> bytes:
-    return text.encode("utf-8", "replace")[:bytes_max]
+@lru_cache(maxsize=1024)
+def _name(text: str) -> bytes:
+    return text.encode("utf-8", "replace")[:_NAME_MAX_BYTES]
 
 
 def check(data: bytes | memoryview) -> int:

@@ -75,6 +75,11 @@ class Group:
         """Bytes of all frames."""
         return sum(part.end - part.begin for part in self.parts)
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody waits for one of the records."""
+        return sum(len(part.records) for part in self.parts) > self.archived
+
 
 class Tail:
     """Where the next record goes, supposing that what was handed over becomes durable. Used on the loop only."""

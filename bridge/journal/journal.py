@@ -213,8 +213,13 @@ class SegmentJournal:
             telemetry.ARCHIVE_DROPPED.inc()
             return
         tail.add(record, None)
-        if self._archive_timer is None and not self._in_flight:
-            self._archive_timer = loop.call_later(_ARCHIVE_DELAY_S, self._flush)
+        if not self._in_flight:
+            self._flush_later()
+
+    def _flush_later(self) -> None:
+        """Hand over what nobody waits for a moment later."""
+        if self._archive_timer is None and self._loop is not None and self._tail is not None and self._tail.group.parts:
+            self._archive_timer = self._loop.call_later(_ARCHIVE_DELAY_S, self._flush)
 
     def _flush(self) -> None:
         """Hand over what gathered, unless the writer is at work: then it goes when that is done."""
@@ -240,7 +245,10 @@ class SegmentJournal:
                     waiting.set_result(record)
         if error is not None:
             self._fail(group.parts[parts:], error)
-        self._flush()
+        if self._is_open and self._tail is not None and not self._tail.group.is_awaited:
+            self._flush_later()  # else the archive alone would keep the disk busy
+        else:
+            self._flush()
         if not self._in_flight:
             self._idle.set()
 

@@ -156,11 +156,13 @@ class WorkerPool:
             self._cancelled(fleet, job)
             raise
 
-    def free_slots(self, version: FunctionVersion) -> int:
+    def free_slots(self, version: FunctionVersion, *, enough: int | None = None) -> int:
         """How many invocations could start now; see `ports.Runtime.free_slots`."""
         if self._is_closing:
             return 0
         fleet, own = self._fleets.get((version.name, version.revision)), 0
+        if fleet is not None and enough is not None and (idle := len(fleet.idle) - len(fleet.waiting)) >= enough:
+            return idle
         room = max(0, self._workers_max - self._count)
         if fleet is not None:
             own = fleet.free_now(cores=self._cores, may_start=room > 0)

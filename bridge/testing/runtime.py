@@ -69,9 +69,9 @@ class ScriptedRuntime:
             kind=ResultKind.OK, payload=orjson.dumps(answer), version=version.version, duration_ms=duration_ms
         )
 
-    def free_slots(self, version: FunctionVersion) -> int:
+    def free_slots(self, version: FunctionVersion, *, enough: int | None = None) -> int:
         """Return what is left of `slots`."""
-        del version
+        del version, enough
         return self.slots - self.running
 
     def on_free(self, callback: Callable[[], None]) -> None:

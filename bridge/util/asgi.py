@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Final
 
 import orjson
@@ -65,8 +65,21 @@ def header_block(headers: Headers) -> bytes:
         ValueError: a name or a value would break the lines.
     """
     lines = [b"%b: %b\r\n" % header for header in headers]
-    block = b"".join(lines)
-    if block.count(b"\n") != len(lines) or _HEADER_BLOCK.fullmatch(block) is None:
+    return _checked(b"".join(lines), len(lines))
+
+
+def text_block(headers: Mapping[str, str]) -> bytes:
+    """Return headers that are text as lines; what Latin-1 does not have becomes `?`.
+
+    Raises:
+        ValueError: a name or a value would break the lines.
+    """
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return _checked(text.encode("latin-1", "replace"), len(headers))
+
+
+def _checked(block: bytes, lines: int) -> bytes:
+    if block.count(b"\n") != lines or _HEADER_BLOCK.fullmatch(block) is None:
         raise ValueError("invalid header in an answer")
     return block
 

@@ -11,7 +11,9 @@ from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
 from bridge.core.ports import Clock
 from bridge.registry.access import AccessKey, Caller
 from bridge.registry.sigv4 import SignatureRefused, SignedRequest, check_signature, claimed_signer
+from bridge.util.quick import maker
 
+_caller: Final = maker(Caller)
 _ACCOUNT: Final = re.compile(r"[0-9]{12}\Z")
 
 
@@ -40,9 +42,9 @@ def authenticate(request: Request, body_hash: Callable[[], str], rules: AccessRu
     if not rules.asks:
         claimed = claimed_signer(request.headers) if "authorization" in request.headers else None
         if claimed is None:
-            return Caller(account=rules.account, region=rules.region)
+            return _caller(account=rules.account, region=rules.region)
         account = claimed.key_id if _ACCOUNT.match(claimed.key_id) else rules.account
-        return Caller(account=account, region=claimed.region or rules.region, key_id=claimed.key_id)
+        return _caller(account=account, region=claimed.region or rules.region, key_id=claimed.key_id)
     signed = SignedRequest(
         method=request.method,
         path=request.path,
@@ -55,7 +57,7 @@ def authenticate(request: Request, body_hash: Callable[[], str], rules: AccessRu
     except SignatureRefused as error:
         raise Refused(error.code, str(error), status=error.status, kind="") from error
     key = rules.keys[signer.key_id]
-    return Caller(
+    return _caller(
         account=key.account, region=signer.region, key_id=key.id, allow=key.allow, organization=key.organization
     )
 

@@ -3,7 +3,7 @@
 import binascii
 import json
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -26,9 +26,9 @@ class InvocationOperations:
     def __init__(self, invocations: InvokeEndpoint) -> None:
         self._invocations = invocations
 
-    async def invoke(self, request: Request, request_id: str, target_of: Callable[[bytes], str]) -> Answer:
+    def invoke(self, request: Request, request_id: str, target_of: Callable[[bytes], str]) -> Awaitable[Answer]:
         """API_Invoke."""
-        return await self._invocations.answer(request, request_id, target_of)
+        return self._invocations.answer(request, request_id, target_of)
 
     async def invoke_async(self, request: Request, request_id: str, target_of: Callable[[bytes], str]) -> Answer:
         """API_InvokeAsync: as Invoke of type Event, with its status as the body, too."""

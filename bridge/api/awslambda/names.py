@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from bridge.api.awslambda.errors import Refused, invalid, not_found, violated
@@ -35,27 +36,41 @@ class FunctionName(NamedTuple):
         return f"{self.name}:{self.qualifier}" if self.qualifier else self.name
 
 
+class _Parsed(NamedTuple):
+    region: str
+    account: str
+    name: str
+    qualifier: str
+
+
+@lru_cache(maxsize=1024)
+def _parsed(value: str) -> _Parsed | None:
+    """Return what a name of at most `VALUE_MAX_CHARS` says, empty where it does not; None: it is none."""
+    found = _FORM.match(value)
+    return None if found is None else _Parsed(*(found[part] or "" for part in _Parsed._fields))
+
+
 def read_name(value: str, caller: Caller, *, qualifier: str | None = None) -> FunctionName:
     """Return the function that a path and its query name, in the caller's name space.
 
     Raises:
         Refused: neither name nor ARN, two different qualifiers, another region, another account.
     """
-    found = _FORM.match(value)
-    if found is None or len(value) > VALUE_MAX_CHARS:
-        if len(value) > VALUE_MAX_CHARS:
-            raise violated(value, "functionName", f"have length less than or equal to {VALUE_MAX_CHARS}")
+    if len(value) > VALUE_MAX_CHARS:
+        raise violated(value, "functionName", f"have length less than or equal to {VALUE_MAX_CHARS}")
+    found = _parsed(value)
+    if found is None:
         raise violated(value, "functionName", f"satisfy regular expression pattern: {PATTERN}")
     if qualifier is not None and not _QUALIFIER.match(qualifier):
         raise violated(qualifier, "qualifier", f"satisfy regular expression pattern: {QUALIFIER_PATTERN}")
-    if found["region"] and found["region"] != caller.region:
-        raise not_found(f"Functions from '{found['region']}' are not reachable in this region ('{caller.region}')")
-    given = found["qualifier"] or ""
+    if found.region and found.region != caller.region:
+        raise not_found(f"Functions from '{found.region}' are not reachable in this region ('{caller.region}')")
+    given = found.qualifier
     if given and qualifier and given != qualifier:
         raise invalid("The derived qualifier from the function name does not match the specified qualifier.")
-    name = FunctionName(found["name"], given or qualifier or "")
-    if found["account"] and found["account"] != caller.account:
-        arn = function_arn(name.name, region=caller.region, account=found["account"])
+    name = FunctionName(found.name, given or qualifier or "")
+    if found.account and found.account != caller.account:
+        arn = function_arn(name.name, region=caller.region, account=found.account)
         raise denied(caller, "lambda:InvokeFunction", arn)
     return name
 
@@ -65,10 +80,10 @@ def named_by(value: str, query: Mapping[str, str]) -> tuple[str, FunctionName] |
 
     Raises nothing: what is wrong with it `read_name` says.
     """
-    found = _FORM.match(value)
+    found = _parsed(value) if len(value) <= VALUE_MAX_CHARS else None
     if found is None:
         return None
-    return found["account"] or "", FunctionName(found["name"], found["qualifier"] or query.get("Qualifier", ""))
+    return found.account, FunctionName(found.name, found.qualifier or query.get("Qualifier", ""))
 
 
 def denied(caller: Caller, action: str, resource: str, *, kind: str = "identity") -> Refused:

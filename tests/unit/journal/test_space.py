@@ -4,6 +4,7 @@ import asyncio
 import errno
 import resource
 import subprocess
+import threading
 
 import pytest
 
@@ -234,6 +235,41 @@ async def test_archived_events_go_by_themselves_after_a_while(folder, wait_until
     async with opened(folder) as journal:
         journal.archive(record(1, invocation_type=InvocationType.REQUEST_RESPONSE))
         await wait_until(lambda: journal.find(record(1).id), description="the archived event is synced")
+
+
+async def test_events_archived_while_the_disk_is_busy_wait_for_more(folder, wait_until, monkeypatch):
+    monkeypatch.setattr("bridge.journal.journal._ARCHIVE_DELAY_S", 3600.0)
+    disk = HeldSync()
+    async with opened(folder, disk=disk) as journal:
+        appending = asyncio.create_task(journal.append(record(0)))
+        await wait_until(disk.begun.is_set, description="the first group is being synced")
+        journal.archive(record(1, invocation_type=InvocationType.REQUEST_RESPONSE))
+        disk.go_on.set()
+        await appending
+        assert journal.find(record(1).id) is None
+        groups = disk.groups
+        await journal.append(record(2))
+        assert journal.find(record(1).id) is not None
+        assert disk.groups == groups + 1, "it went with the next that somebody waits for"
+        journal.archive(record(3, invocation_type=InvocationType.REQUEST_RESPONSE))
+    async with opened(folder) as journal:
+        assert journal.find(record(3).id) is not None, "what waits is stored by the end"
+
+
+class HeldSync(FaultyDisk):
+    """A disk whose syncs of groups wait until a test lets them go on, and are counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.groups = 0
+
+    def sync(self, fd: int) -> None:
+        if threading.current_thread().name == "journal-writer":
+            self.begun.set()
+            self.go_on.wait(60)
+            self.groups += 1
+        super().sync(fd)
 
 
 async def test_archived_events_are_dropped_and_counted_on_a_full_disk(folder):
