@@ -89,6 +89,7 @@ check: $(VENV)/.stamp-test
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@requirements/apt.sh gcc:cc libc6-dev:cc curl:curl
 	$(BIN)/pytest -n 2 -m 'not kafka and not aws and not mqtt' tests/unit tests/contract tests/test_layout.py
 
 # Apache Kafka; without it noida-db stands in, except in CI.

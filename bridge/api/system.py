@@ -129,10 +129,10 @@ def _function_view(function: Function) -> dict[str, object]:
 
 
 def _made_view(function: Function) -> dict[str, object]:
-    """Say of a function that Lambda's API made what it was made for, and what it has beside `$LATEST`."""
-    if not function.is_made:
-        return {}
+    """Say what a function was made for, and of one that Lambda's API made, what it has beside `$LATEST`."""
     latest = function.latest
+    if not function.is_made:
+        return {"runtime": described(latest.runtime, latest.interpreter)} if latest.runtime else {}
     return {
         "made_by": "Lambda's API",
         "runtime": latest.runtime if latest.unrunnable else described(latest.runtime, latest.interpreter),

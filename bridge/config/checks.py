@@ -21,6 +21,7 @@ from bridge.config.webhooks import GREETED, METHODS, default_methods
 from bridge.core import limits
 from bridge.core.function import split_target
 from bridge.core.logging_config import JSON, TEXT
+from bridge.registry.interpreters import PYTHON_RUNTIMES
 from bridge.registry.packages import handler_files, handler_mistake, has_handler
 
 Finding: TypeAlias = tuple[Loc, str]
@@ -79,6 +80,8 @@ def _functions(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
         path = beside(folder, code)
         if fault := _folder_fault(path):
             yield ("functions", name, "code"), fault
+        elif function.get("runtime", "") not in ("", *PYTHON_RUNTIMES):
+            continue
         elif isinstance(handler, str) and not handler_mistake(handler) and not _can_hold(path, handler):
             yield ("functions", name, "handler"), f"no {handler_files(handler)[0]} in the code folder"
 

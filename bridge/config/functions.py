@@ -2,21 +2,30 @@
 
 import json
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo
 
 from bridge.config.connections import aws_connection
 from bridge.config.roles import ROLE_PATTERN, role_arn
+from bridge.config.runtimes import checked_runtime, interpreters
 from bridge.config.section import Section, listed, subsection
 from bridge.config.targets import TARGET_MAX_CHARS, DeadLetterTarget, FailureTarget, SuccessTarget
 from bridge.config.values import EnvironmentValue, PathValue, Secret, refuse
 from bridge.core import limits
 from bridge.core.arn import parse_arn
-from bridge.core.function import ENVIRONMENT_NAME_PATTERN, RESERVED_ENVIRONMENT, EventInvokeConfig, RemoteFunction
+from bridge.core.function import (
+    ENVIRONMENT_NAME_PATTERN,
+    RESERVED_ENVIRONMENT,
+    EventInvokeConfig,
+    Interpreter,
+    RemoteFunction,
+)
 from bridge.core.logging_config import GROUP_MAX_CHARS, GROUP_PATTERN, LEVEL_DEFAULT, TEXT, LoggingConfig
 from bridge.core.outcome import LOCAL
 from bridge.registry.catalog import FunctionSpec
+from bridge.registry.interpreters import PYTHON_RUNTIMES, found
 from bridge.registry.packages import handler_mistake
 
 if TYPE_CHECKING:
@@ -25,8 +34,9 @@ if TYPE_CHECKING:
 _FUNCTION: Final = re.compile(r"function:[a-zA-Z0-9_-]{1,64}(?::(?:\$LATEST|[a-zA-Z0-9_-]{1,128}))?\Z")
 
 
-def _checked_handler(handler: str) -> str:
-    if mistake := handler_mistake(handler):
+def _checked_handler(handler: str, info: ValidationInfo) -> str:
+    runtime = info.data.get("runtime", "")
+    if mistake := handler_mistake(handler, is_python=not runtime or runtime in PYTHON_RUNTIMES):
         refuse(mistake)
     return handler
 
@@ -117,8 +127,13 @@ class FunctionSettings(Section):
     """One function: a folder, a handler, and limits as on AWS."""
 
     code: PathValue = Field(description="Folder that becomes the task root.")
+    runtime: Annotated[str, AfterValidator(checked_runtime)] = Field(
+        default="",
+        description="AWS's name of what runs it, such as nodejs22.x or provided.al2023; \"\": the daemon's Python.",
+    )
     handler: Handler = Field(
-        max_length=limits.HANDLER_MAX_CHARS, description="module.function; folder/module.function in a subfolder."
+        max_length=limits.HANDLER_MAX_CHARS,
+        description="module.function; folder/module.function in a subfolder.",
     )
     timeout_s: int = Field(
         default=limits.TIMEOUT_DEFAULT_S,
@@ -221,10 +236,16 @@ AnyFunctionSettings: TypeAlias = Annotated[
 
 def function_specs(settings: "Settings") -> list[FunctionSpec]:
     """Return what the catalog is built from; secrets are revealed here, and only here, for the workers' environment."""
-    return [_spec(name, function, settings) for name, function in settings.functions.items()]
+    mapped = interpreters(settings)
+    return [_spec(name, function, settings, mapped) for name, function in settings.functions.items()]
 
 
-def _spec(name: str, function: FunctionSettings | RemoteFunctionSettings, settings: "Settings") -> FunctionSpec:
+def _spec(
+    name: str,
+    function: FunctionSettings | RemoteFunctionSettings,
+    settings: "Settings",
+    mapped: Mapping[str, Interpreter],
+) -> FunctionSpec:
     if isinstance(function, RemoteFunctionSettings):
         arn = parse_arn(function.arn)
         return FunctionSpec(
@@ -245,6 +266,8 @@ def _spec(name: str, function: FunctionSettings | RemoteFunctionSettings, settin
         name=name,
         code=function.code,
         handler=function.handler,
+        runtime=function.runtime,
+        interpreter=found(function.runtime, mapped),
         timeout_s=function.timeout_s,
         memory_mb=function.memory_mb,
         ephemeral_storage_mb=function.ephemeral_storage_mb,

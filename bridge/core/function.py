@@ -71,14 +71,18 @@ class RemoteFunction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interpreter:
-    """A Python that runs functions of a runtime that the file maps to it."""
+    """What runs functions of a runtime: a Python that the file maps it to, a Node.js, or any command."""
 
     program: str
-    """Absolute path; empty: the one that this process runs on."""
+    """Absolute path; empty: the Python that this process runs on."""
     version: str
-    """`3.12`"""
+    """`3.12`, or `20.11.1` of a Node.js; empty of a command."""
     prefix: str
     """Absolute path of the folder that holds it and its library; empty as `program`."""
+    language: str = "python"
+    """`python`, `node` or `command`."""
+    command: tuple[str, ...] = ()
+    """Of a command: the program and its arguments, where {handler}, {task_root} and {opt} stand for the function's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,6 +53,7 @@ from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays, StreamParts
 from bridge.registry.attachments import Attachments
 from bridge.registry.catalog import FunctionCatalog
+from bridge.registry.interpreters import reachable
 from bridge.registry.secrets import Seal
 from bridge.runtime.logs import FunctionLogs
 from bridge.runtime.pool import WorkerPool
@@ -225,7 +226,7 @@ class Parts:
             code_store=self.folder.packages,
             deny_ports=self.closed_ports,
             region=settings.region,
-            interpreters=self.interpreters.values(),
+            interpreters=reachable(self.interpreters),
         )
         self.pool.trace = lambda request_id, name: self.attached.recursion.trace(
             request_id, name, now=self._clock.time()

@@ -20,6 +20,7 @@ from bridge.core.function import (
     EventInvokeConfig,
     Function,
     FunctionVersion,
+    Interpreter,
     RemoteFunction,
     function_arn,
 )
@@ -38,6 +39,8 @@ class FunctionSpec:
     code: Path | None = None
     """None of a remote function."""
     handler: str = ""
+    runtime: str = ""
+    interpreter: Interpreter | None = None
     timeout_s: int = limits.TIMEOUT_DEFAULT_S
     memory_mb: int = limits.MEMORY_DEFAULT_MB
     ephemeral_storage_mb: int = limits.EPHEMERAL_STORAGE_DEFAULT_MB
@@ -76,6 +79,8 @@ def build_function(spec: FunctionSpec, *, region: str = REGION_DEFAULT, account:
         role=spec.role,
         remote=spec.remote,
         logging=spec.logging,
+        runtime=spec.runtime,
+        interpreter=spec.interpreter,
     )
     return Function(
         name=spec.name,
@@ -95,7 +100,7 @@ def _revision(version: FunctionVersion) -> str:
         # Where a link leads is part of it: turned to another release with the same files, it is another revision.
         version.arn, version.code, os.path.realpath(version.code), digest_folder(version.code), version.handler,
         version.timeout_s, version.memory_mb, version.ephemeral_storage_mb, sorted(version.environment.items()),
-        astuple(version.logging), version.role,
+        astuple(version.logging), version.role, version.runtime, version.interpreter,
     ]  # fmt: skip
     return _digest(facts)
 

@@ -1,9 +1,12 @@
-"""Which Pythons run functions: AWS's names of runtimes, and what an interpreter of `[runtimes]` is."""
+"""What runs functions: AWS's names of runtimes, what `[runtimes]` maps them to, and the Node.js that is installed."""
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -21,6 +24,10 @@ RUNTIMES: Final = (
 )  # fmt: skip
 """botocore's model, `Runtime`."""
 PYTHON_RUNTIMES: Final = tuple(name for name in RUNTIMES if name.startswith("python"))
+"""Those that a Python runs."""
+NATIVE_RUNTIMES: Final = tuple(name for name in RUNTIMES if name.startswith(("provided", "go1")))
+"""Those whose functions bring their own program, so that nothing is mapped."""
+MAPPED_RUNTIMES: Final = tuple(name for name in RUNTIMES if name not in NATIVE_RUNTIMES)
 """Those that `[runtimes]` may map."""
 OWN: Final = "bridge"
 """Stands in `[runtimes]` for the Python that the daemon itself runs on."""
@@ -30,10 +37,35 @@ PYTHON_MIN: Final = (3, 11)
 """The oldest Python that the workers' own code runs on."""
 NO_INTERPRETER: Final = "InvalidRuntimeException"
 """AWS's code of a function whose runtime nothing here runs."""
+NODE_MIN: Final = 20
+"""The oldest Node.js that our client runs on, and the oldest runtime that the installed one runs unasked."""
+COMMAND_MAX: Final = 32
+"""Words of a command."""
 PROBE_MAX_S: Final = 10.0
+_NODE: Final = re.compile(r"nodejs(\d+)\.x")
+_NODE_VERSION: Final = re.compile(r"v(\d+\.\d+\.\d+)\S*\n?")
 _PROBE: Final = (
     "import json, sys; print(json.dumps([list(sys.version_info[:2]), sys.base_prefix, sys.implementation.name]))"
 )
+
+
+def named(runtime: str, written: str | Sequence[str]) -> Interpreter:
+    """Return what an entry of `[runtimes]` maps a runtime to (blocking, interpreters are run).
+
+    Args:
+        runtime: one of `MAPPED_RUNTIMES`.
+        written: a path, `bridge`, or the words of a command; paths are absolute.
+
+    Raises:
+        ConfigError: it is not there, or does not run such functions.
+    """
+    if not isinstance(written, str):
+        return _command(written)
+    if runtime in PYTHON_RUNTIMES:
+        return interpreter(written)
+    if _NODE.fullmatch(runtime) and written != OWN:
+        return node(written)
+    raise ConfigError(f'{runtime} needs a client of the Runtime API: {{ command = ["/path/of/program", "..."] }}')
 
 
 def interpreter(written: str) -> Interpreter:
@@ -44,11 +76,65 @@ def interpreter(written: str) -> Interpreter:
     """
     if written == OWN:
         return Interpreter(program="", version=INTERPRETER.removeprefix("python"), prefix="")
-    try:
-        status = os.stat(written)  # noqa: PTH116 - a text, from the file
-    except OSError as error:
-        raise ConfigError(f"{written}: {(error.strerror or 'unreadable').lower()}") from None
+    status = _status(written)
     return _probed(written, status.st_ino, status.st_mtime_ns)
+
+
+def node(written: str) -> Interpreter:
+    """Return the Node.js at an absolute path (blocking, it is run).
+
+    Raises:
+        ConfigError: it is not there, no Node.js, or too old a one.
+    """
+    status = _status(written)
+    return _probed_node(written, status.st_ino, status.st_mtime_ns)
+
+
+def _status(path: str) -> os.stat_result:
+    try:
+        return os.stat(path)  # noqa: PTH116 - a text, from the file
+    except OSError as error:
+        raise ConfigError(f"{path}: {(error.strerror or 'unreadable').lower()}") from None
+
+
+def _command(words: Sequence[str]) -> Interpreter:
+    program = words[0]
+    _status(program)
+    if not os.access(program, os.X_OK):
+        raise ConfigError(f"{program} may not be executed")
+    prefix = os.path.dirname(os.path.realpath(program))  # noqa: PTH120 - a text, from the file
+    return Interpreter(program=program, version="", prefix=prefix, language="command", command=tuple(words))
+
+
+def found(runtime: str, mapped: Mapping[str, Interpreter]) -> Interpreter | None:
+    """Return what runs a runtime: what the file maps it to, or the Node.js on PATH (blocking, it is run once).
+
+    None: the daemon's own Python, the function's own bootstrap, or nothing; `trouble` tells.
+    """
+    if runtime in mapped:
+        return mapped[runtime]
+    number = _NODE.fullmatch(runtime)
+    if number is None or int(number[1]) < NODE_MIN or not (path := node_path()):
+        return None
+    try:
+        return node(path)
+    except ConfigError:
+        return None
+
+
+def reachable(mapped: Mapping[str, Interpreter]) -> list[Interpreter]:
+    """Return all that functions may be run by here; the Node.js on PATH unseen, its version is empty."""
+    programs = list(mapped.values())
+    if path := node_path():
+        prefix = os.path.dirname(os.path.realpath(path))  # noqa: PTH120 - a text, from the environment
+        programs.append(Interpreter(program=path, version="", prefix=prefix, language="node"))
+    return programs
+
+
+def node_path() -> str:
+    """Return where the Node.js on PATH is; empty: there is none."""
+    path = shutil.which("node")
+    return "" if path is None else os.path.abspath(path)  # noqa: PTH100 - a text, as those of the file
 
 
 @lru_cache(maxsize=64)
@@ -68,25 +154,55 @@ def _probed(path: str, _inode: int, _modified_ns: int) -> Interpreter:
     return Interpreter(program=path, version=text, prefix=os.path.realpath(prefix))
 
 
-def trouble(runtime: str) -> str:
-    """Return why nothing here runs a runtime that is not mapped, with AWS's code before it; empty: it is run."""
-    if runtime.startswith("python3."):
+@lru_cache(maxsize=64)
+def _probed_node(path: str, _inode: int, _modified_ns: int) -> Interpreter:
+    try:
+        answer = subprocess.run(
+            [path, "--version"], capture_output=True, timeout=PROBE_MAX_S, check=True, stdin=subprocess.DEVNULL, env={},
+        )  # fmt: skip
+        version = _NODE_VERSION.fullmatch(answer.stdout.decode("ascii", "replace"))
+    except (OSError, subprocess.SubprocessError):
+        version = None
+    if version is None:
+        raise ConfigError(f"{path} is no Node.js that runs")
+    if int(version[1].partition(".")[0]) < NODE_MIN:
+        raise ConfigError(f"{path} is Node.js {version[1]}; functions need {NODE_MIN} or later")
+    prefix = os.path.dirname(os.path.realpath(path))  # noqa: PTH120 - a text, from the file
+    return Interpreter(program=path, version=version[1], prefix=prefix, language="node")
+
+
+def trouble(runtime: str, interpreter: Interpreter | None) -> str:
+    """Return why nothing here runs a runtime, with AWS's code before it; empty: it is run."""
+    if interpreter is not None or runtime.startswith("python3.") or runtime in NATIVE_RUNTIMES:
         return ""
-    hint = "; [runtimes] may map it" if runtime in PYTHON_RUNTIMES else ""
-    return (
-        f"{NO_INTERPRETER}: the runtime {runtime} has no interpreter here: functions run on {INTERPRETER}, "
-        f"whichever python3.x they name{hint}"
-    )
+    if runtime in PYTHON_RUNTIMES:
+        why = f"functions run on {INTERPRETER}, whichever python3.x they name"
+    elif _NODE.fullmatch(runtime):
+        why = f"no Node.js {NODE_MIN} or later is on the daemon's PATH, or it is too new for it"
+    else:
+        why = "a program that speaks the Runtime API is needed"
+    return f"{NO_INTERPRETER}: the runtime {runtime} has no interpreter here: {why}; [runtimes] may map it"
 
 
-def described(runtime: str, found: Interpreter | None) -> str:
+def described(runtime: str, interpreter: Interpreter | None) -> str:
     """Return a runtime and what runs it, for people: an explicit substitute is told as one."""
-    if found is None:
+    if interpreter is None:
+        if runtime in NATIVE_RUNTIMES:
+            return f"{runtime}, the function's own program"
         return runtime if runtime == INTERPRETER else f"{runtime}, run by {INTERPRETER}"
-    where = f" at {found.program}" if found.program else ""
-    return f"{runtime}, run by python{found.version}{where} ([runtimes])"
+    if interpreter.language == "command":
+        return f"{runtime}, run by {interpreter.program} ([runtimes])"
+    if interpreter.language == "node":
+        return f"{runtime}, run by Node.js {interpreter.version} at {interpreter.program}"
+    where = f" at {interpreter.program}" if interpreter.program else ""
+    return f"{runtime}, run by python{interpreter.version}{where} ([runtimes])"
 
 
 def is_substituted(version: FunctionVersion) -> bool:
-    """Tell whether the file has it run by another Python than the one that it was made for."""
-    return version.interpreter is not None and version.runtime != f"python{version.interpreter.version}"
+    """Tell whether another version runs it than the one that it was made for."""
+    interpreter = version.interpreter
+    if interpreter is None or interpreter.language == "command":
+        return False
+    if interpreter.language == "node":
+        return version.runtime != f"nodejs{interpreter.version.partition('.')[0]}.x"
+    return version.runtime != f"python{interpreter.version}"

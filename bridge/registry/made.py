@@ -22,7 +22,7 @@ from bridge.core.function import (
 )
 from bridge.core.logging_config import LoggingConfig
 from bridge.core.outcome import LOCAL
-from bridge.registry.interpreters import trouble
+from bridge.registry.interpreters import INTERPRETER, found, trouble
 from bridge.registry.packages import code_sha256
 from bridge.registry.roles import is_made_up
 from bridge.registry.secrets import unwrapped_part
@@ -263,8 +263,10 @@ class Builder:
     def _version(self, made: MadeFunction, version: MadeVersion) -> FunctionVersion:
         settings, code, variables = version.settings, "", {}
         opt = ""
-        interpreter = None if made.is_declared else self.runtimes.get(settings["Runtime"])
-        unrunnable = trouble(settings["Runtime"]) if interpreter is None else ""
+        runtime = settings["Runtime"]
+        # The file's function names none where it runs on the daemon's Python, whatever that one is mapped to.
+        interpreter = None if made.is_declared and runtime == INTERPRETER else found(runtime, self.runtimes)
+        unrunnable = trouble(runtime, interpreter)
         try:
             variables = dict(self.variables_of(made.name, version))
         except SealBroken as error:
@@ -294,7 +296,7 @@ class Builder:
             region=self.region,
             dead_letter_target=settings.get("DeadLetterConfig", {}).get("TargetArn", ""),
             role="" if made.is_declared and is_made_up(settings["Role"]) else settings["Role"],
-            runtime=settings["Runtime"],
+            runtime=runtime,
             interpreter=interpreter,
             unrunnable=unrunnable,
             logging=LoggingConfig.of(settings.get("LoggingConfig", {}), function=made.name),

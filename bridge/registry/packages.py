@@ -107,13 +107,15 @@ def walk(root: str) -> Iterator[tuple[str, os.stat_result | None]]:
                 yield name, None
 
 
-def handler_mistake(handler: str) -> str:
+def handler_mistake(handler: str, *, is_python: bool = True) -> str:
     """Return what is wrong with the text of a handler, or nothing.
 
-    The rules are awslambdaric's: `folder/module.function`, split at the last dot, `/` read as a dot.
+    The rules of Python's are awslambdaric's: `folder/module.function`, split at the last dot, `/` read as a dot.
     """
     if not _HANDLER.match(handler) or len(handler) > limits.HANDLER_MAX_CHARS:
         return f"must be 1..{limits.HANDLER_MAX_CHARS} characters without spaces"
+    if not is_python:
+        return ""
     module, dot, function = handler.rpartition(".")
     if not dot or not module or not function:
         return HANDLER_FORM

@@ -71,7 +71,8 @@ def declared_settings(version: FunctionVersion, *, account: str) -> dict[str, An
         "LoggingConfig": version.logging.members(version.name),
     }
     if version.remote is None:
-        settings |= {"Runtime": INTERPRETER, "Handler": version.handler, "MemorySize": version.memory_mb}
+        runtime = version.runtime or INTERPRETER
+        settings |= {"Runtime": runtime, "Handler": version.handler, "MemorySize": version.memory_mb}
     if version.dead_letter_target:
         settings["DeadLetterConfig"] = {"TargetArn": version.dead_letter_target}
     return settings

@@ -100,6 +100,14 @@ class Connection:
         self._view = memoryview(self._buffer)
         self._start = self._end = 0
 
+    def fileno(self) -> int:
+        """Return the descriptor, for a poll."""
+        return self._socket.fileno()
+
+    def has_frame(self) -> bool:
+        """Tell whether the beginning of a frame has been read already: a poll would not tell of it."""
+        return self._end > self._start
+
     def read(self) -> memoryview:
         """Return the next frame; valid until the next read. Ends the process when the daemon is gone."""
         start = self._start
@@ -127,6 +135,15 @@ class Connection:
             os._exit(0)
         self._start, self._end = start, end + count
         return start
+
+
+def claim(tokens: int) -> bool:
+    """Take the token of a frame that was sent ahead; no token means that the daemon took the frame back."""
+    try:
+        os.read(tokens, 8)
+    except BlockingIOError:
+        return False
+    return True
 
 
 class Exchange:
@@ -253,7 +270,7 @@ class Worker(Exchange):
         frame = self._connection.read()
         _, flags, sequence, timeout_ms, a, b, c, d = INVOKE_HEAD.unpack_from(frame)
         if flags:
-            if flags & AHEAD and not self._claim():
+            if flags & AHEAD and not claim(self._tokens):
                 self._send(SKIPPED, sequence, 0.0, b"")
                 return
             os.write(1, BEGIN_MARK % sequence)
@@ -277,14 +294,6 @@ class Worker(Exchange):
             kind, result = ERROR, self._report_exception(error)
         _flush()
         self._send(kind, sequence, (time.perf_counter() - began) * 1000, result)
-
-    def _claim(self) -> bool:
-        """Take the token of a frame that was sent ahead; no token means that the daemon took the frame back."""
-        try:
-            os.read(self._tokens, 8)
-        except BlockingIOError:
-            return False
-        return True
 
     def _send(self, kind: int, sequence: int, duration_ms: float, payload: bytes) -> None:
         if not sequence & 15 or duration_ms > 1 or sequence < 2:

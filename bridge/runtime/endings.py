@@ -117,12 +117,17 @@ def fail(worker: Worker, job: Job, *, now: float, time_text: bytes, is_ours: boo
 
 
 def fail_init(worker: Worker, job: Job, payload: bytes, *, now: float) -> None:
-    """End a job whose worker could not import the handler: `payload` is the error JSON, `now` monotonic."""
+    """End a job whose worker could not begin: `payload` is the error JSON, `now` monotonic."""
     error_type, _ = results.error_fields(payload)
+    extra = b""
+    if (failure := results.platform_failure(payload)) is not None:
+        request_id = job.invocation.request_id
+        payload = failure.payload(request_id)
+        extra = worker.lines.failure(failure, request_id, time_text=b"")
     report_init(worker, now=now, status="error", error_type=error_type)
     worker.is_ready = True
     of = report(worker, since=worker.began_at, now=now, status=results.error_status(error_type))
-    settle(worker, job, of, ResultKind.FUNCTION_ERROR, payload)
+    settle(worker, job, of, ResultKind.FUNCTION_ERROR, payload, extra)
 
 
 def answer(worker: Worker, job: Job, *, ok: bool, payload: bytes, duration_ms: float) -> None:

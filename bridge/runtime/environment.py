@@ -8,9 +8,8 @@ from typing import Any, Final
 
 from bridge.core.function import FunctionVersion, Interpreter
 from bridge.core.logging_config import JSON
-from bridge.runtime import mounts, sandbox
+from bridge.runtime import commands, mounts, sandbox
 
-EXEC_WRAPPER: Final = "AWS_LAMBDA_EXEC_WRAPPER"
 _EXEC_PREFIXES: Final = ("LD_", "PYTHON", "MALLOC_")
 _BOOTSTRAP: Final = Path(__file__).with_name("bootstrap.py")
 _LIBRARIES: Final = "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:{root}:{root}/lib:{opt}/lib"
@@ -38,11 +37,16 @@ def python_version(version: FunctionVersion) -> str:
 
 
 def needs_exec(version: FunctionVersion) -> bool:
-    """Tell whether workers must be exec'd: the loader and the interpreter read these only when they start."""
+    """Tell whether workers must be exec'd: the loader and the interpreter read these only when they start.
+
+    What the Runtime API serves is a program of its own, whichever way its worker begins.
+    """
+    if commands.is_served(version):
+        return False
     if version.interpreter is not None and version.interpreter.program:
         return True
     names = version.environment
-    if EXEC_WRAPPER in names or any(name.startswith(_EXEC_PREFIXES) for name in names):
+    if commands.EXEC_WRAPPER in names or any(name.startswith(_EXEC_PREFIXES) for name in names):
         return True
     return any((Path(root) / "lib").is_dir() for root in (version.code, version.opt) if root)
 
@@ -76,18 +80,23 @@ def variables(
         "TZ": ":UTC",
         "PATH": f"/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:{opt}/bin",
         "LD_LIBRARY_PATH": _LIBRARIES.format(root=task_root, opt=opt),
-        "PYTHONPATH": ":".join((*layer_paths(version, opt), mounts.RUNTIME_FOLDER)),
         "PWD": task_root,
         "SHLVL": "0",
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
     }
     if scratch != "/tmp":  # noqa: S108 - the worker's own
         defaults["TMPDIR"] = scratch
+    if commands.is_served(version):
+        defaults |= commands.defaults(version, task_root=task_root, opt=opt)
+        named = "" if commands.language(version) == commands.NATIVE else version.runtime
+    else:
+        defaults["PYTHONPATH"] = ":".join((*layer_paths(version, opt), mounts.RUNTIME_FOLDER))
+        named = f"python{python_version(version)}"
     reserved = {
         "_HANDLER": version.handler,
         "AWS_REGION": version.region or region,
         "AWS_DEFAULT_REGION": version.region or region,
-        "AWS_EXECUTION_ENV": f"AWS_Lambda_python{python_version(version)}",
+        **({"AWS_EXECUTION_ENV": f"AWS_Lambda_{named}"} if named else {}),  # none of a bootstrap of one's own
         "AWS_LAMBDA_FUNCTION_NAME": version.name,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(version.memory_mb),
         "AWS_LAMBDA_FUNCTION_VERSION": version.version,
@@ -129,10 +138,20 @@ def exec_request(
     other = version.interpreter.program if version.interpreter is not None else ""
     python = [other or interpreter(), "-S", "-P", str(_BOOTSTRAP)]
     arguments = [*python, str(sandbox.SOCKET_DESCRIPTOR), str(sandbox.TOKENS_DESCRIPTOR)]
-    if wrapper := environment.get(EXEC_WRAPPER):
-        for shown, real in ((mounts.TASK_ROOT, task_root), (mounts.OPT, opt)):
-            if wrapper.startswith(shown + "/"):
-                wrapper = real + wrapper.removeprefix(shown)
-                break
-        arguments.insert(0, wrapper)
+    arguments = commands.wrapped(arguments, environment, task_root=task_root, opt=opt)
     return {"program": arguments[0], "argv": arguments, "env": dict(environment)}
+
+
+def api_settings(
+    version: FunctionVersion, *, environment: Mapping[str, str], task_root: str, opt: str, process_namespace: bool
+) -> dict[str, Any]:
+    """Return what the first frame of a worker behind the Runtime API says.
+
+    `process_namespace` says that its /proc shows its own processes alone.
+    """
+    return {
+        "environment": environment,
+        "commands": commands.commands(version, environment, task_root=task_root, opt=opt),
+        "extensions": commands.extensions(version.opt) if version.opt else [],
+        "process_namespace": process_namespace,
+    }

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
-from bridge.runtime import bootstrap, mounts, sandbox, syscalls
+from bridge.runtime import bootstrap, mounts, runtime_api, sandbox, syscalls
 
 KILL_ROUNDS_MAX: Final = 1000
 REQUEST_MAX_BYTES: Final = 1 << 18
@@ -170,7 +170,7 @@ def _be_worker(door: socket.socket, *, control: socket.socket, serve: Callable[[
         _arrange_descriptors(request, descriptors, report=control)
         facts = sandbox.confine(
             user=request["user"],
-            memory_mb=request["memory_mb"],
+            memory_mb=None if request["runtime_api"] else request["memory_mb"],
             file_mb=None if request["mounts"] else request["scratch_mb"],
             filtered=request["filtered"],
         )
@@ -181,6 +181,8 @@ def _be_worker(door: socket.socket, *, control: socket.socket, serve: Callable[[
         control.close()
         if request["exec"] is not None:
             os.execve(request["exec"]["program"], request["exec"]["argv"], request["exec"]["env"])  # noqa: S606
+        if request["runtime_api"]:
+            runtime_api.serve(sandbox.SOCKET_DESCRIPTOR, sandbox.TOKENS_DESCRIPTOR)
         serve(sandbox.SOCKET_DESCRIPTOR, sandbox.TOKENS_DESCRIPTOR)
     except BaseException as error:  # noqa: BLE001 - a forked child must never return into its parent's code
         with contextlib.suppress(OSError):

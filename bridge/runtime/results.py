@@ -105,6 +105,17 @@ def error_fields(payload: bytes) -> tuple[str, str]:
     return str(error.get("errorType", "")), str(error.get("errorMessage", ""))[:ERROR_MESSAGE_MAX_CHARS]
 
 
+def platform_failure(payload: bytes) -> Failure | None:
+    """Return the failure of an init that is told in AWS's own words; None: the function's words."""
+    try:
+        error = orjson.loads(payload)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(error, dict) or "platformText" not in error:
+        return None
+    return Failure(error_type=str(error.get("errorType", "")), text=str(error["platformText"]), status="error")
+
+
 def start_line(request_id: str, version: str) -> bytes:
     """Return the START line."""
     return f"START RequestId: {request_id} Version: {version}\n".encode()

@@ -43,12 +43,16 @@ def attempt(mechanism: str, step: Callable[[], str | None]) -> Fact:
     return Fact(mechanism=mechanism, in_force=True, detail=detail)
 
 
-def set_limits(*, memory_mb: int, file_mb: int | None) -> None:
-    """Set the resource limits of Lambda (semantics 5.1), hard and soft."""
+def set_limits(*, memory_mb: int | None, file_mb: int | None) -> None:
+    """Set the resource limits of Lambda (semantics 5.1), hard and soft.
+
+    Without `memory_mb` the address space is not limited: engines and collectors reserve many times what they use.
+    """
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_NOFILE, OPEN_FILES_MAX)
     _limit(resource.RLIMIT_NPROC, PROCESSES_MAX)
-    _limit(resource.RLIMIT_AS, (memory_mb + ADDRESS_SPACE_EXTRA_MB) << 20)
+    if memory_mb is not None:
+        _limit(resource.RLIMIT_AS, (memory_mb + ADDRESS_SPACE_EXTRA_MB) << 20)
     if file_mb is not None:
         _limit(resource.RLIMIT_FSIZE, file_mb << 20)
 
@@ -72,12 +76,12 @@ def _limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
-def confine(*, user: int | None, memory_mb: int, file_mb: int | None, filtered: bool) -> list[Fact]:
+def confine(*, user: int | None, memory_mb: int | None, file_mb: int | None, filtered: bool) -> list[Fact]:
     """Confine this process for ever, in the order in which the steps allow each other.
 
     Args:
         user: user and group id of the function; None keeps ours.
-        memory_mb: the function's memory.
+        memory_mb: the function's memory; None: its address space is not limited.
         file_mb: largest file, where no scratch space of its own bounds it.
         filtered: install the seccomp filter.
     """

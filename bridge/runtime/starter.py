@@ -16,7 +16,7 @@ import structlog
 from bridge.core.errors import RuntimeUnavailable
 from bridge.core.function import Interpreter
 from bridge.core.ports import Clock
-from bridge.runtime import environment, frames, mounts, users
+from bridge.runtime import commands, environment, frames, mounts, users
 from bridge.runtime.fleet import Fleet
 from bridge.runtime.logs import FunctionLogs, stream_name
 from bridge.runtime.process import Owner, Worker
@@ -82,6 +82,7 @@ class Starter:
         self._users = users.Users(confinement.run_folder / "users")
         self._mounts = False
         self._own_users = False
+        self._process_namespaces = False
         self._opt = False
         """Workers see their layers at /opt; else under the path that they really have."""
         self._ids = PROBE_ID
@@ -143,6 +144,7 @@ class Starter:
         self._processes.add(self._zygote.pid, living=self._pids)
         self._mounts = hello["mounts"]
         self._own_users = hello["own_users"]
+        self._process_namespaces = hello["process_namespaces"]
         self._opt = hello["opt"]
         self._scratch = Path(hello["scratch"])
         self.facts = [Fact(mechanism=m, in_force=f, detail=d) for m, f, d in hello["facts"]]
@@ -242,6 +244,7 @@ class Starter:
             "memory_mb": memory_mb,
             "probe": False,
             "exec": None,
+            "runtime_api": False,
         }
 
     async def launch(self, fleet: Fleet, worker: Worker) -> None:
@@ -277,12 +280,22 @@ class Starter:
         request["opt"] = version.opt if self._opt else ""
         if fleet.needs_exec:
             request["exec"] = environment.exec_request(version, variables, task_root=task_root, opt=opt)
+        request["runtime_api"] = commands.is_served(version)
         await self._attach(worker, request)
         worker.began_at = self._clock.monotonic()
         packages = Path(mounts.RUNTIME_FOLDER) if self._packages and self._mounts else self._packages
-        settings = environment.init_settings(
-            version, environment=variables, task_root=task_root, opt=opt, packages=packages
-        )
+        if request["runtime_api"]:
+            settings = environment.api_settings(
+                version,
+                environment=variables,
+                task_root=task_root,
+                opt=opt,
+                process_namespace=self._process_namespaces,
+            )
+        else:
+            settings = environment.init_settings(
+                version, environment=variables, task_root=task_root, opt=opt, packages=packages
+            )
         worker.write(frames.encode_init(settings))
 
     def _view(self, fleet: Fleet, worker: Worker) -> tuple[str, str, str]:

@@ -178,7 +178,7 @@ def test_the_list_tells_the_maker_and_the_runtime(functions, folder):
         "s",
     ]
     deployed(functions, folder, "--runtime", "python3.9", "--alias", "live")
-    functions("deploy", "node", str(folder), "--handler", "app.handler", "--runtime", "nodejs22.x")
+    functions("deploy", "java", str(folder), "--handler", "app.handler", "--runtime", "java21")
     lines = functions("list").out.splitlines()
 
     assert lines[0].split() == [
@@ -192,11 +192,11 @@ def test_the_list_tells_the_maker_and_the_runtime(functions, folder):
         "ALIASES",
         "TROUBLE",
     ]
-    assert f"made   api   python3.9, run by {INTERPRETER}" in lines[2]
-    assert lines[2].split()[-2:] == ["1", "live=1"]
-    assert "nodejs22.x has no interpreter here" in lines[3]
+    assert f"made   api   python3.9, run by {INTERPRETER}" in lines[3]
+    assert lines[3].split()[-2:] == ["1", "live=1"]
+    assert "java21 has no interpreter here" in lines[2]
     names = [json.loads(line)["name"] for line in functions("list", "--json").out.splitlines()]
-    assert names == ["hello", "made", "node"]
+    assert names == ["hello", "java", "made"]
 
 
 def test_a_substitute_for_a_runtime_is_in_the_log_and_shown(functions, folder, served):

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from bridge.config.functions import function_specs
 from bridge.config.runtimes import interpreters
 from bridge.core.function import FunctionVersion, Interpreter
-from bridge.registry.interpreters import INTERPRETER, described, is_substituted, trouble
+from bridge.registry.interpreters import INTERPRETER, described, found, is_substituted, reachable, trouble
 from tests.unit.config.conftest import GOOD
 
 PYTHON = getattr(sys, "_base_executable", sys.executable) or sys.executable
@@ -23,10 +24,10 @@ def script(folder, name, text):
 def test_a_path_is_run_once_to_see_what_it_is(folder, load_text):
     script(folder, "python", 'echo x >> "$0.runs"; echo \'[[3, 11], "/opt/py", "cpython"]\'')
     settings = load_text(f'{GOOD}[runtimes]\n"python3.9" = "python"\n"python3.12" = "bridge"\n').settings
-    found = interpreters(settings)
+    mapped = interpreters(settings)
 
-    assert found["python3.9"] == Interpreter(program=str(folder / "python"), version="3.11", prefix="/opt/py")
-    assert found["python3.12"] == Interpreter(program="", version=INTERPRETER.removeprefix("python"), prefix="")
+    assert mapped["python3.9"] == Interpreter(program=str(folder / "python"), version="3.11", prefix="/opt/py")
+    assert mapped["python3.12"] == Interpreter(program="", version=INTERPRETER.removeprefix("python"), prefix="")
     assert (folder / "python.runs").read_text() == "x\n"
 
 
@@ -39,10 +40,19 @@ def test_the_python_of_these_tests_is_one(load_text):
 @pytest.mark.parametrize(
     ("line", "text"),
     [
-        ('"python3.99" = "bridge"', 'runtimes."python3.99": no runtime that Python can run; did you mean python3.9?'),
-        ('"nodejs22.x" = "bridge"', 'runtimes."nodejs22.x": no runtime that Python can run: known are python2.7 to python3.15'),
-        ('"python3.9" = 3', 'must be the path of a Python, or "bridge"'),
-        ('"python3.9" = ""', 'must be the path of a Python, or "bridge"'),
+        ('"python3.99" = "bridge"', 'runtimes."python3.99": no runtime of AWS\'s; did you mean python3.9?'),
+        ('"cobol" = "bridge"', "runtimes.cobol: no runtime of AWS's: such as python3.13, nodejs22.x, provided.al2023"),
+        ('"provided.al2" = "bridge"', "functions of this runtime bring their own program: there is nothing to map"),
+        ('"nodejs22.x" = "bridge"', 'nodejs22.x needs a client of the Runtime API: { command = ["/path/of/program", "..."] }'),
+        ('"java21" = "python"', 'java21 needs a client of the Runtime API: { command = ["/path/of/program", "..."] }'),
+        ('"nodejs22.x" = "talks"', "talks is no Node.js that runs"),
+        ('"nodejs22.x" = "node18"', "node18 is Node.js 18.20.4; functions need 20 or later"),
+        ('"java21" = { command = ["gone", "x"] }', "gone: no such file or directory"),
+        ('"java21" = { command = ["text", "x"] }', "text may not be executed"),
+        ('"java21" = { command = [] }', 'must be a path, "bridge" for the Python that bridge runs on, or { command ='),
+        ('"java21" = { command = ["a"], more = 1 }', 'must be a path, "bridge" for the Python that bridge runs on'),
+        ('"python3.9" = 3', 'must be a path, "bridge" for the Python that bridge runs on'),
+        ('"python3.9" = ""', 'must be a path, "bridge" for the Python that bridge runs on'),
         ('"python3.9" = "gone"', "gone: no such file or directory"),
         ('"python3.9" = "code"', "code is no Python that runs"),
         ('"python3.9" = "broken"', "broken is no Python that runs"),
@@ -55,18 +65,69 @@ def test_mistakes_name_the_key_and_say_what_would_do(folder, mistakes, line, tex
     script(folder, "broken", "exit 3")
     script(folder, "talks", "echo hello")
     script(folder, "old", 'echo \'[[3, 9], "/opt/py", "cpython"]\'')
+    script(folder, "node18", "echo v18.20.4")
+    (folder / "text").touch()
     script(folder, "pypy", 'echo \'[[3, 11], "/opt/py", "pypy"]\'')
-    (found,) = mistakes(f"{GOOD}[runtimes]\n{line}\n")
+    (told,) = mistakes(f"{GOOD}[runtimes]\n{line}\n")
 
-    assert text in found
-    assert found.startswith("bridge.toml:")
+    assert text in told
+    assert told.startswith("bridge.toml:")
 
 
-def test_what_is_not_mapped_runs_here_or_says_how_to_map_it():
-    assert trouble("python3.9") == ""
-    assert trouble("python2.7").endswith("; [runtimes] may map it")
-    assert trouble("nodejs22.x").startswith("InvalidRuntimeException: the runtime nodejs22.x has no interpreter here")
-    assert "[runtimes]" not in trouble("nodejs22.x")
+def test_a_node_and_a_command_are_taken(folder, load_text):
+    script(folder, "node", 'echo x >> "$0.runs"; echo v22.12.0')
+    script(folder, "java", "exit 1")
+    settings = load_text(
+        f'{GOOD}[runtimes]\n"nodejs20.x" = "node"\njava21 = {{ command = ["java", "-cp", "{{task_root}}/*"] }}\n'
+    ).settings
+    mapped = interpreters(settings)
+
+    node = Interpreter(program=str(folder / "node"), version="22.12.0", prefix=str(folder), language="node")
+    assert mapped["nodejs20.x"] == node
+    assert mapped["java21"].command == (str(folder / "java"), "-cp", "{task_root}/*")
+    assert (folder / "node.runs").read_text() == "x\n"
+    assert described("nodejs20.x", node) == f"nodejs20.x, run by Node.js 22.12.0 at {folder}/node"
+    assert described("java21", mapped["java21"]) == f"java21, run by {folder}/java ([runtimes])"
+
+
+def test_the_node_on_path_runs_what_no_file_maps(folder, monkeypatch):
+    monkeypatch.setenv("PATH", str(folder))
+    assert found("nodejs22.x", {}) is None
+    script(folder, "node", "echo v20.1.0")
+    running = found("nodejs22.x", {})
+
+    assert running is not None
+    assert (running.program, running.version, running.language) == (str(folder / "node"), "20.1.0", "node")
+    assert [each.program for each in reachable({})] == [str(folder / "node")]
+    assert found("nodejs18.x", {}) is None  # older than our client runs on: only where the file says so
+    assert found("nodejs18.x", {"nodejs18.x": running}) is running
+    script(folder, "node", "echo v18.1.0; echo is too old for all")
+    assert found("nodejs22.x", {}) is None
+
+
+def test_what_nothing_runs_says_how_to_map_it():
+    node = Interpreter(program="/node", version="20.1.0", prefix="/", language="node")
+    for runtime in ("python3.9", "provided.al2023", "go1.x"):
+        assert trouble(runtime, None) == ""
+    assert trouble("nodejs22.x", node) == ""
+    for runtime in ("python2.7", "nodejs22.x", "java21", "dotnet8"):
+        text = trouble(runtime, None)
+        assert text.startswith(f"InvalidRuntimeException: the runtime {runtime} has no interpreter here: ")
+        assert text.endswith("; [runtimes] may map it")
+
+
+def test_a_function_of_the_file_names_its_runtime(mistakes, load_text, monkeypatch, folder):
+    monkeypatch.setenv("PATH", str(folder))
+    declared = GOOD.replace('handler = "', 'runtime = "{runtime}"\nhandler = "')
+    assert GOOD != declared
+    (spec,) = function_specs(load_text(declared.replace("{runtime}", "provided.al2023")).settings)
+    assert (spec.runtime, spec.interpreter) == ("provided.al2023", None)
+    assert (
+        "runtime: no runtime of AWS's; did you mean nodejs22.x?"
+        in mistakes(declared.replace("{runtime}", "node22.x"))[0]
+    )
+    (text,) = mistakes(declared.replace("{runtime}", "java21"))
+    assert ".runtime: the runtime java21 has no interpreter here: " in text
 
 
 def test_a_substitute_is_told_as_one():
@@ -75,6 +136,7 @@ def test_a_substitute_is_told_as_one():
 
     assert not is_substituted(version)
     assert described(INTERPRETER, None) == INTERPRETER
+    assert described("provided.al2", None) == "provided.al2, the function's own program"
     assert described("python3.9", None) == f"python3.9, run by {INTERPRETER}"
     assert is_substituted(replace(version, interpreter=other))
     assert not is_substituted(replace(version, runtime="python3.11", interpreter=other))

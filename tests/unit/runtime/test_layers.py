@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from bridge.runtime import environment, mounts
+from bridge.runtime import commands, environment, mounts
 from tests.unit.runtime.conftest import own_pool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -72,7 +72,7 @@ async def test_a_wrapper_of_a_layer(runner, opt):
     wrapper = opt / "wrap"
     wrapper.write_text('#!/bin/sh\nexport WRAPPED=yes\nexec "$@"\n')
     wrapper.chmod(0o755)
-    variables = {environment.EXEC_WRAPPER: "/opt/wrap"}
+    variables = {commands.EXEC_WRAPPER: "/opt/wrap"}
     code = "import os; answer = os.environ.get('AWS_LAMBDA_EXEC_WRAPPER')"
     assert await runner.code(code, opt=str(opt), environment=variables) == "/opt/wrap"
 

@@ -1,0 +1,374 @@
+"""Lambda's Runtime API (2018-06-01) for one worker: frames of the daemon on one side, HTTP on loopback on the other.
+
+Child side, standard library only. It runs where the Python bootstrap would, starts the function's own program (a
+bootstrap, or the client of a language) as its child, and ends as that one ends. Answers and refusals are those of
+semantics 6.1; what they leave open follows AWS's Runtime Interface Emulator.
+"""
+
+import base64
+import json
+import os
+import re
+import select
+import signal
+import time
+from typing import Any, Final, NoReturn
+
+from bridge.runtime import loopback_http
+from bridge.runtime.bootstrap import (
+    AHEAD,
+    BEGIN_MARK,
+    ERROR,
+    INIT_ERROR,
+    INVOKE_HEAD,
+    OK,
+    READY,
+    RESPONSE_MAX_BYTES,
+    RESULT_HEAD,
+    SKIPPED,
+    Connection,
+    ResponseTooLarge,
+    claim,
+)
+from bridge.runtime.loopback_http import Peer, Request
+
+PEERS_MAX: Final = 64
+"""Connections at once; a further one is closed."""
+EXIT_MAX_MS: Final = 1000
+"""How long a program that has told of its failed init may take to end."""
+SPAWN_TRIES: Final = 100
+SPAWN_AGAIN_S: Final = 0.02
+_NEXT: Final = b"/2018-06-01/runtime/invocation/next"
+_INIT_ERROR: Final = b"/2018-06-01/runtime/init/error"
+_INVOCATION: Final = re.compile(rb"/2018-06-01/runtime/invocation/([^/]*)/(response|error)")
+_UNSUPPORTED: Final = {
+    b"/2020-01-01/extension/": "Extensions are not run here.",
+    b"/2018-06-01/runtime/restore/": "SnapStart is not offered here.",
+}
+_ACCEPTED: Final = b'{"status":"OK"}\n'
+_HTTP_ANSWER: Final = re.compile(
+    rb"\r\ncontent-type:[ \t]*application/vnd\.awslambda\.http-integration-response", re.IGNORECASE
+)
+_PRELUDE_END: Final = bytes(8)
+_PEAK: Final = re.compile(rb"VmHWM:\s*([0-9]+) kB")
+_NO_LINE: Final = bytes.maketrans(b"\r\n\0", b"   ")
+
+
+class RuntimeApi:
+    """Serves one program until it ends, or the daemon ends us."""
+
+    def __init__(self, daemon: Connection, tokens: int) -> None:
+        self._daemon = daemon
+        self._tokens = tokens
+        self._poller = select.poll()
+        self._peers: dict[int, Peer] = {}
+        self._asking: Peer | None = None
+        """Waits for the next invocation."""
+        self._request_id = b""
+        """Of the invocation that runs; empty: none does."""
+        self._sequence = 0
+        self._began = 0.0
+        self._is_ready = False
+        self._init_error: bytes | None = None
+        self._peak_kb = 0
+        self._status_file = -1
+        self._program = -1
+        self._program_end = -1
+
+    def run(self) -> NoReturn:
+        """Serve until the end of the process."""
+        self._began = time.perf_counter()
+        settings = json.loads(bytes(self._daemon.read()[1:]))
+        self._listener = loopback_http.listen()
+        self._process_namespace: bool = settings["process_namespace"]
+        environment = settings["environment"]
+        environment["AWS_LAMBDA_RUNTIME_API"] = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        for name in settings["extensions"]:
+            line = f"EXTENSION\tName: {name}\tState: LaunchError\tEvents: []\tError Type: Extension.NotRunHere\n"
+            _write_log(line.encode())
+        self._start(settings["commands"], environment)
+        self._poller.register(self._listener, select.POLLIN)
+        self._poller.register(self._program_end, select.POLLIN)
+        while True:
+            if self._asking is not None and self._daemon.has_frame():
+                self._hand_out()
+            events = self._poller.poll(None if self._init_error is None else EXIT_MAX_MS)
+            if not events:
+                self._fail_init()  # it has told of its error and does not end
+            for descriptor, _ in events:
+                self._attend(descriptor)
+
+    # --- the program ------------------------------------------------------------------------------------------
+
+    def _start(self, commands: list[list[str]], environment: dict[str, str]) -> None:
+        """Start the first of the programs that is there; without one, or if it cannot run, end with AWS's words."""
+        for command in commands:
+            if len(commands) > 1 and not os.path.isfile(command[0]):
+                continue
+            try:
+                self._program = _spawned(command, environment)
+            except OSError as error:
+                reason = os.strerror(error.errno or 0).lower()
+                self._refuse_start(f"fork/exec {command[0]}: {reason}")
+            self._program_end = os.pidfd_open(self._program)
+            self._status_file = os.open(f"/proc/{self._program}/status", os.O_RDONLY | os.O_CLOEXEC)
+            return
+        names = " ".join(command[0] for command in commands)
+        self._refuse_start(f"Couldn't find valid bootstrap(s): [{names}]")
+
+    def _refuse_start(self, text: str) -> NoReturn:
+        # Whoever waits for it knows the request id that belongs before the text.
+        error = {"errorType": "Runtime.InvalidEntrypoint", "platformText": text}
+        self._send(INIT_ERROR, 0, 0.0, json.dumps(error).encode())
+        os._exit(1)
+
+    def _program_ended(self) -> NoReturn:
+        """End as the program has ended, so that its status is ours."""
+        _, status = os.waitpid(self._program, 0)
+        if self._init_error is not None:
+            self._fail_init()
+        if os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            if number != signal.SIGKILL:
+                signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+    def _fail_init(self) -> NoReturn:
+        self._send(INIT_ERROR, 0, 0.0, self._init_error or b"{}")
+        os._exit(1)
+
+    # --- both sides -------------------------------------------------------------------------------------------
+
+    def _attend(self, descriptor: int) -> None:
+        peer = self._peers.get(descriptor)
+        if peer is not None:
+            if not peer.receive():
+                self._drop(peer)
+                return
+            try:
+                for request in peer.requests():
+                    self._serve(peer, request)
+            except loopback_http.NotHttp:
+                self._drop(peer)
+                return
+            if peer.is_last and peer is not self._asking:
+                self._drop(peer)
+        elif descriptor == self._daemon.fileno():
+            if self._asking is not None:
+                self._hand_out()
+        elif descriptor == self._program_end:
+            self._program_ended()
+        elif descriptor == self._listener.fileno():
+            self._accept()
+
+    def _accept(self) -> None:
+        connection, _ = self._listener.accept()
+        is_ours = loopback_http.is_from_here(connection, only_these_processes=self._process_namespace)
+        if not is_ours or len(self._peers) >= PEERS_MAX:
+            connection.close()
+            return
+        peer = Peer(connection, body_max=RESPONSE_MAX_BYTES)
+        self._peers[peer.fileno()] = peer
+        self._poller.register(peer, select.POLLIN)
+
+    def _drop(self, peer: Peer) -> None:
+        if peer is self._asking:
+            self._asking = None
+            self._poller.unregister(self._daemon)
+        self._poller.unregister(peer)
+        del self._peers[peer.fileno()]
+        peer.close()
+
+    def _serve(self, peer: Peer, request: Request) -> None:
+        if request.method == b"GET" and request.path == _NEXT:
+            self._next(peer)
+            return
+        if request.method == b"POST" and (found := _INVOCATION.fullmatch(request.path)):
+            if found[1] != self._request_id or not self._request_id:
+                self._refuse(peer, 400, "InvalidRequestID", "Invalid request ID")
+            elif found[2] == b"response":
+                self._take_response(peer, request)
+            else:
+                self._take_error(peer, request)
+        elif request.method == b"POST" and request.path == _INIT_ERROR:
+            self._take_init_error(peer, request)
+        else:
+            for beginning, text in _UNSUPPORTED.items():
+                if request.path.startswith(beginning):
+                    self._refuse(peer, 403, "NotSupported", text)
+                    break
+            else:
+                self._refuse(peer, 404, "NotFound", "404 page not found")
+
+    def _refuse(self, peer: Peer, status: int, error_type: str, text: str) -> None:
+        peer.answer(status, json.dumps({"errorMessage": text, "errorType": error_type}).encode())
+
+    # --- invocations ------------------------------------------------------------------------------------------
+
+    def _next(self, peer: Peer) -> None:
+        if self._request_id or self._asking is not None or self._init_error is not None:
+            state = "Running" if self._request_id else "Ready" if self._asking is not None else "InitError"
+            text = f"Transition from {state} to Ready failed for runtime. Error: State transition is not allowed"
+            self._refuse(peer, 403, "InvalidStateTransition", text)
+            return
+        self._asking = peer
+        self._poller.register(self._daemon, select.POLLIN)
+        if not self._is_ready:
+            self._is_ready = True
+            self._measure()
+            self._send(READY, 0, (time.perf_counter() - self._began) * 1000, b"")
+
+    def _hand_out(self) -> None:
+        """Read a frame and give it to the client that asks; one that was taken back is skipped."""
+        frame = self._daemon.read()
+        _, flags, sequence, timeout_ms, a, b, c, d = INVOKE_HEAD.unpack_from(frame)
+        if flags:
+            if flags & AHEAD and not claim(self._tokens):
+                self._send(SKIPPED, sequence, 0.0, b"")
+                return
+            _write_log(BEGIN_MARK % sequence)
+        a += INVOKE_HEAD.size
+        b += a
+        c += b
+        d += c
+        peer, self._asking = self._asking, None
+        assert peer is not None
+        self._poller.unregister(self._daemon)
+        self._sequence = sequence
+        self._request_id = bytes(frame[INVOKE_HEAD.size : a])
+        headers = (
+            b"Lambda-Runtime-Aws-Request-Id: %b\r\nLambda-Runtime-Deadline-Ms: %d\r\n"
+            b"Lambda-Runtime-Invoked-Function-Arn: %b\r\n"
+        ) % (self._request_id, int(time.time() * 1000) + timeout_ms, bytes(frame[a:b]))
+        if c > b:
+            headers += b"Lambda-Runtime-Trace-Id: %b\r\n" % bytes(frame[b:c])
+        if d > c:  # JSON, where a line end means as much as a space
+            headers += b"Lambda-Runtime-Client-Context: %b\r\n" % bytes(frame[c:d]).translate(_NO_LINE)
+        self._began = time.perf_counter()
+        peer.answer(200, frame[d:] if len(frame) > d else b"{}", headers)
+        if peer.is_last:
+            self._drop(peer)
+
+    def _take_response(self, peer: Peer, request: Request) -> None:
+        if request.is_too_large:
+            self._end_invocation(ERROR, ResponseTooLarge().payload())
+            text = f"Exceeded maximum allowed payload size ({RESPONSE_MAX_BYTES} bytes)."
+            self._refuse(peer, 413, "RequestEntityTooLarge", text)
+            return
+        trailers = request.trailers
+        if trailers and (error_type := loopback_http.find_header(trailers, b"Lambda-Runtime-Function-Error-Type")):
+            body = loopback_http.find_header(trailers, b"Lambda-Runtime-Function-Error-Body")
+            self._end_invocation(ERROR, _error(_decoded(body), error_type))
+        elif _HTTP_ANSWER.search(request.head):
+            self._end_invocation(OK, _whole_answer(request.body))
+        else:
+            self._end_invocation(OK, request.body)
+        peer.answer(202, _ACCEPTED)
+
+    def _take_error(self, peer: Peer, request: Request) -> None:
+        error_type = request.header(b"Lambda-Runtime-Function-Error-Type")
+        if request.is_too_large:
+            self._end_invocation(ERROR, _error(b"", error_type))
+            self._refuse(peer, 413, "RequestEntityTooLarge", "Exceeded maximum allowed payload size.")
+            return
+        self._end_invocation(ERROR, _error(request.body, error_type))
+        peer.answer(202, _ACCEPTED)
+
+    def _take_init_error(self, peer: Peer, request: Request) -> None:
+        if self._is_ready or self._init_error is not None:
+            text = "Transition from Ready to InitError failed for runtime. Error: State transition is not allowed"
+            self._refuse(peer, 403, "InvalidStateTransition", text)
+            return
+        self._init_error = _error(request.body, request.header(b"Lambda-Runtime-Function-Error-Type"))
+        peer.answer(202, _ACCEPTED)
+
+    def _end_invocation(self, kind: int, payload: bytes) -> None:
+        self._request_id = b""
+        self._send(kind, self._sequence, (time.perf_counter() - self._began) * 1000, payload)
+
+    def _send(self, kind: int, sequence: int, duration_ms: float, payload: bytes) -> None:
+        if not sequence & 15 or duration_ms > 1 or sequence < 2:
+            self._measure()
+        length = RESULT_HEAD.size - 4 + len(payload)
+        self._daemon.send(RESULT_HEAD.pack(length, kind, sequence, duration_ms, self._peak_kb) + payload)
+
+    def _measure(self) -> None:
+        """Note the most memory that the program had; what it has started is sampled from outside."""
+        if self._status_file < 0:
+            return
+        try:
+            found = _PEAK.search(os.pread(self._status_file, 4096, 0))
+        except OSError:
+            return
+        if found is not None:
+            self._peak_kb = int(found[1])
+
+
+def _spawned(command: list[str], environment: dict[str, str]) -> int:
+    for left in range(SPAWN_TRIES, -1, -1):
+        try:
+            return os.posix_spawn(
+                command[0],
+                command,
+                environment,
+                setsigmask=(),
+                setsigdef=(signal.SIGPIPE, signal.SIGINT, signal.SIGXFSZ),
+            )
+        except BlockingIOError:  # as many processes as the function may have: those of a worker that is being ended
+            if not left:
+                raise
+            time.sleep(SPAWN_AGAIN_S)
+    raise AssertionError
+
+
+def _error(body: bytes, error_type: bytes) -> bytes:
+    """Return a client's error as it is posted, or as an object where it is none."""
+    try:
+        if isinstance(json.loads(body), dict):
+            return body
+    except (ValueError, RecursionError):
+        pass
+    text = body.decode("utf-8", "replace")
+    kind = error_type.decode("utf-8", "replace") or "Runtime.Unknown"
+    return json.dumps({"errorMessage": text, "errorType": kind}).encode()
+
+
+def _decoded(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return text
+
+
+def _whole_answer(body: bytes) -> bytes:
+    """Return a streamed HTTP answer (a prelude, eight zeros, the body) as the object that is buffered in its place."""
+    prelude, found, rest = body.partition(_PRELUDE_END)
+    try:
+        answer: Any = json.loads(prelude) if found else None
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        return body
+    try:
+        answer["body"], answer["isBase64Encoded"] = rest.decode(), False
+    except UnicodeDecodeError:
+        answer["body"], answer["isBase64Encoded"] = base64.b64encode(rest).decode(), True
+    return json.dumps(answer).encode()
+
+
+def _write_log(line: bytes) -> None:
+    while True:
+        try:
+            os.write(1, line)
+        except BlockingIOError:  # the program has made the pipe so, and it is full
+            select.select((), (1,), ())
+            continue
+        except OSError:
+            pass  # nobody reads any more: the end of this process follows
+        return
+
+
+def serve(socket_descriptor: int, tokens_descriptor: int) -> NoReturn:
+    """Be a worker on these descriptors until the end of the process."""
+    RuntimeApi(Connection(socket_descriptor), tokens_descriptor).run()
