@@ -11,6 +11,7 @@ from typing import Final, cast
 import orjson
 
 from bridge.api.http import HttpError, Request
+from bridge.core.function import TARGET_PATTERN
 
 _TEXT_MAX_CHARS: Final = 4096
 _IDS_MAX: Final = 10_000
@@ -21,7 +22,6 @@ _INTEGER: Final = re.compile(r"-?[0-9]{1,18}\Z")
 _NUMBER: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,12})?\Z")
 _POSITION: Final = re.compile(r"[0-9]{1,128}\Z")
 """Sequence numbers of Kinesis have up to 128 digits."""
-_TARGET: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(:[A-Za-z0-9_$-]{1,128})?\Z")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
 
 
@@ -139,7 +139,7 @@ class Fields:
     def target(self, name: str) -> str | None:
         """Return `function[:qualifier]`."""
         value = self.text(name)
-        if value is not None and not _TARGET.match(value):
+        if value is not None and not TARGET_PATTERN.match(value):
             raise self.wrong(name, "must be a function's name, with or without :qualifier")
         return value
 

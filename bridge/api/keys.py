@@ -27,7 +27,7 @@ class KeyEndpoints:
             return json_answer({"file": "", "keys": [], "unreadable": 0})
         seal = made.sealing.seal
         try:
-            found, unreadable = await asyncio.to_thread(holders, seal, made.all_kept(), arn_of=made.place.arn)
+            found, unreadable = await asyncio.to_thread(holders, seal, made.all_kept(), arn_of=made.home.arn)
         except SealBroken as error:
             raise HttpError(409, str(error)) from error
         return json_answer({"file": str(seal.path), "keys": found, "unreadable": unreadable})
@@ -43,7 +43,7 @@ class KeyEndpoints:
 
         async with made.changing():
             try:
-                done = await rotate(made.sealing.seal, made.all_kept(), arn_of=made.place.arn, save=save)
+                done = await rotate(made.sealing.seal, made.all_kept(), arn_of=made.home.arn, save=save)
             except SealBroken as error:
                 raise HttpError(409, str(error)) from error
         if done.key is not None:

@@ -14,8 +14,12 @@ from bridge.core.logging_config import DEFAULT, GROUP_PREFIX, LoggingConfig
 REGION_DEFAULT: Final = "us-east-1"
 ACCOUNT_DEFAULT: Final = "000000000000"
 LATEST: Final = "$LATEST"
+SPACE_MARK: Final = "@"
+"""Between a function's name and its name space, where that is not the file's: `NAME@REGION.ACCOUNT`. No name has it."""
 NAME_PATTERN: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
 QUALIFIER_PATTERN: Final = re.compile(r"(?:\$LATEST|[a-zA-Z0-9_-]{1,128})\Z")
+TARGET_PATTERN: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}(?:@[a-z0-9-]{1,32}\.[0-9]{12})?(?::[a-zA-Z0-9$_-]{1,128})?\Z")
+"""`name[:qualifier]`, where the name may have its name space behind it."""
 ENVIRONMENT_NAME_PATTERN: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+\Z")
 RESERVED_ENVIRONMENT: Final = frozenset({
     "_HANDLER", "_X_AMZN_TRACE_ID", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_EXECUTION_ENV",
@@ -125,7 +129,12 @@ class FunctionVersion:
     @property
     def log_group(self) -> str:
         """Name of the log group."""
-        return self.logging.group or GROUP_PREFIX + self.name
+        return self.logging.group or GROUP_PREFIX + self.plain_name
+
+    @property
+    def plain_name(self) -> str:
+        """What its own code and callers know it by."""
+        return plain_name(self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +270,19 @@ def split_target(target: str) -> tuple[str, str]:
     return name, qualifier
 
 
+def plain_name(name: str) -> str:
+    """Return a function's name without its name space."""
+    return name.partition(SPACE_MARK)[0]
+
+
+def space_name(name: str) -> str:
+    """Return what a function's name says of its name space: `REGION.ACCOUNT`; empty: it is in the file's."""
+    return name.partition(SPACE_MARK)[2]
+
+
 def function_arn(name: str, *, region: str = REGION_DEFAULT, account: str = ACCOUNT_DEFAULT) -> str:
-    """Return the unqualified ARN of a function."""
-    return f"arn:aws:lambda:{region}:{account}:function:{name}"
+    """Return the unqualified ARN of a function; a name with its own name space is in that one."""
+    plain, mark, space = name.partition(SPACE_MARK)
+    if mark:
+        region, _, account = space.rpartition(".")
+    return f"arn:aws:lambda:{region}:{account}:function:{plain}"

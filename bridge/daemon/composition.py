@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 
 from bridge.api.app import AccessRules
-from bridge.api.awslambda.control import MadeFunctions, Place
+from bridge.api.awslambda.control import MadeFunctions
 from bridge.api.awslambda.made_layers import MadeLayers
 from bridge.api.awslambda.mapped import MadeMappings
 from bridge.api.awslambda.sealing import Sealing
@@ -25,6 +25,7 @@ from bridge.config.settings import Settings
 from bridge.core import limits
 from bridge.core.errors import StoreError
 from bridge.core.ports import Clock
+from bridge.core.spaces import Space
 from bridge.daemon.aws import AwsReach
 from bridge.daemon.code import FileCode
 from bridge.daemon.looks import look
@@ -153,7 +154,7 @@ class Parts:
     def _configure_service(self) -> None:
         self.service.configure(
             account_concurrency=self._settings.invocation.account_concurrency,
-            reserved_total=self.catalog.reserved_total(),
+            reserved=self.catalog.reserved(),
             sync_wait_s=self._settings.invocation.sync_wait_s,
             provisioned=self.catalog.provisioned(),
         )
@@ -257,8 +258,8 @@ class Parts:
         )
         self._exit.push_async_callback(functions.close)
         self._mapping_store = SqliteMadeMappings(functions.database)
-        place = Place(account=settings.account, region=settings.region)
-        self.attached = Attachments(functions.attachments, arn_of=place.arn)
+        home = Space(settings.account, settings.region)
+        self.attached = Attachments(functions.attachments, home)
         await self.attached.open()
         self.made = MadeFunctions(
             runtimes=self.interpreters,
@@ -267,12 +268,12 @@ class Parts:
             packages=PackageStore(self.folder.packages),
             sealing=Sealing(
                 Seal(key_file(settings)),
-                arn_of=place.arn,
+                arn_of=home.arn,
                 clock=self._clock,
                 kms=KmsKeys(self.aws.clients, find=self.aws.reaching),
             ),
             catalog=self.catalog,
-            place=place,
+            home=home,
             clock=self._clock,
             changed=self.function_changed,
             spawn=self._spawn,

@@ -219,7 +219,7 @@ class BridgeApp:
         )
         self._service.configure(
             account_concurrency=settings.invocation.account_concurrency,
-            reserved_total=self._catalog.reserved_total(),
+            reserved=self._catalog.reserved(),
             sync_wait_s=settings.invocation.sync_wait_s,
         )
         self._journal_streams = journal_streams = JournalStreams(self._journal, self._marks)

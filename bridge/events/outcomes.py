@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import orjson
 
-from bridge.core.function import LATEST, split_target
+from bridge.core.function import LATEST, plain_name, split_target
 from bridge.core.invocation import Condition, DeadLetter
 from bridge.core.mapping import mapping_uuid
 from bridge.core.outcome import OutboxEntry, OutcomeKind
@@ -208,7 +208,7 @@ def object_key(letter: DeadLetter) -> str:
     if letter.mapping:
         folder = f"{mapping_uuid(letter.mapping)}/{_shard(letter)}"
     else:
-        folder = f"async/{split_target(letter.function)[0]}"
+        folder = f"async/{plain_name(split_target(letter.function)[0])}"
     return f"aws/lambda/{folder}/{moment:%Y/%m/%d}/{moment:%Y-%m-%dT%H.%M.%S}-{name}"
 
 

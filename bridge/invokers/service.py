@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -13,7 +13,7 @@ import orjson
 
 from bridge.core import limits
 from bridge.core.errors import InvokeError, PayloadInvalid, PayloadTooLarge, Throttled
-from bridge.core.function import LATEST, Function, FunctionVersion, split_target
+from bridge.core.function import LATEST, Function, FunctionVersion, space_name, split_target
 from bridge.core.invocation import (
     THROTTLE_ACCOUNT,
     THROTTLE_RESERVED,
@@ -59,7 +59,7 @@ class Draw(Enum):
 
 
 class Concurrency:
-    """Counts running invocations against the account's pool and each function's reservation.
+    """Counts running invocations against the account's pool, one of each name space, and functions' reservations.
 
     A reservation is guarantee and cap (semantics 5.6): reserved functions draw on their own, the others on
     what is left of the account. What is provisioned of a version of the others is a guarantee and no cap.
@@ -67,9 +67,10 @@ class Concurrency:
 
     def __init__(self, *, account: int) -> None:
         self._account = account
-        self._set_aside = 0
-        """Of the account: what is reserved, and what is provisioned of functions that reserve nothing."""
-        self._unreserved_running = 0
+        self._set_aside: Counter[str] = Counter()
+        """Of an account, by name space: what is reserved, and what is provisioned of functions that reserve nothing."""
+        self._unreserved_running: Counter[str] = Counter()
+        """By name space."""
         self._provisioned: Mapping[tuple[str, str], int] = {}
         """By function and version, of functions that reserve nothing."""
         self._provisioned_running: dict[tuple[str, str], int] = {}
@@ -78,12 +79,20 @@ class Concurrency:
         """Functions whose gauge reads from here."""
 
     def configure(
-        self, *, account: int, reserved_total: int, provisioned: Mapping[tuple[str, str], int] | None = None
+        self, *, account: int, reserved: Mapping[str, int], provisioned: Mapping[tuple[str, str], int] | None = None
     ) -> None:
-        """Take new limits; what runs is not interrupted."""
+        """Take new limits; what runs is not interrupted.
+
+        Args:
+            account: invocations at once, of each name space.
+            reserved: what functions keep for themselves, by name space (`space_name`).
+            provisioned: of functions that reserve nothing, by function and version.
+        """
         self._account = account
         self._provisioned = dict(provisioned or {})
-        self._set_aside = reserved_total + sum(self._provisioned.values())
+        self._set_aside = Counter(reserved)
+        for (name, _), count in self._provisioned.items():
+            self._set_aside[space_name(name)] += count
 
     def running(self, name: str) -> int:
         """How many invocations of a function run now."""
@@ -93,7 +102,8 @@ class Concurrency:
         """How many more of a version may start now (>= 0)."""
         if function.reserved_concurrency is not None:
             return max(0, function.reserved_concurrency - self.running(function.name))
-        room = max(0, self._account - self._set_aside - self._unreserved_running)
+        space = space_name(function.name)
+        room = max(0, self._account - self._set_aside[space] - self._unreserved_running[space])
         return room + self._own_room((function.name, version)) if self._provisioned else room
 
     def _own_room(self, key: tuple[str, str]) -> int:
@@ -115,7 +125,7 @@ class Concurrency:
         if self._provisioned and self._own_room(key := (name, version)):
             self._provisioned_running[key] = self._provisioned_running.get(key, 0) + 1
             return Draw.PROVISIONED
-        self._unreserved_running += 1
+        self._unreserved_running[space_name(name)] += 1
         return Draw.UNRESERVED
 
     def end(self, name: str, version: str = LATEST, *, draw: Draw) -> None:
@@ -126,7 +136,7 @@ class Concurrency:
         else:
             del self._running[name]
         if draw is Draw.UNRESERVED:
-            self._unreserved_running -= 1
+            self._unreserved_running[space_name(name)] -= 1
         elif draw is Draw.PROVISIONED:
             key = (name, version)
             self._provisioned_running[key] -= 1
@@ -162,7 +172,7 @@ class FunctionService:
         runtime: where they run.
         clock: the daemon's.
         outcomes: gets the history of synchronous calls; None: nobody does.
-        account_concurrency: invocations at once.
+        account_concurrency: invocations at once of each name space.
         sync_wait_s: how long a caller waits at a limit.
         draw: returns a number from 0..1, drawn evenly, for each attempt: which version of a weighted alias it gets.
         hindrance: why nothing of a version starts now, whatever the limits allow (a remote that is down).
@@ -204,12 +214,12 @@ class FunctionService:
         self,
         *,
         account_concurrency: int,
-        reserved_total: int,
+        reserved: Mapping[str, int],
         sync_wait_s: float,
         provisioned: Mapping[tuple[str, str], int] | None = None,
     ) -> None:
-        """Take new limits from now on."""
-        self.concurrency.configure(account=account_concurrency, reserved_total=reserved_total, provisioned=provisioned)
+        """Take new limits from now on; see `Concurrency.configure`."""
+        self.concurrency.configure(account=account_concurrency, reserved=reserved, provisioned=provisioned)
         self._sync_wait_s = sync_wait_s
 
     # --- lookup -------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Final
 
 import orjson
 
+from bridge.core.function import TARGET_PATTERN
 from bridge.core.invocation import Condition, DeadLetter, InvocationType
 from bridge.core.ports import Clock, DeadLetters, DeadLetterSelection, Job, Jobs, JobState, Outcomes
 from bridge.core.record import Parked, Record
@@ -26,7 +27,7 @@ from bridge.pipeline.jobs import (
     stored,
     until,
 )
-from bridge.pipeline.selecting import TARGET, check_common, outcome_of
+from bridge.pipeline.selecting import check_common, outcome_of
 
 __all__ = [
     "IllegalStatus",
@@ -78,7 +79,7 @@ class RedriveSpec:
         check_common(
             name=self.name, since=self.since, until=self.until, limit=self.limit, rate=self.rate, pattern=self.pattern
         )
-        if self.to is not None and not TARGET.match(self.to):
+        if self.to is not None and not TARGET_PATTERN.match(self.to):
             raise SpecInvalid("to must be a function's name, with or without :qualifier")
         return self if self.name else replace(self, name=f"redrive-{secrets.token_hex(4)}")
 

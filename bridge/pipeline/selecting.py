@@ -12,6 +12,7 @@ from typing import Final
 import orjson
 
 from bridge.core import limits
+from bridge.core.function import TARGET_PATTERN
 from bridge.core.invocation import Attempt, AttemptStatus, tries
 from bridge.core.ports import Journal, Outcomes, Selection
 from bridge.core.record import Record
@@ -19,7 +20,6 @@ from bridge.pipeline.filters import PatternInvalid, compile_pattern, matches_eve
 from bridge.pipeline.jobs import SpecInvalid
 
 NAME: Final = re.compile(r"[.\-_A-Za-z0-9]{1,64}\Z")
-TARGET: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}(:[a-zA-Z0-9$_-]{1,128})?\Z")
 OUTCOMES: Final = ("any", "failed", "succeeded", "unfinished")
 SCAN_CHUNK: Final = 64
 """Events read at once: an event may have megabytes."""
@@ -80,7 +80,7 @@ class ReplaySpec:
         check_common(
             name=self.name, since=self.since, until=self.until, limit=self.limit, rate=self.rate, pattern=self.pattern
         )
-        if self.to is not None and not TARGET.match(self.to):
+        if self.to is not None and not TARGET_PATTERN.match(self.to):
             raise SpecInvalid("to must be a function's name, with or without :qualifier")
         if self.outcome not in OUTCOMES:
             raise SpecInvalid(f"outcome must be one of {', '.join(OUTCOMES)}")

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
+from bridge.core.function import Function, space_name
+from bridge.core.spaces import Space
+
 ACTION_PATTERN: Final = re.compile(r"lambda:[A-Za-z*?]{1,64}\Z|\*\Z")
 """An action or a pattern of actions: `lambda:InvokeFunction`, `lambda:Get*`, `*`."""
 
@@ -34,6 +37,33 @@ class Caller:
     """Empty: nobody was asked."""
     allow: tuple[str, ...] = ("*",)
     organization: str = ""
+    home: Space | None = None
+    """The file's name space; None: the caller's."""
+
+    @property
+    def space(self) -> Space:
+        """The name space that is meant."""
+        return Space(self.account, self.region)
+
+    def key(self, name: str) -> str:
+        """Return what a function of the caller's name space is called where those of all are."""
+        home = self.home
+        if home is None or (self.account == home.account and self.region == home.region):
+            return name
+        return self.space.key(name, home=home)
+
+    def owns(self, name: str) -> bool:
+        """Tell whether a function of that name (`key`) is one of the caller's name space."""
+        return space_name(name) == self._space_name
+
+    def own(self, functions: Iterable[Function]) -> list[Function]:
+        """Return those of the caller's name space."""
+        wanted = self._space_name
+        return [each for each in functions if space_name(each.name) == wanted]
+
+    @property
+    def _space_name(self) -> str:
+        return space_name(self.key(""))
 
     @property
     def arn(self) -> str:

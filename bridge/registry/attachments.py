@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from bridge.core.function import function_arn
+from bridge.core.spaces import HOME_DEFAULT, Space
 from bridge.registry.attached import DocumentStore, NoDocuments
 from bridge.registry.policies import ResourcePolicies
 from bridge.registry.recursion import Recursion
@@ -15,20 +15,19 @@ class Attachments:
 
     Args:
         store_of: returns the store of a kind of document; left out: nothing is kept.
-        arn_of: returns the unqualified ARN of a function's name.
+        home: the file's name space.
     """
 
     def __init__(
         self,
         store_of: Callable[[str], DocumentStore] = lambda _kind: NoDocuments(),
-        *,
-        arn_of: Callable[[str], str] = function_arn,
+        home: Space = HOME_DEFAULT,
     ) -> None:
         self.policies = ResourcePolicies(store_of("policy"))
         """Resource policies."""
-        self.urls = FunctionUrls(store_of("url"))
+        self.urls = FunctionUrls(store_of("url"), home)
         """Function URLs."""
-        self.recursion = Recursion(store_of("recursion"), arn_of=arn_of)
+        self.recursion = Recursion(store_of("recursion"), arn_of=home.arn)
         """Which functions may call themselves in a loop, and the chains of what runs."""
         self.safeguards = Safeguards(store_of)
         """Code signing and runtime management, as they were asked for."""

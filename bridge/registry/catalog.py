@@ -23,6 +23,7 @@ from bridge.core.function import (
     Interpreter,
     RemoteFunction,
     function_arn,
+    space_name,
 )
 from bridge.core.logging_config import DEFAULT, LoggingConfig
 from bridge.registry.packages import digest_folder
@@ -154,9 +155,14 @@ class FunctionCatalog:
         """Return all functions, by name."""
         return tuple(self._functions.values())
 
-    def reserved_total(self) -> int:
-        """Return the concurrency that functions keep for themselves, taken from the account's."""
-        return sum(function.reserved_concurrency or 0 for function in self._functions.values())
+    def reserved(self) -> dict[str, int]:
+        """Return the concurrency that functions keep for themselves, taken from the account's, by `space_name`."""
+        found: dict[str, int] = {}
+        for function in self._functions.values():
+            if function.reserved_concurrency:
+                space = space_name(function.name)
+                found[space] = found.get(space, 0) + function.reserved_concurrency
+        return found
 
     def provisioned(self) -> dict[tuple[str, str], int]:
         """Return the provisioned concurrency of what has none reserved, by function and version."""

@@ -18,10 +18,11 @@ from bridge.core.function import (
     Function,
     FunctionVersion,
     Interpreter,
-    function_arn,
+    plain_name,
 )
 from bridge.core.logging_config import LoggingConfig
 from bridge.core.outcome import LOCAL
+from bridge.core.spaces import Space
 from bridge.registry.interpreters import INTERPRETER, found, trouble
 from bridge.registry.packages import code_sha256
 from bridge.registry.roles import is_made_up
@@ -92,6 +93,7 @@ class MadeFunction:
     """A function, its versions and aliases, and what all of them share."""
 
     name: str
+    """With its name space, see `Space.key`."""
     id: str = field(default_factory=new_id)
     """Of this creation: one that was deleted and made again is another, whose workers are its own."""
     latest: MadeVersion
@@ -231,8 +233,8 @@ class Builder:
     """Folder of the packages of layers, merged in order; raises BridgeError when one is lost."""
     variables_of: Callable[[str, MadeVersion], Mapping[str, str]]
     """Opens a version's variables, given the function's name; raises SealBroken."""
-    region: str
-    account: str
+    home: Space
+    """The file's name space."""
     runtimes: Mapping[str, Interpreter] = field(default_factory=dict)
     """What the file maps runtimes to."""
 
@@ -284,7 +286,7 @@ class Builder:
         return FunctionVersion(
             name=made.name,
             version=version.version,
-            arn=function_arn(made.name, region=self.region, account=self.account),
+            arn=self.home.arn(made.name),
             code=code,
             opt=opt,
             revision=hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:32],
@@ -293,13 +295,13 @@ class Builder:
             memory_mb=settings["MemorySize"],
             ephemeral_storage_mb=settings["EphemeralStorage"]["Size"],
             environment=variables,
-            region=self.region,
+            region=self.home.within(made.name).region,
             dead_letter_target=settings.get("DeadLetterConfig", {}).get("TargetArn", ""),
             role="" if made.is_declared and is_made_up(settings["Role"]) else settings["Role"],
             runtime=runtime,
             interpreter=interpreter,
             unrunnable=unrunnable,
-            logging=LoggingConfig.of(settings.get("LoggingConfig", {}), function=made.name),
+            logging=LoggingConfig.of(settings.get("LoggingConfig", {}), function=plain_name(made.name)),
         )
 
 

@@ -12,6 +12,7 @@ from typing import Final
 
 from bridge.core import limits
 from bridge.core.errors import RecursiveInvocation
+from bridge.core.function import plain_name
 from bridge.registry.attached import Documents, DocumentStore
 
 ALLOW: Final = "Allow"
@@ -74,7 +75,7 @@ class Recursion:
         if chain[_key(name)] >= limits.RECURSION_MAX and self.mode(name) != ALLOW:
             raise RecursiveInvocation(
                 "Lambda has detected the function being invoked in a recursive loop with other functions and resources "
-                f"and stopped it: {name} was invoked {chain[_key(name)]} times in this chain "
+                f"and stopped it: {plain_name(name)} was invoked {chain[_key(name)]} times in this chain "
                 "(PutFunctionRecursionConfig with RecursiveLoop = Allow lets it go on)"
             )
         self._chains[request_id] = chain

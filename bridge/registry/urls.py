@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+from bridge.core.spaces import HOME_DEFAULT, Space
 from bridge.registry.attached import Documents, DocumentStore, Place, place_arn
 from bridge.registry.stored import restored
 
@@ -55,16 +56,17 @@ class FunctionUrl:
         """Where its function is: a label of its host."""
         return self.function.split(":")[3]
 
-    @property
-    def target(self) -> str:
-        """`name[:qualifier]`."""
-        return self.arn.split(":", 6)[6]
-
 
 class FunctionUrls:
-    """Function URLs; a change is durable before it counts. Whoever changes them does so one at a time."""
+    """Function URLs; a change is durable before it counts. Whoever changes them does so one at a time.
 
-    def __init__(self, store: DocumentStore) -> None:
+    Args:
+        store: they are kept there.
+        home: the file's name space.
+    """
+
+    def __init__(self, store: DocumentStore, home: Space = HOME_DEFAULT) -> None:
+        self._home = home
         self._kept = Documents(store)
         self._by_id: dict[str, FunctionUrl] = {}
 
@@ -95,6 +97,10 @@ class FunctionUrls:
         """Return that of a function or an alias."""
         kept = self._kept.get(place)
         return None if kept is None else self._by_id[kept["id"]]
+
+    def target(self, url: FunctionUrl) -> str:
+        """Return what one invokes: `name[:qualifier]`."""
+        return self._home.called(url.arn)
 
     def of_function(self, function: str) -> list[FunctionUrl]:
         """Return those of a function and of its aliases."""

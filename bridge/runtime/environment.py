@@ -97,7 +97,7 @@ def variables(
         "AWS_REGION": version.region or region,
         "AWS_DEFAULT_REGION": version.region or region,
         **({"AWS_EXECUTION_ENV": f"AWS_Lambda_{named}"} if named else {}),  # none of a bootstrap of one's own
-        "AWS_LAMBDA_FUNCTION_NAME": version.name,
+        "AWS_LAMBDA_FUNCTION_NAME": version.plain_name,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(version.memory_mb),
         "AWS_LAMBDA_FUNCTION_VERSION": version.version,
         "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency" if is_provisioned else "on-demand",

@@ -127,7 +127,7 @@ class _Function(bootstrap.Exchange):
             "LambdaContext",
             (LambdaContext,),
             {
-                "function_name": version.name,
+                "function_name": version.plain_name,
                 "function_version": version.version,
                 "memory_limit_in_mb": str(version.memory_mb),
                 "log_group_name": version.log_group,

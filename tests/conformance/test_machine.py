@@ -234,7 +234,7 @@ class Functions(RuleBasedStateMachine):
             self.functions[name]["tags"].pop(key, None)
 
     def arn(self, name):
-        return self.api.made.place.arn(name)
+        return self.api.made.home.arn(name)
 
     @rule(name=NAMES, count=st.sampled_from([0, 1, 450, 900, 901]))
     def reserve(self, name, count):

@@ -165,9 +165,6 @@ def test_what_the_file_declares_is_read_only(bridge):
         assert text.startswith("hello is declared in the daemon's file"), text
     text = refusal("ResourceConflictException", create, api=api, name="hello")
     assert text == "Function already exist: hello (declared in the daemon's file)"
-    elsewhere = client(bridge, region="us-west-2")
-    text = refusal("InvalidParameterValueException", create, api=elsewhere)
-    assert "region us-west-2 is not offered" in text
 
 
 def test_what_the_file_does_not_write_is_made_beside_it(bridge, tmp_path):

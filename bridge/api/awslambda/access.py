@@ -9,6 +9,7 @@ from bridge.api.awslambda.errors import Refused
 from bridge.api.http import Request
 from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
 from bridge.core.ports import Clock
+from bridge.core.spaces import Space
 from bridge.registry.access import AccessKey, Caller
 from bridge.registry.sigv4 import SignatureRefused, SignedRequest, check_signature, claimed_signer
 from bridge.util.quick import maker
@@ -29,6 +30,16 @@ class AccessRules:
     """Of callers that name none."""
     region: str = REGION_DEFAULT
 
+    @property
+    def home(self) -> Space:
+        """The file's name space."""
+        return Space(self.account, self.region)
+
+    @property
+    def nobody(self) -> Caller:
+        """A caller that nobody asked who it is."""
+        return _caller(account=self.account, region=self.region, home=self.home)
+
 
 def authenticate(request: Request, body_hash: Callable[[], str], rules: AccessRules, clock: Clock) -> Caller:
     """Return who calls; `body_hash` returns the SHA-256 of the body, hexadecimal: asked only where it is checked.
@@ -42,9 +53,10 @@ def authenticate(request: Request, body_hash: Callable[[], str], rules: AccessRu
     if not rules.asks:
         claimed = claimed_signer(request.headers) if "authorization" in request.headers else None
         if claimed is None:
-            return _caller(account=rules.account, region=rules.region)
+            return rules.nobody
         account = claimed.key_id if _ACCOUNT.match(claimed.key_id) else rules.account
-        return _caller(account=account, region=claimed.region or rules.region, key_id=claimed.key_id)
+        region = claimed.region or rules.region
+        return _caller(account=account, region=region, key_id=claimed.key_id, home=rules.home)
     signed = SignedRequest(
         method=request.method,
         path=request.path,
@@ -58,7 +70,12 @@ def authenticate(request: Request, body_hash: Callable[[], str], rules: AccessRu
         raise Refused(error.code, str(error), status=error.status, kind="") from error
     key = rules.keys[signer.key_id]
     return _caller(
-        account=key.account, region=signer.region, key_id=key.id, allow=key.allow, organization=key.organization
+        account=key.account,
+        region=signer.region,
+        key_id=key.id,
+        allow=key.allow,
+        organization=key.organization,
+        home=rules.home,
     )
 
 

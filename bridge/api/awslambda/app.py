@@ -27,7 +27,7 @@ from bridge.api.awslambda.safeguards import RuntimeManagementOperations, Signing
 from bridge.api.awslambda.sharing import SharingOperations
 from bridge.api.awslambda.uploads import Upload, Uploads
 from bridge.api.awslambda.urls import UrlOperations
-from bridge.api.awslambda.writing import WriteOperations, check_place
+from bridge.api.awslambda.writing import WriteOperations
 from bridge.api.http import Answer, HttpError, Request
 from bridge.api.invoke import InvokeEndpoint
 from bridge.api.router import Router
@@ -169,13 +169,11 @@ class LambdaApi:
         self._services = services
         self._rules = rules
         self._links = links
-        self._reading = ReadOperations(services, links, account=rules.account, region=rules.region)
+        self._reading = ReadOperations(services, links)
         self._mappings = EventSourceOperations(
             services.made_mappings,
             statuses=services.mappings.status,
             functions=services.functions,
-            account=rules.account,
-            region=rules.region,
             clock=services.clock,
         )
         self._router = Router[_Read | _Upload | _Invoke]()
@@ -250,7 +248,7 @@ class LambdaApi:
 
     def _caller(self, request: Request, body_hash: Callable[[], str], action: str) -> Caller:
         if request.is_operator:
-            return Caller(account=self._rules.account, region=self._rules.region)
+            return self._rules.nobody
         caller = authenticate(request, body_hash, self._rules, self._services.clock)
         return admitted(request, caller, action, self._services.attached.policies)
 
@@ -328,7 +326,7 @@ class LambdaApi:
             ("DELETE", _MAPPINGS + "/{uuid}", "DeleteEventSourceMapping", mappings.delete),
         ):
             is_offered = made is not None or method == "GET"
-            reader = handler if method == "GET" else self._here(handler) if is_offered else _not_offered(action)
+            reader = handler if is_offered else _not_offered(action)
             self._router.add(method, path, _Read(f"lambda:{action}", reader))
 
     def _add_tags(self) -> None:
@@ -336,8 +334,8 @@ class LambdaApi:
         sharing = None if made is None else SharingOperations(made, self._services.clock)
         for method, action, of_functions, of_mappings in (
             ("GET", "ListTags", self._reading.list_tags, mappings.list_tags),
-            ("POST", "TagResource", None if sharing is None else self._here(sharing.tag), mappings.tag),
-            ("DELETE", "UntagResource", None if sharing is None else self._here(sharing.untag), mappings.untag),
+            ("POST", "TagResource", None if sharing is None else sharing.tag, mappings.tag),
+            ("DELETE", "UntagResource", None if sharing is None else sharing.untag, mappings.untag),
         ):
             handler = by_arn(of_functions or _not_offered(action), of_mappings)
             self._router.add(method, _TAGS, _Read(f"lambda:{action}", handler))
@@ -384,7 +382,7 @@ class LambdaApi:
         }
         variants = {
             "GetProvisionedConcurrencyConfig": {
-                "List": _Read("lambda:ListProvisionedConcurrencyConfigs", self._here(concurrency.list_provisioned))
+                "List": _Read("lambda:ListProvisionedConcurrencyConfigs", concurrency.list_provisioned)
             }
         }
         uploaders = {"CreateFunction": writing.create, "UpdateFunctionCode": writing.update_code}
@@ -392,7 +390,7 @@ class LambdaApi:
             if action in uploaders:
                 self._router.add(method, path, _Upload(f"lambda:{action}", uploaders[action]))
             else:
-                reader = _Read(f"lambda:{action}", self._here(handlers[action]), variants.get(action, {}))
+                reader = _Read(f"lambda:{action}", handlers[action], variants.get(action, {}))
                 self._router.add(method, path, reader)
         self._add_layers(LayerOperations(made, uploads, self._links, self._services.clock))
 
@@ -422,16 +420,6 @@ class LambdaApi:
                 return await handler(request, caller)
             async with self._services.made.changing():
                 return await handler(request, caller)
-
-        return answer
-
-    def _here(self, handler: Reader) -> Reader:
-        """Let a handler be called in the name space alone that functions are made in."""
-
-        async def answer(request: Request, caller: Caller) -> Answer:
-            if self._services.made is not None:
-                check_place(self._services.made, caller)
-            return await handler(request, caller)
 
         return answer
 

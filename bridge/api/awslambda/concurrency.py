@@ -11,7 +11,7 @@ from bridge.api.awslambda.names import FunctionName, read_name
 from bridge.api.awslambda.paging import page
 from bridge.api.awslambda.shapes import Body
 from bridge.api.http import Answer, Request, json_answer
-from bridge.core.function import LATEST, Function, FunctionVersion, Warmth
+from bridge.core.function import LATEST, Function, FunctionVersion, Warmth, space_name
 from bridge.core.ports import Clock
 from bridge.registry.access import Caller
 from bridge.registry.made import MadeAlias, MadeFunction
@@ -30,7 +30,7 @@ def set_aside(functions: Iterable[Function], *, but: str = "") -> int:
     """Return the concurrency that functions keep from the account's: what is reserved, else what is provisioned.
 
     Args:
-        functions: all of the account.
+        functions: all of the name space.
         but: the name of one that does not count.
     """
     return sum(
@@ -71,7 +71,7 @@ class ConcurrencyOperations:
         made: the functions.
         clock: the daemon's.
         functions: all functions, declared ones too.
-        account_concurrency: invocations at once of all of them.
+        account_concurrency: invocations at once of all those of a name space.
         warmth: how far the workers of a version are.
     """
 
@@ -101,7 +101,7 @@ class ConcurrencyOperations:
         async with self._made.changing():
             made = self._made.extensible(name.name)
             self._made.check_unwritten(name.name, "reserved_concurrency")
-            others = set_aside(self._functions(), but=name.name)
+            others = set_aside(self._neighbours(name.name), but=name.name)
             provisioned = sum(made.warmths().values())
             assert wanted is not None
             if wanted < provisioned:
@@ -132,6 +132,10 @@ class ConcurrencyOperations:
         if name.qualifier:
             raise invalid(_QUALIFIED)
         return name
+
+    def _neighbours(self, name: str) -> list[Function]:
+        """Return the functions of a function's name space, itself included: its limits are theirs."""
+        return [each for each in self._functions() if space_name(each.name) == space_name(name)]
 
     # --- provisioned --------------------------------------------------------------------------------------------
 
@@ -165,14 +169,14 @@ class ConcurrencyOperations:
 
     def _check_there(self, made: MadeFunction, name: FunctionName) -> None:
         if not made.has(name.qualifier):
-            arn = f"{self._made.place.arn(made.name)}:{name.qualifier}"
+            arn = f"{self._made.home.arn(made.name)}:{name.qualifier}"
             raise not_found(
                 f"Function not found: {arn}" if name.qualifier.isdecimal() else f"Cannot find alias arn: {arn}"
             )
 
     def _check_limits(self, made: MadeFunction, qualifier: str, requested: int) -> None:
         others = sum(count for key, count in made.warmths().items() if key != qualifier)
-        functions = self._functions()
+        functions = self._neighbours(made.name)
         reserved = next((each.reserved_concurrency for each in functions if each.name == made.name), None)
         if reserved is not None:
             if others + requested > reserved:
@@ -220,7 +224,7 @@ class ConcurrencyOperations:
             raise violated(query["List"], "list", "satisfy enum value set: [ALL]")
         name = read_name(request.params["fn"], caller)
         made = self._made.extensible(name.name)
-        arn = self._made.place.arn(made.name)
+        arn = self._made.home.arn(made.name)
         return page(
             query,
             "ProvisionedConcurrencyConfigs",

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -14,8 +14,9 @@ from bridge.api.awslambda.errors import Refused, invalid, not_found
 from bridge.api.awslambda.made_layers import MadeLayers
 from bridge.api.awslambda.sealing import Sealing
 from bridge.core.errors import ConfigError, StoreCorrupt
-from bridge.core.function import LATEST, Function, Interpreter, function_arn
+from bridge.core.function import LATEST, Function, Interpreter, plain_name
 from bridge.core.ports import Clock
+from bridge.core.spaces import Space
 from bridge.registry.attachments import Attachments
 from bridge.registry.catalog import FunctionCatalog
 from bridge.registry.interpreters import described, is_substituted
@@ -53,20 +54,8 @@ class FunctionStore(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """The name space that functions are made in: the file's account and region."""
-
-    account: str
-    region: str
-
-    def arn(self, name: str) -> str:
-        """Return a function's ARN, unqualified."""
-        return function_arn(name, region=self.region, account=self.account)
-
-
 class MadeFunctions:
-    """Functions by name; every change is durable before it counts, one at a time.
+    """Functions of all name spaces by name (`Space.key`); a change is durable before it counts, one comes at a time.
 
     Args:
         store: where they are kept.
@@ -74,7 +63,7 @@ class MadeFunctions:
         packages: their code, and that of layers.
         sealing: their variables.
         catalog: what runs.
-        place: their name space.
+        home: the file's name space.
         clock: the daemon's.
         changed: told the name of a function after the catalog has changed: workers retire, limits are counted anew.
         spawn: starts a task whose failure is seen.
@@ -90,14 +79,14 @@ class MadeFunctions:
         packages: PackageStore,
         sealing: Sealing,
         catalog: FunctionCatalog,
-        place: Place,
+        home: Space,
         clock: Clock,
         changed: Callable[[str], None],
         spawn: Callable[..., object],
         attached: Attachments,
         runtimes: Mapping[str, Interpreter] | None = None,
     ) -> None:
-        self.place = place
+        self.home = home
         self.layers = layers
         self.packages = packages
         self.sealing = sealing
@@ -122,8 +111,7 @@ class MadeFunctions:
             code_of=self._code_of,
             opt_of=self._opt_of,
             variables_of=sealing.open,
-            region=place.region,
-            account=place.account,
+            home=home,
             runtimes=runtimes or {},
         )
 
@@ -198,9 +186,10 @@ class MadeFunctions:
             **self._attached.counts(),
         }
 
-    def total_size(self) -> int:
-        """Return the bytes of all versions' zips."""
-        return sum(version.code_size for made in self._functions.values() for version in made.all_versions())
+    def total_size(self, space: Space) -> int:
+        """Return the bytes of all versions' zips in a name space."""
+        functions = [made for made in self._functions.values() if self.home.within(made.name) == space]
+        return sum(version.code_size for made in functions for version in made.all_versions())
 
     # --- changing -----------------------------------------------------------------------------------------------
 
@@ -220,7 +209,7 @@ class MadeFunctions:
             raise declared(name)
         found = self._functions.get(name)
         if found is None:
-            raise not_found(f"Function not found: {self.place.arn(name)}:{qualifier or LATEST}")
+            raise not_found(f"Function not found: {self.home.arn(name)}:{qualifier or LATEST}")
         return found
 
     def extensible(self, name: str, *, qualifier: str = "", of_code: bool = False) -> MadeFunction:
@@ -240,7 +229,7 @@ class MadeFunctions:
         if of_code and function.latest.remote is not None:
             raise invalid(f"{name} runs elsewhere ({function.latest.arn}): its versions and aliases are made there")
         found = self._functions.get(beside(name))
-        latest = declared_latest(function.latest, account=self.place.account)
+        latest = declared_latest(function.latest, account=self.home.account)
         if found is not None:
             return replace(found, latest=latest)
         return MadeFunction(name=name, is_declared=True, latest=latest, last_version=self.last_number(name))
@@ -297,7 +286,7 @@ class MadeFunctions:
                 status=409,
             )
         if name in self._functions:
-            raise Refused("ResourceConflictException", f"Function already exist: {name}", status=409)
+            raise Refused("ResourceConflictException", f"Function already exist: {plain_name(name)}", status=409)
 
     def check_settled(self, name: str) -> None:
         """Refuse a change while an earlier one is not through."""
@@ -311,7 +300,7 @@ class MadeFunctions:
         if state == IN_PROGRESS:
             text = (
                 "The operation cannot be performed at this time. An update is in progress for resource: "
-                f"{self.place.arn(name)}"
+                f"{self.home.arn(name)}"
             )
             raise Refused("ResourceConflictException", text, status=409)
 
@@ -352,7 +341,7 @@ class MadeFunctions:
         before = self._functions.get(made.key)
         if before is not None:  # what hangs on them first, as `delete` does
             for qualifier in sorted(before.qualifiers() - made.qualifiers()):
-                await self._attached.forget(self.place.arn(made.name), qualifier)
+                await self._attached.forget(self.home.arn(made.name), qualifier)
         await self._store.save(made.key, before=before, after=made)
         self._functions[made.key] = made
         self._numbers[made.name] = max(made.last_version, self.last_number(made.name))
@@ -365,7 +354,7 @@ class MadeFunctions:
     async def delete(self, made: MadeFunction) -> None:
         """Forget a function; what runs of it ends by itself. Under `changing`."""
         # First, so that a crash between the two leaves a function that allows nobody, never one that allows too many.
-        await self._attached.forget(self.place.arn(made.name), None)
+        await self._attached.forget(self.home.arn(made.name), None)
         await self._store.save(made.key, before=made, after=None)
         del self._functions[made.key]
         self._drop(made)

@@ -105,7 +105,7 @@ class EditionOperations:
         made = self._made.kept(function.name)
         alias = None if made is None else made.aliases.get(name)
         if made is None or alias is None:
-            arn = self._made.place.arn(function.name)
+            arn = self._made.home.arn(function.name)
             raise not_found(f"Cannot find alias arn: {arn}:{name}")
         return json_answer(views.alias_view(alias, self._arn(made, name)))
 
@@ -121,7 +121,7 @@ class EditionOperations:
         return Answer(204)
 
     def _arn(self, made: MadeFunction, alias: str) -> str:
-        return f"{self._made.place.arn(made.name)}:{alias}"
+        return f"{self._made.home.arn(made.name)}:{alias}"
 
     def _check(self, made: MadeFunction, alias: MadeAlias) -> None:
         """Refuse what points nowhere, or to two versions that do not go together."""
@@ -137,7 +137,7 @@ class EditionOperations:
                 raise invalid("$LATEST is not supported for an alias pointing to more than 1 version")
         for version in (alias.version, *alias.weights):
             if version != LATEST and version not in made.versions:
-                raise not_found(f"Function not found: {self._made.place.arn(made.name)}:{version}")
+                raise not_found(f"Function not found: {self._made.home.arn(made.name)}:{version}")
         if alias.name in made.provisioned:
             check_provisionable(made, alias.name, alias)
         first = made.versions.get(alias.version)

@@ -14,7 +14,7 @@ from bridge.api.awslambda.paging import page
 from bridge.api.awslambda.shapes import Body, check_tag_count, tags
 from bridge.api.http import Answer, Request, json_answer
 from bridge.core.errors import FunctionNotFound
-from bridge.core.function import LATEST, Function, FunctionVersion, function_arn, split_target
+from bridge.core.function import LATEST, Function, FunctionVersion, function_arn, plain_name, split_target
 from bridge.core.mapping import USER_ACTION, MappingState
 from bridge.core.ports import Clock
 from bridge.core.sources import MappingStatus
@@ -36,8 +36,6 @@ class EventSourceOperations:
         mappings: those that the API makes; None: it makes none.
         statuses: how all mappings are that run, those of the file too.
         functions: all functions.
-        account: whose they are.
-        region: where they are.
         clock: the daemon's.
     """
 
@@ -47,14 +45,11 @@ class EventSourceOperations:
         *,
         statuses: Callable[[], Sequence[MappingStatus]],
         functions: Callable[[], Sequence[Function]],
-        account: str,
-        region: str,
         clock: Clock,
     ) -> None:
         self._made = mappings
         self._all_statuses = statuses
         self._functions = functions
-        self._place = (account, region)
         self._clock = clock
 
     # --- looking ------------------------------------------------------------------------------------------------
@@ -85,7 +80,7 @@ class EventSourceOperations:
         return json_answer(self._view(self._status(request, caller), caller))
 
     def _statuses(self, caller: Caller) -> Sequence[MappingStatus]:
-        return self._all_statuses() if (caller.account, caller.region) == self._place else []
+        return [each for each in self._all_statuses() if caller.owns(split_target(each.mapping.function)[0])]
 
     def _status(self, request: Request, caller: Caller) -> MappingStatus:
         arn = request.params.get("arn", "")
@@ -317,8 +312,10 @@ def _conflict(made: MadeMapping, key: str, caller: Caller) -> Refused:
             f'topics ("{made.topic}") already exists. '
         )
     elif made.kind == "sqs":
+        name = plain_name(name)
         text = f'An event source mapping with SQS arn (" {made.arn} ") and function (" {name} ") already exists. '
     else:
+        name = plain_name(name)
         text = f'The event source arn (" {made.arn} ") and function (" {name} ") provided mapping already exists. '
     text += f"Please update or delete the existing mapping with UUID {key}"
     return Refused("ResourceConflictException", text, status=409)

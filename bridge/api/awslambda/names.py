@@ -27,6 +27,7 @@ class FunctionName(NamedTuple):
     """A function as a caller named it."""
 
     name: str
+    """What it is called where the functions of all name spaces are, see `Space.key`."""
     qualifier: str
     """Empty: none was given."""
 
@@ -68,15 +69,16 @@ def read_name(value: str, caller: Caller, *, qualifier: str | None = None) -> Fu
     given = found.qualifier
     if given and qualifier and given != qualifier:
         raise invalid("The derived qualifier from the function name does not match the specified qualifier.")
-    name = FunctionName(found.name, given or qualifier or "")
     if found.account and found.account != caller.account:
-        arn = function_arn(name.name, region=caller.region, account=found.account)
+        arn = function_arn(found.name, region=caller.region, account=found.account)
         raise denied(caller, "lambda:InvokeFunction", arn)
-    return name
+    return FunctionName(caller.key(found.name), given or qualifier or "")
 
 
 def named_by(value: str, query: Mapping[str, str]) -> tuple[str, FunctionName] | None:
     """Return the account (empty: the caller's) and the function that a path and its query name; None: none that can be.
+
+    The name is the one that was given.
 
     Raises nothing: what is wrong with it `read_name` says.
     """

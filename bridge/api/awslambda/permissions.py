@@ -112,8 +112,7 @@ class PermissionOperations:
         if self._policies.statements(place):
             current = self._policies.revision(place)
         else:
-            name, qualifier = place[0].rpartition(":")[2], place[1]
-            made = self._made.get(name)
+            made, qualifier = self._made.get(self._made.home.called(place[0])), place[1]
             found = None if made is None else made.aliases.get(qualifier) or made.find(qualifier)
             current = given if found is None else found.revision_id
         if given != current:

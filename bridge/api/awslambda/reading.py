@@ -1,7 +1,6 @@
 """The operations of Lambda's API that only look at functions, declared or made, and at their limits."""
 
 import contextlib
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from bridge.api.awslambda import views
@@ -42,19 +41,11 @@ class ReadOperations:
     Args:
         services: what is looked at.
         links: to the code of functions.
-        account: whose functions the file declares.
-        region: where it declares them.
     """
 
-    def __init__(self, services: Services, links: ContentLinks, *, account: str, region: str) -> None:
+    def __init__(self, services: Services, links: ContentLinks) -> None:
         self._services = services
         self._links = links
-        self._account = account
-        self._region = region
-
-    def owns(self, caller: Caller) -> bool:
-        """Tell whether a caller's name space is the one that the file declares functions in."""
-        return (caller.account, caller.region) == (self._account, self._region)
 
     # --- functions ----------------------------------------------------------------------------------------------
 
@@ -64,7 +55,7 @@ class ReadOperations:
         wanted = query.get("FunctionVersion")
         if wanted not in (None, "ALL"):
             raise violated(wanted, "functionVersion", "satisfy enum value set: [ALL]")
-        functions, is_all = self._services.functions() if self.owns(caller) else [], wanted == "ALL"
+        functions, is_all = caller.own(self._services.functions()), wanted == "ALL"
         return page(
             query,
             "Functions",
@@ -203,10 +194,10 @@ class ReadOperations:
 
     async def account_settings(self, _request: Request, caller: Caller) -> Answer:
         """API_GetAccountSettings."""
-        functions: Sequence[Function] = self._services.functions() if self.owns(caller) else []
+        functions = caller.own(self._services.functions())
         total = self._services.account_concurrency()
         made = self._services.made
-        size = made.total_size() if made is not None and self.owns(caller) else 0
+        size = 0 if made is None else made.total_size(caller.space)
         if made is not None:
             size += made.layers.total_size(caller.account, caller.region)
         return json_answer(
@@ -235,14 +226,13 @@ class ReadOperations:
             raise not_found(str(error)) from error
 
     def find(self, name: FunctionName, caller: Caller) -> Function:
-        """Return the function of a caller's name space.
+        """Return a function that a caller named.
 
         Raises:
             Refused: 404, with the ARN that was looked for (semantics 1.6).
         """
-        if self.owns(caller):
-            with contextlib.suppress(FunctionNotFound):
-                return self._services.function(name.name)
+        with contextlib.suppress(FunctionNotFound):
+            return self._services.function(name.name)
         arn = function_arn(name.name, region=caller.region, account=caller.account)
         raise not_found(f"Function not found: {arn}:{name.qualifier or LATEST}")
 

@@ -13,7 +13,7 @@ from bridge.api.awslambda.paging import page
 from bridge.api.awslambda.reading import ReadOperations
 from bridge.api.awslambda.shapes import DESCRIPTION_MAX_CHARS, Body
 from bridge.api.http import Answer, Request, json_answer
-from bridge.core.function import LATEST, function_arn
+from bridge.core.function import LATEST, function_arn, plain_name
 from bridge.core.ports import Clock
 from bridge.registry.access import Caller
 from bridge.registry.safeguards import Safeguards
@@ -96,13 +96,15 @@ class SigningOperations:
         body.finish()
         check_signing_config(self._kept, arn, caller)
         await self._kept.set_config(_arn(name, caller), arn)
-        return json_answer({"CodeSigningConfigArn": arn, "FunctionName": name.name})
+        return json_answer({"CodeSigningConfigArn": arn, "FunctionName": plain_name(name.name)})
 
     async def get_of(self, request: Request, caller: Caller) -> Answer:
         """GetFunctionCodeSigningConfig; a function without one is no error."""
         name = self._function(request, caller)
         found = self._kept.config_of.get((_arn(name, caller), ""))
-        return json_answer({} if found is None else {"CodeSigningConfigArn": found["arn"], "FunctionName": name.name})
+        return json_answer(
+            {} if found is None else {"CodeSigningConfigArn": found["arn"], "FunctionName": plain_name(name.name)}
+        )
 
     async def delete_of(self, request: Request, caller: Caller) -> Answer:
         """DeleteFunctionCodeSigningConfig."""

@@ -93,7 +93,7 @@ class SharingOperations:
         return not_found(f"The function {self._arn(name)} doesn't have an EventInvokeConfig")
 
     def _arn(self, name: FunctionName) -> str:
-        return f"{self._made.place.arn(name.name)}:{name.qualifier or LATEST}"
+        return f"{self._made.home.arn(name.name)}:{name.qualifier or LATEST}"
 
     def _role(self, made: MadeFunction, qualifier: str) -> str:
         version = made.find(qualifier)
@@ -101,7 +101,7 @@ class SharingOperations:
         return "" if made.is_declared and is_made_up(role) else role
 
     def _check_destinations(self, name: FunctionName, given: Mapping[str, Any]) -> None:
-        own = self._made.place.arn(name.name)
+        own = self._made.home.arn(name.name)
         for place in given.get("DestinationConfig", {}).values():
             target = place.get("Destination", "")
             if target == own or target.startswith(f"{own}:"):

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from bridge.api.awslambda.control import PENDING, MadeFunctions
 from bridge.core.errors import SealBroken
-from bridge.core.function import LATEST, EventInvokeConfig, Function, FunctionVersion, function_arn
+from bridge.core.function import LATEST, EventInvokeConfig, Function, FunctionVersion, function_arn, plain_name
 from bridge.core.outcome import LOCAL
 from bridge.registry.access import Caller
 from bridge.registry.made import MadeAlias, MadeFunction, MadeVersion
@@ -49,13 +49,13 @@ def made_configuration(
     Variables that cannot be opened are told as AWS tells it, in Environment.Error; those of the file are left out.
     """
     if made.is_declared and version.version == LATEST:
-        place, function = functions.place, functions.declared(made.name)
-        caller = Caller(account=place.account, region=place.region)
+        home, function = functions.home, functions.declared(made.name)
+        caller = Caller(account=home.account, region=home.region)
         return configuration(function, function.latest, caller, qualified=qualified)
-    arn, state = functions.place.arn(made.name), functions.state(made.name)
+    arn, state = functions.home.arn(made.name), functions.state(made.name)
     shown: dict[str, Any] = {
         **version.settings,
-        "FunctionName": made.name,
+        "FunctionName": plain_name(made.name),
         "FunctionArn": f"{arn}:{version.version}" if qualified else arn,
         "CodeSha256": version.code_sha256,
         "CodeSize": version.code_size,
@@ -67,7 +67,8 @@ def made_configuration(
         "LastUpdateStatus": "Successful",
     }
     if runtime := shown.get("Runtime"):
-        shown["RuntimeVersionConfig"] = {"RuntimeVersionArn": runtime_version_arn(runtime, functions.place.region)}
+        region = functions.home.within(made.name).region
+        shown["RuntimeVersionConfig"] = {"RuntimeVersionArn": runtime_version_arn(runtime, region)}
     if state == PENDING:
         del shown["LastUpdateStatus"]
         shown |= {"State": PENDING, "StateReason": _CREATING, "StateReasonCode": "Creating"}

@@ -17,9 +17,10 @@ from bridge.api.awslambda.shapes import Body
 from bridge.api.awslambda.uploads import Upload, Uploads
 from bridge.api.http import Answer, Request, json_answer
 from bridge.core import limits
-from bridge.core.function import LATEST
+from bridge.core.function import LATEST, plain_name
 from bridge.core.logging_config import GROUP_PREFIX, TEXT, merged
 from bridge.core.ports import Clock
+from bridge.core.spaces import REGION_PATTERN
 from bridge.registry.access import Caller
 from bridge.registry.layers import LayerVersion
 from bridge.registry.made import MadeFunction, MadeVersion, last_published, new_id, published
@@ -71,7 +72,7 @@ class WriteOperations:
             name = read_name(body.text("FunctionName") or _missing("functionName"), caller)
             if name.qualifier not in ("", LATEST):
                 raise invalid("A function is created without a qualifier")
-            check_place(self._made, caller)
+            check_region(caller.region)
             signing = signing_config(body)
             settings = shapes.configuration(body, creates=True)
             if "Runtime" not in settings or "Handler" not in settings:
@@ -80,7 +81,7 @@ class WriteOperations:
                 )
             settings = _without_empty({**_DEFAULTS, **settings})
             settings["Architectures"] = shapes.architectures(body) or [ARCHITECTURE]
-            logging = {"LogFormat": TEXT, "LogGroup": GROUP_PREFIX + name.name}
+            logging = {"LogFormat": TEXT, "LogGroup": GROUP_PREFIX + plain_name(name.name)}
             settings["LoggingConfig"] = merged(logging, settings.get("LoggingConfig", {}))
             variables, tags = shapes.environment(body) or {}, shapes.tags(body)
             arns = shapes.layers(body) or []
@@ -99,7 +100,7 @@ class WriteOperations:
                     made = await publish(self._made, made, description=None)
                 await self._made.save(made, state=PENDING)
                 if signing is not None:
-                    await self._safeguards.set_config(self._made.place.arn(name.name), signing)
+                    await self._safeguards.set_config(self._made.home.arn(name.name), signing)
             version = last_published(made) or made.latest
             shown = views.made_configuration(self._made, made, version, qualified=version.version != LATEST)
             return json_answer(shown, status=201)
@@ -127,7 +128,6 @@ class WriteOperations:
         async with self._uploads.decode(upload, region=caller.region) as (members, file):
             body = Body(members)
             name = latest_only(request, caller)
-            check_place(self._made, caller)
             architectures = shapes.architectures(body)
             body.finish()
             is_dry = body.get("DryRun", bool) or False
@@ -232,14 +232,10 @@ async def publish(functions: MadeFunctions, made: MadeFunction, *, description: 
     return published(made, description=description, environment=environment)
 
 
-def check_place(made: MadeFunctions, caller: Caller) -> None:
-    """Refuse a name space other than the file's: functions are not made there."""
-    place = made.place
-    if (caller.account, caller.region) != (place.account, place.region):
-        raise invalid(
-            f"Functions are made in account {place.account}, region {place.region} alone, those of the daemon's file: "
-            f"account {caller.account}, region {caller.region} is not offered"
-        )
+def check_region(region: str) -> None:
+    """Refuse what no ARN has as its region: such a function could not be named."""
+    if not REGION_PATTERN.match(region):
+        raise invalid(f"Functions are made in a region such as eu-central-1, not in '{region[:40]}'")
 
 
 def check_revision(given: str | None, current: str) -> None:

@@ -209,6 +209,7 @@ class FunctionUrlApp:
 
     async def _invoke(self, url: FunctionUrl, request: HttpRequest, path: bytes) -> tuple[int, Headers, bytes]:
         origin = self._authorised(url, request)
+        target = self._urls.target(url)
         request_id, received_at = new_id(), round(self._clock.time(), 3)
         try:
             payload = http_event(
@@ -221,7 +222,7 @@ class FunctionUrlApp:
         record = Record(
             id=request_id,
             source=SOURCE,
-            function=url.target,
+            function=target,
             invocation_type=InvocationType.REQUEST_RESPONSE,
             received_at=received_at,
             payload=payload,
@@ -229,7 +230,7 @@ class FunctionUrlApp:
         named = (b"x-amzn-requestid", request_id.encode("ascii"))
         try:
             self._intake.archive(record)
-            result = await self._invoker.invoke(url.target, request_id=request_id, payload=payload)
+            result = await self._invoker.invoke(target, request_id=request_id, payload=payload)
         except Throttled as error:
             body = {"Reason": error.reason, "Type": "User", "message": str(error)}
             headers = (retry_after(error.retry_after_s), named)
@@ -238,7 +239,7 @@ class FunctionUrlApp:
             if isinstance(error, FunctionNotFound):
                 raise UrlRefused(404, {"Message": None}, reason="no function", headers=(named,)) from error
             # Anybody may be asking: what is wrong here is for the log.
-            log.warning("function_url_failed", url=url.id, function=url.target, error=str(error))
+            log.warning("function_url_failed", url=url.id, function=target, error=str(error))
             return BAD_GATEWAY.status, (*BAD_GATEWAY.headers, named), BAD_GATEWAY.body
         self._accepted.inc()
         response = result_response(result)

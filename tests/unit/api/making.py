@@ -6,9 +6,10 @@ import json
 from dataclasses import replace
 
 from bridge.api.app import AccessRules, ApiApp
-from bridge.api.awslambda.control import MadeFunctions, Place
+from bridge.api.awslambda.control import MadeFunctions
 from bridge.api.awslambda.made_layers import MadeLayers
 from bridge.api.awslambda.sealing import Sealing
+from bridge.core.spaces import Space
 from bridge.registry.attached import NoDocuments
 from bridge.registry.attachments import Attachments
 from bridge.registry.catalog import FunctionCatalog
@@ -75,11 +76,11 @@ class Made:
         self.catalog = FunctionCatalog([self.world.catalog.get("hello")])
         self.packages = PackageStore(folder / "packages")
         self.attached = Attachments(lambda kind: (kinds or {}).get(kind) or NoDocuments())
-        place = Place(account="000000000000", region="us-east-1")
-        self.sealing = Sealing(Seal(folder / "key"), arn_of=place.arn, clock=self.world.clock, kms=kms)
+        home = Space("000000000000", "us-east-1")
+        self.sealing = Sealing(Seal(folder / "key"), arn_of=home.arn, clock=self.world.clock, kms=kms)
         self.made = MadeFunctions(
             store=store, layers=MadeLayers(self.layers), packages=self.packages, sealing=self.sealing, catalog=self.catalog,
-            place=place, clock=self.world.clock,
+            home=home, clock=self.world.clock,
             changed=self.changed.append, spawn=self.world._spawn, attached=self.attached,
         )  # fmt: skip
         self.world.invoker._catalog = self.catalog

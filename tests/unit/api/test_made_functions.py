@@ -348,11 +348,9 @@ async def test_a_caller_of_another_account_changes_nothing(api, method, path, bo
     made = await api.create()
     signed = "AWS4-HMAC-SHA256 Credential=222222222222/20260101/us-east-1/lambda/aws4_request, SignedHeaders=host;x-amz-date, Signature=x"
 
-    text = await api.refused(
-        method, path, body, 400, "InvalidParameterValueException", headers={"authorization": signed}
-    )
+    text = await api.refused(method, path, body, 404, "ResourceNotFoundException", headers={"authorization": signed})
 
-    assert "account 222222222222" in text
+    assert text == "Function not found: arn:aws:lambda:us-east-1:222222222222:function:made:$LATEST"
     assert (await api.json("GET", f"{FUNCTIONS}/made/configuration"))["CodeSha256"] == made["CodeSha256"]
 
 

@@ -17,7 +17,7 @@ def function(name, **more):
 @pytest.fixture
 def counted():
     made = Concurrency(account=10)
-    made.configure(account=10, reserved_total=2, provisioned={("warm", "1"): 3})
+    made.configure(account=10, reserved={"": 2}, provisioned={("warm", "1"): 3})
     return made
 
 
@@ -39,11 +39,11 @@ def test_each_draws_on_its_own_and_gives_it_back(counted):
 def test_limits_that_change_under_what_runs(counted):
     warm = function("warm")
     draws = [counted.begin(warm, "1") for _ in range(3)]
-    counted.configure(account=10, reserved_total=2)
+    counted.configure(account=10, reserved={"": 2})
     assert counted.room(warm, "1") == 8
     for draw in draws:
         counted.end("warm", "1", draw=draw)
-    counted.configure(account=10, reserved_total=2, provisioned={("warm", "1"): 3})
+    counted.configure(account=10, reserved={"": 2}, provisioned={("warm", "1"): 3})
     assert counted.room(warm, "1") == 8
     assert counted.running("warm") == 0
 

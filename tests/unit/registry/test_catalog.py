@@ -43,11 +43,11 @@ class TestLookup:
 
         assert [function.name for function in catalog.functions()] == ["a", "b", "c"]
 
-    def test_reserved_total(self, spec):
+    def test_what_is_reserved(self, spec):
         reserved = [None, 0, 3, 4]
         specs = [dataclasses.replace(spec, name=f"f{n}", reserved_concurrency=r) for n, r in enumerate(reserved)]
 
-        assert FunctionCatalog.from_specs(specs).reserved_total() == 7
+        assert FunctionCatalog.from_specs(specs).reserved() == {"": 7}
 
     def test_a_folder_that_is_gone(self, spec, tmp_path):
         with pytest.raises(ConfigError, match="no such file"):

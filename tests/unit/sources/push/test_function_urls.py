@@ -11,6 +11,7 @@ from botocore.credentials import Credentials
 
 from bridge.core.errors import RuntimeUnavailable, Throttled
 from bridge.core.invocation import THROTTLE_RESERVED, InvocationResult, ResultKind
+from bridge.core.spaces import Space
 from bridge.registry.access import AccessKey
 from bridge.registry.attached import NoDocuments
 from bridge.registry.policies import ResourcePolicies
@@ -45,7 +46,8 @@ class World:
             self.invoker.answers[target] = self._run
         route = Route(name="r", path="/hooks/r", function="hello", verifier=make_verifier("none", clock=self.clock))
         self.webhooks = WebhookSource([route], intake=self.intake, invoker=self.invoker, clock=self.clock)
-        self.urls, self.policies = FunctionUrls(NoDocuments()), ResourcePolicies(NoDocuments())
+        home = Space("123456789012", "eu-central-1")
+        self.urls, self.policies = FunctionUrls(NoDocuments(), home), ResourcePolicies(NoDocuments())
         self.app = FunctionUrlApp(
             self.webhooks, urls=self.urls, policies=self.policies, keys=lambda: KEYS, intake=self.intake,
             invoker=self.invoker, clock=self.clock, domain="localhost",
@@ -57,10 +59,10 @@ class World:
             raise self.answer
         return self.answer
 
-    async def make(self, auth_type="NONE", qualifier="", **more):
+    async def make(self, auth_type="NONE", qualifier="", function=FUNCTION, **more):
         url = FunctionUrl(
             id=ID,
-            function=FUNCTION,
+            function=function,
             qualifier=qualifier,
             auth_type=auth_type,
             created_at=STAMP,
@@ -70,15 +72,15 @@ class World:
         await self.urls.put(url)
         return url
 
-    async def allow(self, *actions, principal="*", auth_type="NONE", qualifier=""):
+    async def allow(self, *actions, principal="*", auth_type="NONE", qualifier="", function=FUNCTION):
         conditions = {INVOKE_URL: {"FunctionUrlAuthType": auth_type}, INVOKE: {"InvokedViaFunctionUrl": "true"}}
         statements = [
             make_statement(
-                f"s{n}", action=action, principal=principal, resource=FUNCTION, conditions=conditions[action]
+                f"s{n}", action=action, principal=principal, resource=function, conditions=conditions[action]
             )
             for n, action in enumerate(actions or (INVOKE_URL, INVOKE))
         ]
-        await self.policies.put((FUNCTION, qualifier), statements)
+        await self.policies.put((function, qualifier), statements)
 
     async def ask(self, method="GET", target="/", *, host=HOST, body=b"", headers=()):
         parts, sent = urlsplit(target), []
@@ -173,6 +175,18 @@ async def test_an_alias_is_what_runs(world):
     await world.allow(qualifier="live")
     assert (await world.ask())[0] == 200
     assert world.invoker.invoked[0][0] == "hello:live"
+
+
+async def test_one_of_another_name_space_runs_that_function(world):
+    elsewhere = FUNCTION.replace("123456789012", "222222222222")
+    name = "hello@eu-central-1.222222222222:live"
+    world.invoker.answers[name] = world._run
+    await world.make(qualifier="live", function=elsewhere)
+    await world.allow(qualifier="live")
+    assert (await world.ask())[0] == 403, "that is the policy of the file's function"
+    await world.allow(qualifier="live", function=elsewhere)
+    assert (await world.ask())[0] == 200
+    assert world.invoker.invoked[0][0] == name
 
 
 # --- who may -----------------------------------------------------------------------------------------------------
