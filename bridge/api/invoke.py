@@ -12,8 +12,16 @@ from bridge.api.fields import Fields
 from bridge.api.http import Answer, HttpError, Request, TooLarge
 from bridge.api.services import Services
 from bridge.core import limits
-from bridge.core.errors import FunctionNotFound, InvokeError, LaneFull, PayloadTooLarge, StoreFull, Throttled
-from bridge.core.invocation import InvocationResult, InvocationType, ResultKind
+from bridge.core.errors import (
+    FunctionNotFound,
+    InvokeError,
+    LaneFull,
+    PayloadTooLarge,
+    RecursiveInvocation,
+    StoreFull,
+    Throttled,
+)
+from bridge.core.invocation import Condition, InvocationResult, InvocationType, ResultKind
 from bridge.core.record import Record
 from bridge.events.bodies import is_too_deep
 from bridge.invokers.service import checked_payload
@@ -75,7 +83,6 @@ class InvokeEndpoint:
             self._services.invoker.dry_run(target)
         if kind is InvocationType.DRY_RUN:
             return Answer(204, headers=headers)
-        self._services.attached.recursion.admit(request_id, target.partition(":")[0], trace)
         record = _record(
             id=request_id,
             source=SOURCE,
@@ -86,13 +93,25 @@ class InvokeEndpoint:
             client_context=b"" if is_event else context,  # for synchronous calls only (semantics 1.1)
         )
         if is_event:
-            await self._services.intake.submit(record)
+            await self._accept(record, trace)
             return Answer(202, headers=headers)
+        self._services.attached.recursion.admit(request_id, target.partition(":")[0], trace)
         result = await self._services.invoker.invoke(
             target, request_id=request_id, payload=payload, client_context=context
         )
         self._services.intake.archive(record)
         return _result(result, headers, with_log=with_log)
+
+    async def _accept(self, record: Record, trace: str) -> None:
+        """Store an asynchronous event; one of a loop goes where failures go (invocation-recursion.html)."""
+        loops = self._services.attached.recursion
+        try:
+            loops.admit(record.id, record.lane, trace)
+        except RecursiveInvocation as error:
+            loops.follow(record.id, [trace])  # where its failure goes, the loop goes on
+            await self._services.refuse(record, Condition.RECURSIVE_LOOP, error)
+        else:
+            await self._services.intake.submit(record)
 
 
 def _result(result: InvocationResult, headers: dict[str, str], *, with_log: bool) -> Answer:

@@ -10,7 +10,9 @@ from bridge.api.awslambda.roles import RoleFinder
 from bridge.api.awslambda.uploads import CodeSource
 from bridge.core import limits
 from bridge.core.dead_letter_queues import DeadLetterQueues
+from bridge.core.errors import InvokeError
 from bridge.core.function import Function, FunctionVersion, Warmth
+from bridge.core.invocation import Condition
 from bridge.core.outcome import Outbox
 from bridge.core.ports import Clock, DeadLetters, Intake, Invoker, Jobs, Journal, Lanes, Outcomes, ParkedStore
 from bridge.core.push import PushSources
@@ -62,6 +64,8 @@ class Services:
     lanes: Lanes
     invoker: Invoker
     intake: Intake
+    refuse: Callable[[Record, Condition, InvokeError], Awaitable[None]]
+    """Keeps an asynchronous event that is not run: durable when it returns, raises StoreError."""
     logs: Logs
     functions: Callable[[], Sequence[Function]]
     """All of them, by name."""

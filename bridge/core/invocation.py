@@ -38,6 +38,8 @@ class Condition(StrEnum):
     RECORD_AGE_EXCEEDED = "RecordAgeExceeded"
     RECORD_TOO_LARGE = "RecordTooLarge"
     """Ours: a single record makes an event above 6 MB, or an event is larger than its remote function takes."""
+    RECURSIVE_LOOP = "RecursiveLoop"
+    """Ours: the function was too often in what led to it, and was not run (AWS's word is not known)."""
     RECORD_DAMAGED = "RecordDamaged"
     """Ours: the disk gave other bytes back than were stored; the function never saw them."""
 

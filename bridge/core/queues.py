@@ -23,6 +23,8 @@ class Message:
     """How often it was handed out, this time included."""
     sent_at: float = 0.0
     """Epoch seconds; 0 where it is not known."""
+    trace_header: str = ""
+    """What its sender said of how it came about (AWSTraceHeader); empty: nothing."""
     received_at: float = 0.0
     """Monotonic seconds, the engine's to set: when it came, never before the queue began to hide it for us."""
     hidden_until: float = 0.0

@@ -229,14 +229,13 @@ class Parts:
             region=settings.region,
             interpreters=reachable(self.interpreters),
         )
-        self.pool.trace = lambda request_id, name: self.attached.recursion.trace(
-            request_id, name, now=self._clock.time()
-        )
+        self.pool.trace = self._trace
         await self.pool.open()
         self._exit.push_async_callback(self.pool.close)
         # Where a file is tried, nothing elsewhere is invoked by accident.
         is_allowed = self._allow_remote or not (self._asks_before_remote or self._is_local)
         self.remote = RemoteFunctions(self.aws.clients, clock=self._clock, is_allowed=is_allowed)
+        self.remote.trace = self._trace
         self._exit.push_async_callback(self.remote.close)
         self.runtimes = Runtimes(local=self.pool, remote=self.remote)
         self.service = FunctionService(
@@ -391,6 +390,7 @@ class Parts:
         self.targets = Targets(
             settings, aws=self.aws, functions=self.catalog.functions, intake=lambda: self.intake, clock=self._clock,
             roles=self.roles,
+            loops=self.attached.recursion,
         )  # fmt: skip
         self._exit.push_async_callback(self.targets.close)
         self.outbox = OutboxSender(
@@ -428,6 +428,7 @@ class Parts:
             clock=self._clock,
             asks_before_remote=self._asks_before_remote,
             allow_remote=self._allow_remote,
+            loops=self.attached.recursion,
         )
         self.made_mappings = MadeMappings(
             store=self._mapping_store,

@@ -258,7 +258,7 @@ class Daemon:
             url_address=lambda url_id, region: address_of(self._settings.listen, self._public.port, url_id, region),
             sources=self._sources, readers=parts.journal_streams.readers,
             invoker=parts.service, intake=parts.intake, logs=parts.logs, functions=parts.catalog.functions,
-            function=parts.catalog.get,
+            function=parts.catalog.get, refuse=parts.delivery.refuse,
             reload=self.reload, readiness=self._problems, facts=self._facts, troubles=self._troubles,
             outbox=state.outbox, sender=parts.outbox, version=__version__, clock=self._clock,
             account_concurrency=lambda: self._settings.invocation.account_concurrency,

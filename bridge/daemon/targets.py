@@ -13,8 +13,10 @@ from bridge.core.arn import Arn, parse_arn
 from bridge.core.connection import AwsConnection, KafkaConnection
 from bridge.core.errors import ConfigError
 from bridge.core.function import Function
+from bridge.core.invocation import DeadLetter
+from bridge.core.loops import Loops
 from bridge.core.mapping import parse_source
-from bridge.core.outcome import TargetPlace, Transport
+from bridge.core.outcome import OutboxEntry, TargetPlace, Transport
 from bridge.core.ports import Clock, Intake
 from bridge.daemon.aws import AwsReach
 from bridge.daemon.role_checks import CheckedTransport, KnownRoles
@@ -30,6 +32,7 @@ class Targets:
         intake: returns where events of this daemon's functions go in.
         clock: the daemon's.
         roles: the execution roles that are asked; None: none are.
+        loops: what led to the events whose records are sent; None: nobody counts.
     """
 
     def __init__(
@@ -41,7 +44,9 @@ class Targets:
         intake: Callable[[], Intake],
         clock: Clock,
         roles: KnownRoles | None = None,
+        loops: Loops | None = None,
     ) -> None:
+        self._loops = loops
         self._settings = settings
         self._clusters: Mapping[str, KafkaConnection] = connection_values(settings)
         self._aws = aws
@@ -143,7 +148,7 @@ class Targets:
                 connection, service.name, region=arn.region, read_timeout_s=SEND_MAX_S, pool=limits.TARGET_SENDS_MAX
             )
 
-        return AwsTarget(place.target, service, client=client)
+        return AwsTarget(place.target, service, client=client, trace=self._trace)
 
     # --- functions of this daemon -------------------------------------------------------------
 
@@ -167,7 +172,15 @@ class Targets:
             clock=self._clock,
             daemon=self._daemon,
             bytes_max=self._settings.invocation.async_payload_max_bytes,
+            loops=self._loops,
+            trace=self._trace,
         )
+
+    def _trace(self, entry: OutboxEntry, letter: DeadLetter | None) -> str:
+        """Return the trace header of a record: of its event's chain. A mapping's failures are of no single one."""
+        if self._loops is None or (letter is not None and letter.mapping):
+            return ""
+        return self._loops.trace(entry.id, entry.function.partition(":")[0], now=self._clock.time())
 
 
 def _split_function(arn: Arn) -> tuple[str, str, str]:

@@ -1,11 +1,12 @@
 """SQS, SNS, S3 and EventBridge as targets of records: one call each, one attempt, its error said in our words."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from bridge.aws.errors import AwsTroubleKind, trouble
+from bridge.aws.trace import sending
 from bridge.core import limits
 from bridge.core.arn import Arn
 from bridge.core.errors import ConfigError
@@ -34,13 +35,17 @@ _REFUSED_CODES: Final = frozenset({"InvalidMessageContents", "AWS.SimpleQueueSer
 class Call:
     """One request, ready to be made."""
 
-    arguments: Mapping[str, Any]
+    arguments: dict[str, Any]
     size: int
     """Bytes that count against the target's limit."""
 
 
 Form = Callable[[OutboxEntry, DeadLetter | None, str], Call]
 """Forms the request of a record; the last argument is the client's endpoint."""
+Trace = Callable[[OutboxEntry, DeadLetter | None], str]
+"""Returns the trace header that goes with a record; empty: none."""
+_BUS_TRACE_MAX_CHARS: Final = 500
+"""API_PutEventsRequestEntry, TraceHeader."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +57,27 @@ class Service:
     operation: str
     form: Form
     bytes_max: int | None = None
+    add_trace: Callable[[dict[str, Any], str], None] | None = None
+    """Puts a trace header into the arguments of a call; None: it is a header of the request."""
 
 
 class AwsTarget:
     """`outcome.Transport` over one operation of one service."""
 
-    def __init__(self, target: str, service: Service, *, client: Client, send_max_s: float = SEND_MAX_S) -> None:
+    def __init__(
+        self,
+        target: str,
+        service: Service,
+        *,
+        client: Client,
+        send_max_s: float = SEND_MAX_S,
+        trace: Trace = lambda _entry, _letter: "",
+    ) -> None:
         self._target = target
         self._service = service
         self._client = client
         self._send_max_s = send_max_s
+        self._trace = trace
         self.concurrency = limits.TARGET_SENDS_MAX
 
     async def send(self, entry: OutboxEntry, letter: DeadLetter | None) -> None:
@@ -72,7 +88,12 @@ class AwsTarget:
                 call = self._service.form(entry, letter, str(client.meta.endpoint_url))
                 if self._service.bytes_max is not None and call.size > self._service.bytes_max:
                     raise RecordRefused(f"{call.size} bytes; {self._service.name} takes {self._service.bytes_max}")
-                answer = await getattr(client, self._service.operation)(**call.arguments)
+                trace = self._trace(entry, letter)
+                if trace and self._service.add_trace is not None:
+                    self._service.add_trace(call.arguments, trace)
+                    trace = ""
+                with sending(client, trace):
+                    answer = await getattr(client, self._service.operation)(**call.arguments)
         except TimeoutError as error:
             raise TargetTrouble(f"{self._target}: no answer within {self._send_max_s:g} s") from error
         except (RecordRefused, ConfigError):
@@ -108,15 +129,19 @@ def aws_service(arn: Arn, *, source: str, daemon: str) -> Service:
     """
     match arn.service:
         case "sqs":
-            return Service(name="sqs", operation="send_message", form=_queue_form(arn, daemon), bytes_max=SQS_MAX_BYTES)
+            return Service(
+                name="sqs", operation="send_message", form=_queue_form(arn, daemon), bytes_max=SQS_MAX_BYTES,
+                add_trace=_trace_message,
+            )  # fmt: skip
         case "sns":
             return Service(name="sns", operation="publish", form=_topic_form(arn, daemon), bytes_max=SNS_MAX_BYTES)
         case "s3":
             return Service(name="s3", operation="put_object", form=_bucket_form(arn, daemon))
         case "events":
             return Service(
-                name="events", operation="put_events", form=_bus_form(arn, source, daemon), bytes_max=BUS_MAX_BYTES
-            )
+                name="events", operation="put_events", form=_bus_form(arn, source, daemon), bytes_max=BUS_MAX_BYTES,
+                add_trace=_trace_entry,
+            )  # fmt: skip
         case "lambda":
             return Service(
                 name="lambda", operation="invoke", form=_function_form(arn, daemon), bytes_max=EVENT_MAX_BYTES
@@ -148,6 +173,16 @@ def _queue_form(arn: Arn, daemon: str) -> Form:
         return Call(arguments=arguments | ({"MessageAttributes": attributes} if attributes else {}), size=size)
 
     return form
+
+
+def _trace_message(arguments: dict[str, Any], header: str) -> None:
+    # It does not count against the size of a message (API_SendMessage).
+    arguments["MessageSystemAttributes"] = {"AWSTraceHeader": {"DataType": "String", "StringValue": header}}
+
+
+def _trace_entry(arguments: dict[str, Any], header: str) -> None:
+    if len(header) <= _BUS_TRACE_MAX_CHARS:
+        arguments["Entries"][0]["TraceHeader"] = header
 
 
 def _topic_form(arn: Arn, daemon: str) -> Form:

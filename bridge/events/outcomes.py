@@ -22,7 +22,9 @@ ERROR_MESSAGE_MAX_BYTES: Final = 1024
 DETAIL_SUCCESS: Final = "Lambda Function Invocation Result - Success"
 DETAIL_FAILURE: Final = "Lambda Function Invocation Result - Failure"
 _THROTTLED: Final = "TooManyRequestsException"
-_REFUSALS: Final = {Condition.FUNCTION_NOT_FOUND: 404, Condition.RECORD_TOO_LARGE: 413}
+_REFUSALS: Final = {
+    Condition.FUNCTION_NOT_FOUND: 404, Condition.RECORD_TOO_LARGE: 413, Condition.RECURSIVE_LOOP: 400,
+}  # fmt: skip
 _NONCHARACTERS: Final = ((b"\xef\xbf\xbe", b"\\ufffe"), (b"\xef\xbf\xbf", b"\\uffff"))
 """U+FFFE and U+FFFF, which SQS and SNS refuse: JSON has them only inside strings, where an escape says the same."""
 

@@ -13,6 +13,7 @@ import orjson
 
 from bridge.aws.clients import AwsClients
 from bridge.aws.errors import AwsTrouble, AwsTroubleKind, call_errors, trouble
+from bridge.aws.trace import sending
 from bridge.core import limits
 from bridge.core.connection import AwsConnection
 from bridge.core.errors import (
@@ -67,6 +68,8 @@ class RemoteFunctions:
         """By name and revision."""
         self._alarms: dict[Circuit, asyncio.Task[None]] = {}
         self._callbacks: list[Callable[[], None]] = []
+        self.trace: Callable[[str, str], str] = lambda _request_id, _name: ""
+        """Returns the trace header that goes with an invocation, of its request id and its function's name."""
 
     # --- ports.Runtime ------------------------------------------------------------------------
 
@@ -89,7 +92,7 @@ class RemoteFunctions:
         )
         try:
             async with asyncio.timeout(timeout_s + limits.REMOTE_MARGIN_S):
-                answer = await self._ask(remote, invocation)
+                answer = await self._ask(version.name, remote, invocation)
         except call_errors() as error:
             result = self._failed(version, circuit, ask, _told(error, timeout_s))
         else:
@@ -162,7 +165,7 @@ class RemoteFunctions:
 
     # --- one call -----------------------------------------------------------------------------
 
-    async def _ask(self, remote: RemoteFunction, invocation: Invocation) -> InvocationResult:
+    async def _ask(self, function: str, remote: RemoteFunction, invocation: Invocation) -> InvocationResult:
         connection, name = address(remote)
         client = await self._clients.client(
             connection,
@@ -179,12 +182,13 @@ class RemoteFunctions:
             more["LogType"] = "Tail"
         if invocation.client_context and not is_handover:  # for synchronous calls only (semantics 1.1)
             more["ClientContext"] = base64.b64encode(invocation.client_context).decode("ascii")
-        answer = await client.invoke(
-            FunctionName=name,
-            InvocationType="Event" if is_handover else "RequestResponse",
-            Payload=invocation.payload,
-            **more,
-        )
+        with sending(client, self.trace(invocation.request_id, function)):
+            answer = await client.invoke(
+                FunctionName=name,
+                InvocationType="Event" if is_handover else "RequestResponse",
+                Payload=invocation.payload,
+                **more,
+            )
         payload = await _read(answer["Payload"])
         if is_handover:
             return InvocationResult(kind=ResultKind.OK, payload=b"", version="", handed_over=True)

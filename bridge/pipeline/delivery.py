@@ -229,22 +229,39 @@ class AsyncDelivery:
         letter = await self._letter(entry, condition, attempt=attempt, message=message)
         await self._settle(self._destination.send, letter)
         crash_point("delivery.dead_letter")
-        if attempt is None:
-            attempt = self._attempt(
-                entry, AttemptStatus.DEAD, number=entry.attempts, started_at=self._clock.time(), error=condition.value
-            )
-        self._outcomes.append(attempt)
+        self._end(entry, letter, attempt=attempt)
         if stored:
             await self._settle(self._parked.done, entry)
-        telemetry.DEAD_LETTERS.labels(function=entry.record.lane, condition=condition.value).inc()
+
+    def _end(self, entry: Parked, letter: DeadLetter, *, attempt: Attempt | None) -> None:
+        """Tell of an event that is a dead letter now."""
+        condition = letter.condition.value
+        if attempt is None:
+            attempt = self._attempt(
+                entry, AttemptStatus.DEAD, number=entry.attempts, started_at=self._clock.time(), error=condition
+            )
+        self._outcomes.append(attempt)
+        telemetry.DEAD_LETTERS.labels(function=entry.record.lane, condition=condition).inc()
         log.warning(
             "event_dead_lettered",
             request_id=entry.record.id,
             function=entry.record.function,
-            condition=condition.value,
+            condition=condition,
             attempts=letter.attempts,
             error_type=letter.error_type,
         )
+
+    async def refuse(self, record: Record, condition: Condition, error: InvokeError) -> None:
+        """Return once an event that is not run is a dead letter; it is nowhere else.
+
+        Raises:
+            StoreFull, StoreError, DestinationError: it is not.
+        """
+        now = self._clock.time()
+        entry = Parked(record=record, attempts=0, due_at=now, delay_s=0.0, error_type=error.code)
+        letter = await self._letter(entry, condition, attempt=None, message=str(error))
+        await self._destination.send(letter)
+        self._end(entry, letter, attempt=None)
 
     @staticmethod
     def accepted_at(entry: Parked) -> float:

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 import structlog
 
 from bridge.core.errors import ConfigError, MappingNotFound, SourceError, StoreError
+from bridge.core.loops import Loops
 from bridge.core.mapping import NO_RECORDS, USER_ACTION, EventSourceMapping, MappingState, StartingPosition
 from bridge.core.ports import Clock, Destination, Journal
 from bridge.core.sources import EventSource, MappingStates, MappingStatus, QueueOrigin, SourceMaker, Standing
@@ -125,6 +126,7 @@ class MappingSupervisor:
         clock: time.
         asks_before_remote: a consumer group with members from elsewhere is joined only where that is allowed.
         allow_remote: …for all mappings.
+        loops: stops functions that call themselves through queues; None: nothing does.
     """
 
     def __init__(
@@ -139,10 +141,11 @@ class MappingSupervisor:
         clock: Clock,
         asks_before_remote: bool = False,
         allow_remote: bool = False,
+        loops: Loops | None = None,
     ) -> None:
         self._slots = slots
         self._streams = streams
-        self._workers = Workers(slots=slots, spill=spill, journal=journal, clock=clock)
+        self._workers = Workers(slots=slots, spill=spill, journal=journal, clock=clock, loops=loops)
         self._states = states
         self._tasks = tasks
         self._clock = clock

@@ -9,6 +9,7 @@ from typing import Protocol
 import orjson
 
 from bridge.core.invocation import InvocationType
+from bridge.core.loops import Loops
 from bridge.core.mapping import EventSourceMapping
 from bridge.core.ports import Clock, Destination, Journal
 from bridge.core.queues import Message, QueueStatus
@@ -75,13 +76,17 @@ class Workers:
         spill: the local dead letters.
         journal: where records are copied to.
         clock: time.
+        loops: stops functions that call themselves through queues; None: nothing does.
     """
 
-    def __init__(self, *, slots: Slots, spill: Destination, journal: Journal, clock: Clock) -> None:
+    def __init__(
+        self, *, slots: Slots, spill: Destination, journal: Journal, clock: Clock, loops: Loops | None = None
+    ) -> None:
         self._slots = slots
         self._spill = spill
         self._journal = journal
         self._clock = clock
+        self._loops = loops
 
     def of_stream(self, mapping: EventSourceMapping, source: EventSource, *, destination: Destination) -> Worker:
         """Return the worker of a stream."""
@@ -108,6 +113,8 @@ class Workers:
                 make_source=origin.consumer,
                 slots=self._slots,
                 clock=self._clock,
+                spill=self._spill,
+                loops=self._loops,
                 keeps=_message_filters(mapping, origin.shape),
                 archive=self._queue_archive(mapping, origin.shape)
                 if mapping.archive and not origin.has_archive

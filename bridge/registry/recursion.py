@@ -6,14 +6,16 @@ A running function has the chain in its trace header (`Lineage`); AWS's clients 
 import hashlib
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Final
+from urllib.parse import unquote
 
 from bridge.core import limits
 from bridge.core.errors import RecursiveInvocation
 from bridge.core.function import plain_name
 from bridge.registry.attached import Documents, DocumentStore
+from bridge.util import telemetry
 
 ALLOW: Final = "Allow"
 TERMINATE: Final = "Terminate"
@@ -22,7 +24,9 @@ CHAINS_MAX: Final = 10_000
 _MEMBERS_MAX: Final = 32
 """Functions of one chain."""
 _LINEAGE: Final = re.compile(r"(?:^|;)\s*Lineage=([0-9a-f:|]{1,1000})(?:;|$)")
-_MEMBER: Final = re.compile(r"([0-9a-f]{8}):([0-9]{1,4})\Z")
+_MEMBER: Final = re.compile(r"(?:[0-9]{1,3}:)?([0-9a-f]{8}):([0-9]{1,4})\Z")
+"""AWS's own have a number before them."""
+_HEADER_MAX_CHARS: Final = 4096
 
 
 class Recursion:
@@ -58,6 +62,23 @@ class Recursion:
 
     # --- chains ---------------------------------------------------------------------------------------------------
 
+    def allows(self, name: str) -> bool:
+        """Tell whether a function may be in a loop. See core.loops.Loops, also of what follows."""
+        return self.mode(name) == ALLOW
+
+    def why_stopped(self, name: str, header: str) -> str:
+        """Say why a function may not run for what came with a header; empty: it may."""
+        return self._why(name, _chain(header)) if header else ""
+
+    def _why(self, name: str, chain: Counter[str]) -> str:
+        if (times := chain[_key(name)]) < limits.RECURSION_MAX or self.allows(name):
+            return ""
+        return (
+            "Lambda has detected the function being invoked in a recursive loop with other functions and resources "
+            f"and stopped it: {plain_name(name)} was invoked {times} times in this chain "
+            "(PutFunctionRecursionConfig with RecursiveLoop = Allow lets it go on)"
+        )
+
     def admit(self, request_id: str, name: str, header: str) -> None:
         """Take note of the chain that led to an invocation.
 
@@ -72,31 +93,43 @@ class Recursion:
         chain = _chain(header) if header else None
         if not chain:
             return
-        if chain[_key(name)] >= limits.RECURSION_MAX and self.mode(name) != ALLOW:
-            raise RecursiveInvocation(
-                "Lambda has detected the function being invoked in a recursive loop with other functions and resources "
-                f"and stopped it: {plain_name(name)} was invoked {chain[_key(name)]} times in this chain "
-                "(PutFunctionRecursionConfig with RecursiveLoop = Allow lets it go on)"
-            )
+        if why := self._why(name, chain):
+            telemetry.RECURSIONS_DROPPED.labels(function=name).inc()
+            raise RecursiveInvocation(why)
+        self._remember(request_id, chain)
+
+    def follow(self, request_id: str, headers: Iterable[str]) -> None:
+        """Take note of the chains that led to a batch: of each function the highest count."""
+        chain: Counter[str] = Counter()
+        for header in headers:
+            if header:
+                chain |= _chain(header)
+        if chain:
+            self._remember(request_id, Counter(dict(chain.most_common(_MEMBERS_MAX))))
+
+    def leave(self, request_id: str) -> None:
+        """Forget the chain of an invocation that sends nothing on any more."""
+        self._chains.pop(request_id, None)
+
+    def _remember(self, request_id: str, chain: Counter[str]) -> None:
         self._chains[request_id] = chain
         while len(self._chains) > CHAINS_MAX:
             self._chains.popitem(last=False)
 
     def trace(self, request_id: str, name: str, *, now: float) -> str:
         """Return the trace header that a function sees: with the chain, itself included."""
-        chain = self._chains.get(request_id)
-        key = _key(name)
-        members = (
-            f"{key}:1"
-            if chain is None
-            else "|".join(f"{member}:{count}" for member, count in (chain + Counter((key,))).items())
-        )
+        chain, key = self._chains.get(request_id), _key(name)
+        members = f"{key}:1"
+        if chain is not None:  # itself first: of a chain that is too long the end is cut
+            others = (f"{member}:{count}" for member, count in chain.items() if member != key)
+            members = "|".join((f"{key}:{chain[key] + 1}", *others))
         digits = request_id.replace("-", "")
         return f"Root=1-{int(now):08x}-{digits[:24]};Parent={digits[-16:]};Sampled=0;Lineage={members}"
 
 
 def _chain(header: str) -> Counter[str]:
-    found = _LINEAGE.search(header)
+    # botocore writes the bars as %7C, and what stores the header leaves them so.
+    found = _LINEAGE.search(unquote(header[:_HEADER_MAX_CHARS]))
     members = [] if found is None else found[1].split("|")[:_MEMBERS_MAX]
     return Counter({each[1]: int(each[2]) for each in map(_MEMBER.match, members) if each is not None})
 

@@ -20,6 +20,7 @@ class Stored:
     id: str
     value: object
     group: str
+    trace_header: str = ""
     visible_at: float = 0.0
     receive_count: int = 0
     receipt: str = ""
@@ -57,12 +58,12 @@ class ScriptedQueue:
         self._count = 0
         self._arrived = asyncio.Event()
 
-    def put(self, *values: object, group: str = "") -> list[str]:
+    def put(self, *values: object, group: str = "", trace_header: str = "") -> list[str]:
         """Send messages; returns their ids."""
         ids = []
         for value in values:
             self._count += 1
-            stored = Stored(id=f"m{self._count}", value=value, group=group)
+            stored = Stored(id=f"m{self._count}", value=value, group=group, trace_header=trace_header)
             self.stored[stored.id] = stored
             ids.append(stored.id)
         self._arrived.set()
@@ -119,6 +120,7 @@ class ScriptedQueue:
                     fragment=orjson.dumps({"messageId": stored.id, "body": stored.value}),
                     group=stored.group,
                     receive_count=stored.receive_count,
+                    trace_header=stored.trace_header,
                 )
             )
         return found

@@ -107,6 +107,12 @@ DEAD_LETTERS = _counter(
     "bridge_dead_letters_total", "Events given up on and kept as dead letters.", "function", "condition"
 )
 
+RECURSIONS_DROPPED = _counter(
+    "bridge_recursive_invocations_dropped_total",
+    "Invocations and messages not run because their function was too often in what led to them.",
+    "function",
+)
+
 # --- targets of records: AWS's metrics DestinationDeliveryFailures and DeadLetterErrors, but that nothing is dropped --
 DESTINATION_DELIVERY_FAILURES = _counter(
     "bridge_destination_delivery_failures_total", "Tries to send a record to a destination that failed.", "function"

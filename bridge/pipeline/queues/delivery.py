@@ -41,8 +41,11 @@ class QueueDelivery:
 
     async def attempt(self, batch: Batch, target: Any, slot: Any) -> Ended:
         """Run a batch on its slot."""
+        request_id, loops = str(uuid.uuid4()), self._work.loops
+        if loops is not None:
+            loops.follow(request_id, (message.trace_header for message in batch.messages))
         invocation = Invocation(
-            request_id=str(uuid.uuid4()),
+            request_id=request_id,
             payload=self._work.shape.event([("", [message.fragment for message in batch.messages])]),
             invoked_arn=target.invoked_arn,
             # A frame that is sent ahead to a busy worker runs later than it seems: the queue's clock ticks meanwhile.
@@ -56,6 +59,9 @@ class QueueDelivery:
             result = InvocationResult(
                 kind=ResultKind.UNKNOWN, payload=b"", version="", error_type=error.code, error_message=str(error)
             )
+        finally:
+            if loops is not None:
+                loops.leave(request_id)
         crash_point("queue.handled")
         self._count(result)
         return self._ended(batch, result)

@@ -5,8 +5,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from bridge.core import limits
+from bridge.core.loops import Loops
 from bridge.core.mapping import EventSourceMapping
-from bridge.core.ports import Clock
+from bridge.core.ports import Clock, Destination
 from bridge.core.queues import Message, QueueSource
 from bridge.core.sources import EventShape
 from bridge.pipeline.streams.settings import Slots
@@ -22,6 +23,10 @@ class QueueWork:
     """Returns a new reader; called again after a SourceError."""
     slots: Slots
     clock: Clock
+    spill: Destination | None = None
+    """The local dead letters; needed with `loops`."""
+    loops: Loops | None = None
+    """Which messages came of too many rounds; None: nobody counts."""
     keeps: Callable[[Message], bool] | None = None
     """The mapping's filters; None: everything passes."""
     archive: Callable[[Sequence[Message]], Awaitable[object]] | None = None

@@ -12,6 +12,7 @@ from bridge.core.queues import Message, QueueFacts, QueueSource, QueueStatus
 from bridge.core.sources import ShardStatus
 from bridge.pipeline.queues.buffer import Batch, Buffer
 from bridge.pipeline.queues.delivery import Ended, QueueDelivery
+from bridge.pipeline.queues.loops import LoopGuard
 from bridge.pipeline.queues.receiving import Receiving
 from bridge.pipeline.queues.settings import QueueWork
 from bridge.pipeline.queues.settling import Settling
@@ -43,6 +44,7 @@ class QueueWorker:
         self._buffer = self._new_buffer(is_fifo=False)
         self._settling = Settling(work)
         self._delivery = QueueDelivery(work)
+        self._loops = LoopGuard(work)
         self._receiving = Receiving(
             work, received=self._received, room=self._room, hidden_s=self._hidden_s, failed=self._fail
         )
@@ -207,10 +209,12 @@ class QueueWorker:
         for message in messages:
             if not self._settling.take(message, hidden_s=hidden_s):
                 continue
-            if keeps is None or keeps(message):
-                self._buffer.put(message)
-            else:
+            if keeps is not None and not keeps(message):
                 dropped.append(message)
+            elif why := self._loops.why_stopped(message):
+                self._spawn(self._stop_loop(message, why))
+            else:
+                self._buffer.put(message)
         if dropped:  # deleted, not returned (semantics 3.9)
             self._filtered.inc(len(dropped))
             self._spawn(self._delete(dropped))
@@ -346,6 +350,13 @@ class QueueWorker:
         self._ended_count += len(messages)
         if counts:
             self._handled.inc(len(messages))
+
+    async def _stop_loop(self, message: Message, why: str) -> None:
+        self._failure = why
+        if await self._loops.end([message], self._facts, why=why):
+            await self._return([message])
+        else:
+            await self._delete([message])
 
     async def _return_batch(self, batch: Batch, *, at_once: bool = False) -> None:
         await self._return(batch.messages, at_once=at_once)

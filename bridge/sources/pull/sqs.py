@@ -115,6 +115,7 @@ class _Consumer:
             group=attributes.get("MessageGroupId", "") if self._is_fifo else "",
             receive_count=int(attributes.get("ApproximateReceiveCount", 1)),
             sent_at=int(attributes.get("SentTimestamp", 0)) / 1000,
+            trace_header=attributes.get("AWSTraceHeader", ""),
         )
 
     async def delete(self, messages: Sequence[Message]) -> Refused:

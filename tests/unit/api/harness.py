@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from bridge.api.app import AccessRules, ApiApp, ReloadResult, Services
-from bridge.core.errors import FunctionNotFound, StreamNotFound
+from bridge.core.errors import FunctionNotFound, InvokeError, StreamNotFound
 from bridge.core.function import Function, FunctionVersion, function_arn
 from bridge.core.invocation import Attempt, AttemptStatus, Condition, DeadLetter, InvocationType
 from bridge.core.mapping import EventSourceMapping, MappingState
@@ -172,6 +172,7 @@ class World:
         self.woken: list[str] = []
         self.problems: list[str] = []
         self.troubles: list[str] = []
+        self.refused: list[tuple[Record, Condition, str]] = []
         self.facts: list[tuple[str, bool, str]] = [("landlock", True, "ABI 7")]
         self.reloaded = ReloadResult(ok=True, changes=("functions.hello: timeout_s 3 -> 5",))
         self._tasks: set[asyncio.Task[None]] = set()
@@ -196,7 +197,7 @@ class World:
         self.services = Services(
             journal=self.journal, outcomes=self.outcomes, parked=self.parked, dead_letters=self.letters,
             outbox=self.outbox, sender=self.sender, jobs=self.jobs, replays=self.replays, redrives=self.redrives, lanes=self.lanes, invoker=self.invoker,
-            intake=self.intake, logs=self.logs, functions=self.catalog.functions, function=self.catalog.get, reload=self._reload,
+            intake=self.intake, refuse=self._refuse, logs=self.logs, functions=self.catalog.functions, function=self.catalog.get, reload=self._reload,
             readiness=lambda: self.problems, facts=lambda: self.facts, troubles=lambda: self.troubles, version="9.9.9", clock=self.clock,
             mappings=self.mappings, streams=self.streams, sources=self.sources, readers=lambda record: self.readers,
             async_payload_max_bytes=1000, status=lambda: {"listeners": {}},
@@ -215,6 +216,9 @@ class World:
         made.is_remote = True
         self.mappings.sources[name] = made
         return made
+
+    async def _refuse(self, record: Record, condition: Condition, error: InvokeError) -> None:
+        self.refused.append((record, condition, str(error)))
 
     async def _reload(self) -> ReloadResult:
         return self.reloaded

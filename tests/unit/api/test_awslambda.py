@@ -19,6 +19,7 @@ from bridge.api.app import AccessRules
 from bridge.api.awslambda.errors import Refused
 from bridge.api.awslambda.invocations import event_frame
 from bridge.api.awslambda.names import read_name
+from bridge.core.invocation import Condition
 from bridge.core.mapping import EventSourceMapping, MappingState
 from bridge.core.sources import MappingStatus
 from bridge.registry.access import AccessKey, Caller, by_id
@@ -340,7 +341,14 @@ async def test_a_loop_of_functions_is_stopped_unless_it_is_allowed(open_world):
     stopped = await rounds(17)
     assert "was invoked 16 times" in refused(stopped, 400, "RecursiveInvocationException")
     assert "Message" in stopped.json()
-    assert refused(await rounds(17, **{"x-amz-invocation-type": "Event"}), 400, "RecursiveInvocationException")
+    accepted = await rounds(17, **{"x-amz-invocation-type": "Event"})
+    assert accepted.status == 202, "AWS takes it, and its failure destination gets it"
+    (record, condition, text), request_id = open_world.refused[0], accepted.headers["x-amzn-requestid"]
+    assert (record.id, record.function, condition) == (request_id, "hello", Condition.RECURSIVE_LOOP)
+    assert "was invoked 16 times" in text
+    assert len(open_world.refused) == 1
+    # What its failure is sent with goes on with the chain.
+    assert recursion.why_stopped("hello", recursion.trace(request_id, "hello", now=NOW))
     changed = await ask(open_world, "PUT", config, b'{"RecursiveLoop": "Allow"}')
     assert (changed.status, changed.json()) == (200, {"RecursiveLoop": "Allow"})
     assert (await rounds(20)).status == 200

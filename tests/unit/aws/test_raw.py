@@ -15,7 +15,7 @@ from tests.http_stub import Answer, failed
 BODY = b'{"Records":[{"Data":"eyJhIjoxfQ==","ApproximateArrivalTimestamp":1.545084650987E9,"SequenceNumber":"4959"}]}'
 RECEIVED = json.dumps({"Messages": [{
     "MessageId": "m", "ReceiptHandle": "r", "Body": "ä\n", "MD5OfBody": "m1", "MD5OfMessageAttributes": "m2",
-    "Attributes": {"ApproximateReceiveCount": "2", "SentTimestamp": "1780000000123"},
+    "Attributes": {"ApproximateReceiveCount": "2", "SentTimestamp": "1780000000123", "AWSTraceHeader": "Root=1"},
     "MessageAttributes": {"b": {"BinaryValue": "AAEC", "DataType": "Binary"}},
 }]}).encode()  # fmt: skip
 
@@ -86,6 +86,7 @@ async def test_a_queue_s_messages_are_read_past_botocore_s_parser(clients, stub)
     assert record["messageAttributes"]["b"]["binaryValue"] == "AAEC"
     assert record["md5OfMessageAttributes"] == "m2"
     assert (message.body, message.receive_count, message.sent_at) == ("ä\n".encode(), 2, 1780000000.123)
+    assert message.trace_header == record["attributes"]["AWSTraceHeader"] == "Root=1"
 
 
 async def test_a_stand_in_that_answers_a_queue_s_call_with_no_json_is_told(clients, stub) -> None:

@@ -125,6 +125,21 @@ async def test_a_function_is_invoked_with_the_record_as_its_event():
     )
 
 
+HEADER = "Root=1-a-b;Lineage=24d8ebbc:3|0a1b2c3d:1"
+
+
+async def test_the_trace_header_goes_with_a_record():
+    client = Client()
+    for service in ("sqs", "events"):
+        await target(service, client, trace=lambda _entry, _letter: HEADER).send(entry(), None)
+    (_, queue), (_, bus) = client.calls
+    assert queue["MessageSystemAttributes"] == {"AWSTraceHeader": {"DataType": "String", "StringValue": HEADER}}
+    assert bus["Entries"][0]["TraceHeader"] == HEADER
+    long = Client()
+    await target("events", long, trace=lambda _entry, _letter: HEADER + "x" * 500).send(entry(), None)
+    assert "TraceHeader" not in long.calls[0][1]["Entries"][0]
+
+
 def test_nothing_else_is_a_target():
     with pytest.raises(ConfigError, match="is invalid"):
         aws_service(parse_arn("arn:aws:kinesis:eu-central-1:123456789012:stream/s"), source="", daemon="")

@@ -4,11 +4,14 @@ import pytest
 
 from bridge.core import limits
 from bridge.core.errors import FunctionNotFound, LaneFull
+from bridge.core.function import function_arn
 from bridge.core.outcome import RecordRefused, TargetTrouble
 from bridge.core.ports import Receipt
 from bridge.destinations.functions import FunctionTarget
 from bridge.events.outcomes import success_record, told_by
+from bridge.registry.recursion import ALLOW, Recursion
 from bridge.testing.clock import ManualClock
+from tests.documents import MemoryDocuments
 from tests.unit.destinations.test_aws import RECORD, entry
 
 
@@ -88,3 +91,23 @@ async def test_what_leads_to_a_pointer_is_counted_through_it():
 async def test_a_record_above_the_limit_of_events_is_refused():
     with pytest.raises(RecordRefused):
         await target(Intake(), bytes_max=10).send(entry(), None)
+
+
+async def test_a_chain_goes_on_through_a_destination_and_one_that_is_allowed_has_no_end():
+    recursion = Recursion(MemoryDocuments(), arn_of=function_arn)
+    intake, header = Intake(), ""
+
+    def made():
+        return FunctionTarget(
+            "other:live", name="other", intake=intake, clock=ManualClock(), daemon="d", bytes_max=100_000,
+            loops=recursion, trace=lambda _entry, _letter: header,
+        )  # fmt: skip
+
+    for _ in range(limits.RECURSION_MAX):
+        await made().send(entry(), None)
+        header = recursion.trace(intake.submitted[-1][0].id, "other", now=0.0)
+    with pytest.raises(RecordRefused, match="other was invoked 16 times in this chain"):
+        await made().send(entry(), None)
+    await recursion.set_mode("other", ALLOW)
+    await made().send(entry(record=loop(limits.RECURSION_MAX)), None)
+    assert len(intake.submitted) == limits.RECURSION_MAX + 1

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.core.errors import FunctionNotFound, LaneFull, StoreFull, Throttled
+from bridge.core.errors import FunctionNotFound, LaneFull, RecursiveInvocation, StoreFull, Throttled
 from bridge.core.function import EventInvokeConfig, Function, FunctionVersion, function_arn
 from bridge.core.invocation import (
     THROTTLE_RESERVED,
@@ -21,6 +21,7 @@ from bridge.core.invocation import (
 )
 from bridge.core.record import Parked, Record
 from bridge.destinations.spill import Spill
+from bridge.events.outcomes import error_code
 from bridge.invokers.service import FunctionService
 from bridge.pipeline.delivery import AsyncDelivery
 from bridge.pipeline.dispatcher import Dispatcher
@@ -239,6 +240,24 @@ async def test_reserved_concurrency_0_goes_to_the_dead_letters_at_once_and_unrun
 
     assert world.starts() == []
     assert world.conditions() == [(Condition.ZERO_RESERVED_CONCURRENCY, 0)]
+
+
+async def test_an_event_of_a_loop_is_a_dead_letter_at_once_and_unrun(world):
+    world.function()
+    await world.start()
+    record = Record(
+        id="r", source="invoke", function="f:live", invocation_type=InvocationType.EVENT, received_at=1.0, payload=b"{}"
+    )
+    await world.delivery.refuse(record, Condition.RECURSIVE_LOOP, RecursiveInvocation("f was invoked 16 times"))
+
+    letter = await world.dead.get("r", queue="default")
+    assert (letter.condition, letter.function, letter.attempts) == (Condition.RECURSIVE_LOOP, "f:live", 0)
+    assert (letter.error_type, letter.error_message) == ("RecursiveInvocationException", "f was invoked 16 times")
+    assert error_code(letter) == 400
+    assert (world.starts(), letter.history) == ([], ())
+    world.dead.fail_with = StoreFull("full")
+    with pytest.raises(StoreFull):
+        await world.delivery.refuse(record, Condition.RECURSIVE_LOOP, RecursiveInvocation("again"))
 
 
 async def test_the_events_of_a_removed_function_become_dead_letters(world):

@@ -1,5 +1,7 @@
 """Loops of functions: the chain in the trace header, where it is stopped, and which functions may go on."""
 
+from urllib.parse import quote
+
 import pytest
 
 from bridge.core import limits
@@ -71,3 +73,47 @@ def test_a_header_of_a_caller_is_bounded_and_so_is_what_is_remembered(recursion,
         )
     assert list(recursion._chains) == IDS[7:10]
     assert len(recursion._chains[IDS[9]]) == 32
+
+
+def header(*members):
+    return "Root=1-a-b;Sampled=0;Lineage=" + "|".join(f"{module._key(name)}:{count}" for name, count in members)
+
+
+def test_a_header_counts_as_botocore_writes_it(recursion):
+    """Its handler add_recursion_detection_header quotes the bars, and SQS keeps what it is sent."""
+    quoted = quote(header(("f", 16), ("g", 15)), safe="-=;:+&[]{}\"',")
+    assert "%7C" in quoted
+    assert "f was invoked 16 times" in recursion.why_stopped("f", quoted)
+    assert recursion.why_stopped("g", quoted) == recursion.why_stopped("f", "") == ""
+    recursion.admit(IDS[0], "g", quoted)
+    assert recursion.trace(IDS[0], "g", now=0.0).endswith(f"Lineage={module._key('g')}:16|{module._key('f')}:16")
+
+
+def test_a_chain_of_aws_s_own_goes_on(recursion):
+    recursion.admit(IDS[0], "f", "Root=1-a-b;Parent=c;Sampled=0;Lineage=1:24d8ebbc:5")
+    assert recursion.trace(IDS[0], "f", now=0.0).endswith(f"Lineage={module._key('f')}:1|24d8ebbc:5")
+
+
+async def test_a_batch_has_the_longest_chain_of_each_function_until_it_is_left(recursion):
+    recursion.follow(IDS[0], ["", header(("f", 3), ("g", 9)), "no header", header(("f", 7))])
+    shown = recursion.trace(IDS[0], "f", now=0.0)
+    assert shown.endswith(f"Lineage={module._key('f')}:8|{module._key('g')}:9")
+    recursion.leave(IDS[0])
+    recursion.leave(IDS[0])
+    recursion.follow(IDS[1], ["", ""])
+    assert not recursion._chains
+    assert not recursion.allows("f")
+    await recursion.set_mode("f", ALLOW)
+    assert recursion.allows("f")
+    assert recursion.why_stopped("f", header(("f", 99))) == ""
+
+
+def test_a_function_is_found_in_a_chain_that_is_too_long(recursion):
+    names = [f"f{number}" for number in range(40)]
+    last, done = "", 0
+    with pytest.raises(RecursiveInvocation):
+        for number in range(10_000):
+            name = names[number % len(names)] if number % 2 else "often"
+            recursion.admit(IDS[number % 100], name, last)
+            last, done = recursion.trace(IDS[number % 100], name, now=0.0), done + 1
+    assert done == 32

@@ -37,6 +37,7 @@ class Call:
     def __init__(self, at: float, event: dict[str, Any]) -> None:
         self.at = at
         self.records = event["Records"]
+        self.trace = ""
 
     @property
     def values(self) -> list[Any]:
@@ -61,6 +62,7 @@ class Function:
         self.running = 0
         self.running_max = 0
         self.freed: Callable[[], None] = lambda: None
+        self.trace: Callable[[str, str], str] = lambda _request_id, _name: ""
 
     def resolve(self, target: str) -> Target:
         if not self.exists:
@@ -80,6 +82,7 @@ class Function:
 
     async def run(self, _slot: Target, invocation: Invocation) -> InvocationResult:
         call = Call(self.clock.monotonic(), orjson.loads(invocation.payload))
+        call.trace = self.trace(invocation.request_id, "f")
         self.calls.append(call)
         try:
             await self.clock.sleep(self.duration_s(call))
