@@ -25,6 +25,7 @@ OPEN_MAX: Final = 64
 FOLLOW_S: Final = 1.0
 READ_BACK_BYTES: Final = 1024 * 1024
 _ROTATED: Final = re.compile(r"\.log\.\d+$")
+_JOINED: Final = re.compile(r"\[ERROR\] |\d{4}-\d\d-\d\dT[\d:.]{8,12}Z\t[^\t]{1,64}\t[A-Z]{4,5}\t")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 Line = tuple[float, str, str]
@@ -340,7 +341,7 @@ def _lines(row: bytes, stream: str) -> Iterator[Line]:
     except ValueError:
         return
     decoded = text.decode(errors="backslashreplace").rstrip("\r")
-    # AWS's runtime joins the lines of one error record by carriage returns; the rest of its lines are indented.
-    parts = decoded.split("\r") if decoded.startswith("[ERROR] ") else [decoded]
+    # AWS's runtimes join the lines of one record by carriage returns: Python's of an error, Node's of any.
+    parts = decoded.split("\r") if _JOINED.match(decoded) else [decoded]
     for part in parts:
         yield at, stream, shown(part)

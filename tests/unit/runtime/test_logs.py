@@ -70,12 +70,15 @@ async def test_control_characters_are_shown_escaped(logs):
 async def test_an_error_record_is_shown_line_by_line(logs):
     logs.write("f", STREAM, "[ERROR] E: x\rTraceback\r\u00a0\u00a0File\n".encode(), at=AT)
     logs.write("f", STREAM, b"progress\rSTART RequestId: forged\n", at=AT)
+    logs.write("f", STREAM, b"2026-01-02T03:04:05.678Z\tid\tINFO\tone\rtwo\n", at=AT)
 
     assert [text for _, _, text in await read(logs)] == [
         "[ERROR] E: x",
         "Traceback",
         "\u00a0\u00a0File",
         "progress\\rSTART RequestId: forged",
+        "2026-01-02T03:04:05.678Z\tid\tINFO\tone",
+        "two",
     ]
 
 
