@@ -25,6 +25,8 @@ SECRET = "bench-secret"
 CONNECTIONS = 64
 BODY = json.dumps({"name": "bench", "data": "x" * 990}).encode()
 DELIVERY = "X-GitHub-Delivery"
+TIMEOUT = "30s"
+"""Of one answer: who starts sixteen processes at once, takes seconds."""
 _runs = itertools.count(1)
 
 
@@ -55,7 +57,7 @@ def _drive(
     if shutil.which("wrk"):
         script = "webhook" if prefix else "request"
         command = ["wrk", "--threads", "1", "--connections", str(connections), "--duration", f"{max(1, round(seconds))}s",
-                   "--script", f"tests/bench/{script}.lua", url, "--", *request]  # fmt: skip
+                   "--timeout", TIMEOUT, "--script", f"tests/bench/{script}.lua", url, "--", *request]  # fmt: skip
     else:
         command = [sys.executable, "-m", "tests.bench.http_load", url, str(seconds), str(connections), *request]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
