@@ -6,7 +6,7 @@ from bridge.api import views
 from bridge.api.fields import Fields
 from bridge.api.http import Answer, HttpError, Request, Stream, json_answer
 from bridge.api.services import Services
-from bridge.core.function import Function
+from bridge.core.function import Function, FunctionVersion
 from bridge.core.logging_config import GROUP_PREFIX
 from bridge.core.ports import JobState
 from bridge.registry.interpreters import INTERPRETER, described
@@ -123,6 +123,7 @@ def _function_view(function: Function) -> dict[str, object]:
         "name": function.name,
         "handler": latest.handler,
         **_made_view(function),
+        **_layers_view(latest),
         "timeout_s": latest.timeout_s,
         "memory_mb": latest.memory_mb,
     } | _limits_view(function)
@@ -140,6 +141,13 @@ def _made_view(function: Function) -> dict[str, object]:
         "versions": list(function.versions),
         "aliases": {name: alias.version for name, alias in function.aliases.items()},
     }
+
+
+def _layers_view(latest: FunctionVersion) -> dict[str, object]:
+    """Say what the file merges into /opt, and why that cannot be done."""
+    if not latest.layers:
+        return {}
+    return {"layers": [layer.written for layer in latest.layers], "trouble": latest.unrunnable}
 
 
 def _limits_view(function: Function) -> dict[str, object]:

@@ -127,7 +127,7 @@ def _fields(found: dict[str, Any]) -> list[tuple[str, object]]:
             "variables",
             ", ".join(sorted(environment.get("Variables", ()))) or environment.get("Error", {}).get("Message"),
         ),
-        ("layers", ", ".join(layer["Arn"] for layer in shown.get("Layers", ()))),
+        ("layers", ", ".join(_layers(shown, local))),
         ("code", f"{output.size(shown['CodeSize'])} zipped, {shown['CodeSha256']}" if "CodeSha256" in shown else ""),
         ("changed", shown.get("LastModified", "")),
         ("reserved concurrency", reserved),
@@ -138,6 +138,13 @@ def _fields(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("tags", ", ".join(f"{key}={value}" for key, value in found.get("Tags", {}).items())),
         ("trouble", local.get("trouble", "")),
     ]
+
+
+def _layers(shown: dict[str, Any], local: dict[str, Any]) -> list[str]:
+    """Return the layers: of a function of the file as they are written there."""
+    if shown["Version"] == "$LATEST" and "layers" in local:
+        return [str(layer) for layer in local["layers"]]
+    return [layer["Arn"] for layer in shown.get("Layers", ())]
 
 
 def _state(shown: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from bridge.config import mqtt, outcomes, queues, roles, runtimes, streams
+from bridge.config import layers, mqtt, outcomes, queues, roles, runtimes, streams
 from bridge.config.expand import Expanded
 from bridge.config.files import Unreadable, beside, read_small, reason
 from bridge.config.mistakes import Loc, near, plain
@@ -36,6 +36,7 @@ def looks_secret(name: str) -> bool:
 def mistakes(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
     """Yield what is wrong between the parts of a file, and between it and the disk."""
     yield from _functions(data, folder)
+    yield from layers.mistakes(data, folder)
     yield from _routes(data)
     yield from _inputs(data)
     yield from _concurrency(data)

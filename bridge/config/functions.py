@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 from pydantic import AfterValidator, Discriminator, Field, Tag, ValidationInfo
 
 from bridge.config.connections import aws_connection
+from bridge.config.layers import LayerValue
 from bridge.config.roles import ROLE_PATTERN, role_arn
 from bridge.config.runtimes import checked_runtime, interpreters
 from bridge.config.section import Section, listed, subsection
@@ -26,6 +27,7 @@ from bridge.core.logging_config import GROUP_MAX_CHARS, GROUP_PATTERN, LEVEL_DEF
 from bridge.core.outcome import LOCAL
 from bridge.registry.catalog import FunctionSpec
 from bridge.registry.interpreters import PYTHON_RUNTIMES, found
+from bridge.registry.layers import LAYERS_MAX
 from bridge.registry.packages import handler_mistake
 
 if TYPE_CHECKING:
@@ -134,6 +136,9 @@ class FunctionSettings(Section):
     handler: Handler = Field(
         max_length=limits.HANDLER_MAX_CHARS,
         description="module.function; folder/module.function in a subfolder.",
+    )
+    layers: tuple[LayerValue, ...] = listed(
+        "ARNs of layer versions, folders and zips that are merged into /opt, in this order.", max_length=LAYERS_MAX
     )
     timeout_s: int = Field(
         default=limits.TIMEOUT_DEFAULT_S,
@@ -268,6 +273,7 @@ def _spec(
         handler=function.handler,
         runtime=function.runtime,
         interpreter=found(function.runtime, mapped),
+        layers=function.layers,
         timeout_s=function.timeout_s,
         memory_mb=function.memory_mb,
         ephemeral_storage_mb=function.ephemeral_storage_mb,

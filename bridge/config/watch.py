@@ -24,7 +24,7 @@ class Edited:
     """What changed since the last time."""
 
     functions: frozenset[str] = frozenset()
-    """Names of functions in whose folder something changed."""
+    """Names of functions (and of layers) in whose folder something changed."""
     config: bool = False
 
 

@@ -90,6 +90,23 @@ class Interpreter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredLayer:
+    """A layer that the file gives a function."""
+
+    written: str
+    """ARN of a layer version, or the absolute path of a folder or a zip."""
+    package: str = ""
+    """Key of its package; empty: it was not looked for, or not all layers of the function were found."""
+    size: int = 0
+    """Bytes of its zip."""
+
+    @property
+    def is_path(self) -> bool:
+        """Tell whether it is of this machine, not of Lambda's API."""
+        return not self.written.startswith("arn:")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FunctionVersion:
     """Code and configuration that run together; a change makes a new value with another `revision`."""
 
@@ -119,6 +136,8 @@ class FunctionVersion:
     """AWS's name of what it was made for; empty: what runs it here."""
     opt: str = ""
     """Absolute path of the folder that becomes /opt: its layers, merged; empty: it has none."""
+    layers: tuple[DeclaredLayer, ...] = ()
+    """What the file merges into it, in order."""
     interpreter: Interpreter | None = None
     """What the file maps its runtime to; None: nothing, so that it runs on this process's Python."""
     unrunnable: str = ""

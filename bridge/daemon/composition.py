@@ -28,6 +28,7 @@ from bridge.core.ports import Clock
 from bridge.core.spaces import Space
 from bridge.daemon.aws import AwsReach
 from bridge.daemon.code import FileCode
+from bridge.daemon.layers import FileLayers
 from bridge.daemon.looks import look
 from bridge.daemon.mqtt import MqttMaker
 from bridge.daemon.permits import implied_statements
@@ -280,6 +281,8 @@ class Parts:
         )
         await self.made.open()
         await self.roles.open()
+        self.file_layers = FileLayers(self.made)
+        await self.file_layers.apply(self.catalog)
         for function in self.catalog.functions():
             if function.provisioned:
                 self._provision(function.name)

@@ -5,8 +5,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,12 @@ from bridge.config.load import load
 from bridge.config.mappings import mapping_values
 from bridge.config.mistakes import ConfigErrors
 from bridge.config.settings import Settings, TlsFiles
-from bridge.config.watch import watch
 from bridge.core import limits
 from bridge.core.errors import BridgeError, ConfigError
 from bridge.core.function import FunctionVersion
 from bridge.core.mapping import MappingState
 from bridge.daemon.composition import Parts, access_rules, read_catalog, register_secrets
+from bridge.daemon.edits import Edits
 from bridge.daemon.function_urls import address_of, function_url_app
 from bridge.daemon.health import TROUBLE_TOLD_S, Fact, Health
 from bridge.daemon.notices import lost_functions, notices
@@ -43,7 +42,6 @@ _SWEEP_S = 1.0
 _CLOCK_STEP_MIN_S = 1.0
 """A smaller step of the system's clock is not worth a line."""
 _BALLAST_S = 2.0
-_WATCH_STANDS_S = 1.0
 _JOBS_CLOSE_S = 5.0
 """How long a drain waits for replays and redrives, beside the lanes."""
 _OUTBOX_CLOSE_S = 5.0
@@ -108,7 +106,9 @@ class Daemon:
         )
         self._draining = False
         self._reloading = asyncio.Lock()
-        self._watching: asyncio.Task[None] | None = None
+        self._edits = Edits(
+            self._parts, config_path=config_path, spawn=self._spawn, clock=self._clock, reload=self.reload
+        )
 
     # --- start --------------------------------------------------------------------------------
 
@@ -219,7 +219,7 @@ class Daemon:
         start("packages", self._parts.made.run)
         start("roles", self._parts.roles.run)
         if self._watches:
-            self._start_watch()
+            self._edits.start()
         self._parts.dispatcher.kick()
         self._parts.mappings.start()
         self._sources.start()
@@ -292,43 +292,6 @@ class Daemon:
             await asyncio.to_thread(self._parts.ballast.ensure)
             await self._clock.sleep(_BALLAST_S)
 
-    def _start_watch(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-        self._watching = self._supervisor.spawn(self._watch(), name="watch")
-
-    async def _watch(self) -> None:
-        """Use edited code from the next invocation on; an edited file is a reload."""
-        catalog = self._parts.catalog
-        functions = [each for each in catalog.functions() if each.latest.remote is None and not each.is_made]
-        folders = {function.name: Path(function.latest.code) for function in functions}
-        async with aclosing(watch(folders, self._config_path)) as edits:  # type: ignore[type-var]
-            self._supervisor.spawn(self._look_once(folders), name="watch-first-look")
-            async for edited in edits:
-                for name in sorted(edited.functions):
-                    await self._refresh(name)
-                if edited.config:
-                    result = await self.reload()
-                    if result.ok:
-                        return  # the reload has started a watch over the new folders
-
-    async def _look_once(self, names: Iterable[str]) -> None:
-        """Look at all code again once the watch stands: an edit before that is told by nobody."""
-        await self._clock.sleep(_WATCH_STANDS_S)
-        for name in names:
-            if name in self._parts.catalog:
-                await self._refresh(name)
-
-    async def _refresh(self, name: str) -> None:
-        try:
-            changed = await asyncio.to_thread(self._parts.catalog.refresh, name)
-        except BridgeError as error:
-            log.warning("function_unreadable", function=name, error=str(error))
-            return
-        if changed:
-            self._parts.function_changed(name)
-            log.info("function_changed", function=name)
-
     async def reload(self) -> ReloadResult:
         """Take the file anew: all of it, or, if it holds a mistake, nothing. What runs ends on the old."""
         async with self._reloading:
@@ -340,6 +303,8 @@ class Daemon:
                 ).settings
                 self._check_reachable(settings)
                 catalog = await asyncio.to_thread(read_catalog, settings)
+                await self._parts.file_layers.apply(catalog)
+                self._parts.file_layers.check(catalog, current=self._parts.catalog)
                 prepared = self._sources.prepare(settings)
                 self._sources.serve(prepared)
             except ConfigErrors as error:
@@ -389,7 +354,7 @@ class Daemon:
         changes += [f"{name}: {text}" for name, ok, text in self._notices() if not ok]
         self._parts.dispatcher.kick()
         if self._watches:
-            self._start_watch()
+            self._edits.start()
         telemetry.RELOADS.labels(result="taken").inc()
         log.info("reload_taken", changes=changes)
         return ReloadResult(ok=True, changes=tuple(changes))
@@ -480,8 +445,7 @@ class Daemon:
             return max(0.0, grace_s - reserve_s - (self._clock.monotonic() - began))
 
         self._sources.refuse()
-        if self._watching is not None:
-            self._watching.cancel()
+        self._edits.stop()
         self._api_app.close()
         _, _, cut, _, _ = await asyncio.gather(
             self._parts.replays.close(deadline_s=min(_JOBS_CLOSE_S, left(2.0))),

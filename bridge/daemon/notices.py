@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from bridge.api.awslambda.concurrency import UNRESERVED_MIN, set_aside
 from bridge.config.access import hidden_ports
 from bridge.config.settings import Settings
-from bridge.core.function import LATEST, Function
+from bridge.core.function import LATEST, Function, space_name
 from bridge.daemon.health import Fact
 from bridge.registry.interpreters import NO_INTERPRETER
 from bridge.runtime.landlock import knows_ports
@@ -21,23 +21,29 @@ def lost_functions(functions: Iterable[Function]) -> Iterator[Fact]:
                 yield f"function {name}", False, text
 
 
-def concurrency_fact(functions: Iterable[Function], account_concurrency: int) -> Fact:
-    """Say whether functions leave the others the account's unreserved minimum.
+def concurrency_facts(functions: Iterable[Function], account_concurrency: int) -> Iterator[Fact]:
+    """Yield whether functions leave the others the account's unreserved minimum: of the file's and what is short.
 
     The API refuses what goes below it (semantics 5.6); the file may reserve more, and a reload may come on top of what
     the API had reserved. Of an account that is smaller than the minimum, one execution is enough.
     """
-    kept = set_aside(functions)
-    left = account_concurrency - kept
-    text = f"functions keep {kept} of the account's {account_concurrency} concurrent executions for themselves"
-    least = UNRESERVED_MIN if account_concurrency >= UNRESERVED_MIN else 1
-    if not kept or left >= least:
-        return "concurrency", True, text
-    text += (
-        f": {max(0, left)} are left for all others, at least {least} should be; lower reserved_concurrency, or raise "
-        "[invocation] account_concurrency"
-    )
-    return "concurrency", False, text
+    spaces: dict[str, list[Function]] = {"": []}
+    for function in functions:
+        spaces.setdefault(space_name(function.name), []).append(function)
+    for space, members in spaces.items():
+        kept = set_aside(members)
+        left = account_concurrency - kept
+        text = f"functions keep {kept} of the account's {account_concurrency} concurrent executions for themselves"
+        least = UNRESERVED_MIN if account_concurrency >= UNRESERVED_MIN else 1
+        if not kept or left >= least:
+            if not space:
+                yield "concurrency", True, text
+            continue
+        text += (
+            f": {max(0, left)} are left for all others, at least {least} should be; lower reserved_concurrency, or "
+            "raise [invocation] account_concurrency"
+        )
+        yield f"concurrency of {space}" if space else "concurrency", False, text
 
 
 def port_facts(closed: Sequence[int], settings: Settings) -> Iterator[Fact]:
@@ -60,6 +66,6 @@ def port_facts(closed: Sequence[int], settings: Settings) -> Iterator[Fact]:
 def notices(functions: Sequence[Function], settings: Settings, *, closed: Sequence[int]) -> list[Fact]:
     """Return all that there is to say of a file that has been taken."""
     return [
-        concurrency_fact(functions, settings.invocation.account_concurrency),
+        *concurrency_facts(functions, settings.invocation.account_concurrency),
         *port_facts(closed, settings),
     ]

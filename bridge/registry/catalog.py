@@ -17,6 +17,7 @@ from bridge.core.function import (
     LATEST,
     REGION_DEFAULT,
     Additions,
+    DeclaredLayer,
     EventInvokeConfig,
     Function,
     FunctionVersion,
@@ -42,6 +43,8 @@ class FunctionSpec:
     handler: str = ""
     runtime: str = ""
     interpreter: Interpreter | None = None
+    layers: Sequence[str] = ()
+    """See `DeclaredLayer.written`."""
     timeout_s: int = limits.TIMEOUT_DEFAULT_S
     memory_mb: int = limits.MEMORY_DEFAULT_MB
     ephemeral_storage_mb: int = limits.EPHEMERAL_STORAGE_DEFAULT_MB
@@ -71,6 +74,7 @@ def build_function(spec: FunctionSpec, *, region: str = REGION_DEFAULT, account:
         code="" if spec.code is None else os.path.abspath(spec.code),  # noqa: PTH100 - a link stays one, see _revision
         revision="",
         handler=spec.handler,
+        layers=tuple(DeclaredLayer(written=each) for each in spec.layers),
         timeout_s=spec.timeout_s,
         memory_mb=spec.memory_mb,
         ephemeral_storage_mb=spec.ephemeral_storage_mb,
@@ -101,7 +105,7 @@ def _revision(version: FunctionVersion) -> str:
         # Where a link leads is part of it: turned to another release with the same files, it is another revision.
         version.arn, version.code, os.path.realpath(version.code), digest_folder(version.code), version.handler,
         version.timeout_s, version.memory_mb, version.ephemeral_storage_mb, sorted(version.environment.items()),
-        astuple(version.logging), version.role, version.runtime, version.interpreter,
+        astuple(version.logging), version.role, version.runtime, version.interpreter, version.opt,
     ]  # fmt: skip
     return _digest(facts)
 
@@ -208,6 +212,30 @@ class FunctionCatalog:
         with self._swap:
             if self._declared.get(name) is not function:
                 return False  # a reload was faster, and it has looked at the code as well
+            self._declared = {**self._declared, name: replace(function, latest=latest)}
+            self._functions = self._all()
+        return True
+
+    def put_layers(self, name: str, *, layers: Sequence[DeclaredLayer], opt: str, trouble: str) -> bool:
+        """Take what the layers of a declared function have come to (blocking); True if that changed something.
+
+        Args:
+            name: of the function; one that is gone is fine.
+            layers: with their packages, or without, where there is trouble.
+            opt: the folder that they are merged into; empty: there is trouble.
+            trouble: see `FunctionVersion.unrunnable`.
+
+        Raises:
+            ConfigError: its folder is missing, unreadable or too large; the function stays as it was.
+        """
+        function = self._declared.get(name)
+        if function is None:
+            return False
+        latest = replace(function.latest, layers=tuple(layers), opt=opt, unrunnable=trouble)
+        latest = replace(latest, revision=_revision(latest))
+        with self._swap:
+            if latest == function.latest or self._declared.get(name) is not function:
+                return False  # a reload was faster, and it has looked at the layers as well
             self._declared = {**self._declared, name: replace(function, latest=latest)}
             self._functions = self._all()
         return True

@@ -69,7 +69,7 @@ class MadeVersion:
     def compared(self) -> tuple[object, ...]:
         """Return what makes a new version when it changes, but for the variables, which are sealed."""
         settings = {name: value for name, value in self.settings.items() if name not in NOT_COMPARED}
-        return settings, self.package
+        return settings, self.package, tuple(self.layers)
 
 
 NOT_KEPT: Final = MadeVersion(settings={}, package="", code_size=0, modified_at="", revision_id="")

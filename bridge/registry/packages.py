@@ -56,6 +56,12 @@ def digest_folder(path: Path | str) -> str:
     return digest.hexdigest()
 
 
+def folder_size(path: Path | str) -> int:
+    """Return the bytes of all files below a folder, as they are counted against the limit; see `digest_folder`."""
+    found = (status for _, status in walk(os.fspath(path)))
+    return sum(status.st_size for status in found if status is not None and stat.S_ISREG(status.st_mode))
+
+
 def folder_files(path: Path | str) -> Iterator[str]:
     """Yield the relative names of all files below a folder; links are followed, what is no file is left out.
 

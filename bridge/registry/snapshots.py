@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bridge.core.errors import ConfigError
-from bridge.core.function import FunctionVersion
+from bridge.core.function import DeclaredLayer, FunctionVersion
 from bridge.registry.interpreters import INTERPRETER
 from bridge.registry.made import MadeVersion
 from bridge.registry.packages import UNZIPPED_MAX_BYTES, folder_files
@@ -75,7 +75,18 @@ def declared_settings(version: FunctionVersion, *, account: str) -> dict[str, An
         settings |= {"Runtime": runtime, "Handler": version.handler, "MemorySize": version.memory_mb}
     if version.dead_letter_target:
         settings["DeadLetterConfig"] = {"TargetArn": version.dead_letter_target}
+    if version.layers:
+        settings["Layers"] = [
+            {"Arn": _layer_arn(each, version, account), "CodeSize": each.size} for each in version.layers
+        ]
     return settings
+
+
+def _layer_arn(layer: DeclaredLayer, version: FunctionVersion, account: str) -> str:
+    """Return what stands for a layer in Lambda's API; of a folder no path: those are the operator's to know."""
+    if not layer.is_path:
+        return layer.written
+    return f"arn:bridge:layer:{version.region}:{account}:{Path(layer.written).name}"
 
 
 def declared_revision(version: FunctionVersion) -> str:
@@ -89,6 +100,7 @@ def declared_latest(version: FunctionVersion, *, account: str) -> MadeVersion:
         settings=declared_settings(version, account=account),
         package="",
         code_size=0,
+        layers=[layer.package for layer in version.layers],
         modified_at="",
         revision_id=declared_revision(version),
     )

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -117,7 +117,7 @@ class _Function(bootstrap.Exchange):
         self._dumps = encoding.make_encoder(ascii_only=sys.version_info < (3, 12))
         self._version = version
         self._folder = os.path.realpath(version.code)
-        self._modules = _Modules(self._folder)
+        self._modules = _Modules(self._folder, layers=_layer_paths(version))
         self._handler: Handler | None = None
         stream = f"{time.strftime('%Y/%m/%d')}/[{version.version}]in-process"
         names = environment.variables(version, stream=stream, task_root=self._folder, scratch="/tmp", region=region)  # noqa: S108 - as on AWS
@@ -212,10 +212,15 @@ class _Modules:
     """The modules of one folder. Two functions may both have an `app`: each sees its own.
 
     What was imported from the folder before (by the test, to patch it) is used as it is.
+
+    Args:
+        folder: of the code.
+        layers: folders to import from after it; what comes from there is kept, as what is installed is.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, *, layers: Sequence[str] = ()) -> None:
         self._folder = folder
+        self._paths = (folder, *layers)
         self._tops = {path.name.partition(".")[0] for path in Path(folder).iterdir()}
         self._own: dict[str, ModuleType] = {}
 
@@ -225,13 +230,15 @@ class _Modules:
         hidden = self._hide()
         sys.modules.update({name: module for name, module in self._own.items() if name not in sys.modules})
         before = set(sys.modules)
-        sys.path.insert(0, self._folder)
-        sys.path_importer_cache.pop(self._folder, None)  # a file may have come since
+        sys.path[:0] = self._paths
+        for path in self._paths:
+            sys.path_importer_cache.pop(path, None)  # a file may have come since
         try:
             yield
         finally:
-            with contextlib.suppress(ValueError):
-                sys.path.remove(self._folder)
+            for path in self._paths:
+                with contextlib.suppress(ValueError):
+                    sys.path.remove(path)
             self._own |= {name: sys.modules[name] for name in set(sys.modules) - before if self._is_ours(name)}
             if hidden:
                 for name in self._own:
@@ -257,3 +264,14 @@ class _Modules:
             if sys.modules.get(name) is module:
                 del sys.modules[name]
         self._own.clear()
+
+
+def _layer_paths(version: FunctionVersion) -> list[str]:
+    """Return where the layers of a function that are folders hold modules, the later layer's first.
+
+    There is no /opt here, and layers of Lambda's API and zips are left out.
+    """
+    folders = [os.path.realpath(layer.written) for layer in reversed(version.layers) if layer.is_path]
+    python = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    found = [f"{folder}/python/{name}" for name in (f"lib/{python}/site-packages", "") for folder in folders]
+    return [path.rstrip("/") for path in found]

@@ -1,10 +1,11 @@
-"""boto3 makes layers and functions that have them: run, shared, deleted, and kept over kill -9."""
+"""boto3 makes layers and functions that have them, and the file names some: run, shared, deleted, kept over kill -9."""
 
 import json
 
 import pytest
 from botocore.exceptions import ClientError
 
+from tests.harness import DaemonProcess, wait_for, write_function
 from tests.lambda_client import lambda_client
 from tests.zips import zipped
 
@@ -70,3 +71,39 @@ def test_check_30_of_two_layers_with_the_same_file_the_later_one_wins(daemon):
     assert api.list_layers(CompatibleRuntime="python3.13")["Layers"] == []
     assert publish(api, "first", {"python/common.py": "VALUE = 'third'"}) == f"{ARN}:first:2"
     assert api.get_layer_version_by_arn(Arn=second)["Version"] == 1
+
+
+def test_layers_of_the_file_are_merged_and_an_edited_one_counts_at_once(tmp_path, request):
+    code = write_function(tmp_path / "code", "import common\ndef handler(event, context): return common.VALUE\n")
+    common = tmp_path / "layers/one/python/common.py"
+    common.parent.mkdir(parents=True)
+    common.write_text("VALUE = 'one'\n")
+    layers = f"['{tmp_path}/layers/one']"
+    function = f'code = "{code}"\nhandler = "app.handler"\n'
+    config = (
+        f'{CONFIG}[functions.a]\n{function}layers = {layers}\n[functions.b]\n{function}layers = ["{ARN}:tools:1"]\n'
+    )
+    bridge = DaemonProcess(tmp_path, config, command=("-m", "bridge"))
+    request.node.daemons = [bridge]
+    bridge.command = ("-c", "import sys; from bridge.cli.main import main; main([*sys.argv[1:], '--watch'])")
+    try:
+        bridge.start()
+        api = client(bridge)
+        assert answered(api, "a") == "one"
+        assert "Layer version" in bridge.cli("doctor").stdout
+        with pytest.raises(ClientError, match="InvalidZipFileException.*tools:1 does not exist"):
+            answered(api, "b")
+        publish(api, "tools", {"python/common.py": "VALUE = 'tools'"})
+        assert "function b" in bridge.cli("reload").stdout
+        assert answered(api, "b") == "tools"
+        shown = bridge.cli("functions", "show", "a").stdout
+        assert f"{tmp_path}/layers/one" in shown
+
+        common.write_text("VALUE = 'two'\n")
+        wait_for(lambda: answered(api, "a") == "two", description="the edit is seen")
+    finally:
+        bridge.stop()
+
+
+def answered(api, name):
+    return json.loads(api.invoke(FunctionName=name, Payload=b"{}")["Payload"].read())

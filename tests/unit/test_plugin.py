@@ -711,3 +711,21 @@ def test_what_a_source_does_not_take_is_one_line(run: Run) -> None:
 
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["*sensors does not receive office/3; its topics are plant/+*"])
+
+
+def test_layers_that_are_folders_are_imported_from_after_the_code(run: Run) -> None:
+    result = run(
+        """
+        import sys
+
+        def test(put, drain, invocations, dead_letters):
+            put("clicks", {"page": "home"})
+            drain()
+            assert not dead_letters
+            assert not [path for path in sys.path if "common/python" in path]
+        """,
+        config=CONFIG.replace("environment", 'layers = ["common"]\nenvironment'),
+        handler="import of_the_layer\ndef handler(event, context):\n    assert of_the_layer.VALUE == 1\n",
+        common__python__of_the_layer="VALUE = 1",
+    )
+    result.assert_outcomes(passed=1)

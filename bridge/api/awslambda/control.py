@@ -108,8 +108,8 @@ class MadeFunctions:
         """Revisions whose substitute for a runtime is in the log."""
         self._lock = asyncio.Lock()
         self._builder = Builder(
-            code_of=self._code_of,
-            opt_of=self._opt_of,
+            code_of=self.code_of,
+            opt_of=self.opt_of,
             variables_of=sealing.open,
             home=home,
             runtimes=runtimes or {},
@@ -260,6 +260,8 @@ class MadeFunctions:
             StoreError: it cannot be kept.
         """
         function = self.declared(made.name).latest
+        if function.unrunnable:
+            raise invalid(f"{made.name} cannot be published: {function.unrunnable.partition(': ')[2]}")
         file = self.packages.temporary()
         try:
             await asyncio.to_thread(zip_folder, Path(function.code), file)
@@ -319,9 +321,12 @@ class MadeFunctions:
 
     async def check_unzipped(self, code: str, layers: Sequence[str]) -> None:
         """Refuse code and layers, by their packages' keys, that are more than 250 MB together."""
-        if not layers:
-            return  # its own size was counted while it was read
-        sizes = [await asyncio.to_thread(self.packages.unzipped_size, key) for key in (code, *layers)]
+        if layers:  # else its own size was counted while it was read
+            await self.check_layers(await asyncio.to_thread(self.packages.unzipped_size, code), layers)
+
+    async def check_layers(self, code_bytes: int, layers: Sequence[str]) -> None:
+        """Refuse layers, by their packages' keys, that are more than 250 MB, alone or with code of some size."""
+        sizes = [code_bytes, *[await asyncio.to_thread(self.packages.unzipped_size, key) for key in layers]]
         if sum(sizes[1:]) > UNZIPPED_MAX_BYTES:
             raise invalid(f"Layers consume more than the available size of {UNZIPPED_MAX_BYTES} bytes")
         if sum(sizes) > UNZIPPED_MAX_BYTES:
@@ -409,21 +414,26 @@ class MadeFunctions:
 
     # --- parts --------------------------------------------------------------------------------------------------
 
-    def _code_of(self, key: str) -> str:
+    def code_of(self, key: str) -> str:
+        """Return the folder of a package; blocking. Raises StoreCorrupt: it is lost."""
         if key in self._lost:
             raise StoreCorrupt(f"the package {key} is lost or damaged")
         return str(self.packages.get(key).code)
 
-    def _opt_of(self, keys: Sequence[str]) -> str:
+    def opt_of(self, keys: Sequence[str]) -> str:
+        """Return the folder that packages of layers are merged into, in order; blocking. Raises StoreError."""
         for key in keys:
-            self._code_of(key)  # none is lost
+            self.code_of(key)  # none is lost
         return str(self.packages.opt(keys))
 
     def _named(self) -> frozenset[str]:
         """Return all that must stay among the packages."""
         functions = self._functions.values()
-        merged = (opt_name(each.layers) for made in functions for each in made.all_versions() if len(each.layers) > 1)
-        return named_packages(functions) | self.layers.packages() | frozenset(merged)
+        files = (function.latest.layers for function in self._catalog.functions())
+        declared = [[layer.package for layer in layers if layer.package] for layers in files]
+        layered = [each.layers for made in functions for each in made.all_versions()] + declared
+        merged = (opt_name(keys) for keys in layered if len(keys) > 1)
+        return named_packages(functions) | self.layers.packages() | frozenset(merged).union(*declared)
 
     async def _ask_kms(self) -> None:
         for key in await self.sealing.ask(self.all_kept()):

@@ -141,7 +141,7 @@ class TestKeys:
             ("retension = 1", "1: retension: unknown key"),
             ("[journal]\nretension_days = 1", "2: journal.retension_days: unknown key; did you mean retention_days?"),
             (FUNCTION + "tiemout_s = 3", "4: functions.f.tiemout_s: unknown key; did you mean timeout_s?"),
-            (FUNCTION + "layers = ['arn:x']", "4: functions.f.layers: unknown key"),
+            (FUNCTION + "tags = ['x']", "4: functions.f.tags: unknown key"),
             (
                 SOURCE + "verify = { scheme = 'stripe', secrets = [{ env = 'S' }], windows_s = 1 }",
                 "8: sources.s.verify.windows_s: unknown key; did you mean window_s?",

@@ -1,11 +1,13 @@
 """What the daemon says of functions unasked."""
 
+from dataclasses import replace
+
 import pytest
 
 from bridge.config.load import load
 from bridge.core.function import Function, FunctionVersion
 from bridge.daemon import notices
-from bridge.daemon.notices import concurrency_fact, lost_functions, port_facts
+from bridge.daemon.notices import concurrency_facts, lost_functions, port_facts
 
 
 def version(number="$LATEST", unrunnable=""):
@@ -31,9 +33,17 @@ def keeping(reserved=None, **provisioned):
     ],
 )
 def test_the_unreserved_minimum_is_missed_out_loud(functions, account, ok):
-    name, told, text = concurrency_fact(functions, account)
+    ((name, told, text),) = concurrency_facts(functions, account)
     assert (name, told) == ("concurrency", ok)
     assert ("lower reserved_concurrency" in text) is not ok
+
+
+def test_each_name_space_has_its_own_minimum():
+    far = replace(keeping(950), name="f@eu-west-1.111122223333")
+    told = list(concurrency_facts([keeping(900), far], 1000))
+    assert [(name, ok) for name, ok, _ in told] == [
+        ("concurrency", True), ("concurrency of eu-west-1.111122223333", False),
+    ]  # fmt: skip
 
 
 def test_lost_code_is_told_of_each_version_and_a_runtime_without_interpreter_is_not():

@@ -1,0 +1,76 @@
+"""--watch: an edited layer and an edited file, told to the parts that know what to do."""
+
+import asyncio
+from types import SimpleNamespace
+
+from bridge.api.app import ReloadResult
+from bridge.config.watch import Edited
+from bridge.daemon import edits as module
+from bridge.daemon.edits import Edits
+from bridge.registry.catalog import FunctionCatalog, FunctionSpec
+from bridge.testing.clock import ManualClock
+from tests.harness import wait_until, write_function
+
+
+class World:
+    """Parts that remember what they are told, and edits that come when a test says so."""
+
+    def __init__(self, folder, monkeypatch):
+        self.told, self.reloaded, self.watched = [], [], []
+        self.edits = asyncio.Queue()
+        layer = folder / "layer"
+        layer.mkdir()
+        code = write_function(folder / "code", "def handler(event, context): pass\n")
+        self.layer = str(layer)
+        catalog = FunctionCatalog.from_specs(
+            [FunctionSpec(name="f", code=code, handler="app.handler", layers=[self.layer])]
+        )
+        parts = SimpleNamespace(
+            catalog=catalog, file_layers=SimpleNamespace(apply=self.apply), function_changed=self.told.append
+        )
+        self.tasks = []
+        self.under_test = Edits(
+            parts, config_path=folder / "bridge.toml", spawn=self.spawn, clock=ManualClock(), reload=self.reload
+        )
+        monkeypatch.setattr(module, "watch", self.watch)
+
+    def spawn(self, work, name):
+        task = asyncio.create_task(work, name=name)
+        self.tasks.append(task)
+        return task
+
+    async def watch(self, folders, config):
+        self.watched.append(folders)
+        while True:
+            yield await self.edits.get()
+
+    async def apply(self, catalog, *, only):
+        return frozenset({"f"}) if only == self.layer else frozenset()
+
+    async def reload(self):
+        self.under_test.start()
+        await asyncio.sleep(0)  # as a reload goes on after it
+        self.reloaded.append(True)
+        return ReloadResult(ok=True)
+
+    async def close(self):
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+async def test_an_edited_layer_retires_the_workers_of_those_that_have_it(tmp_path, monkeypatch):
+    world = World(tmp_path, monkeypatch)
+    world.under_test.start()
+    world.edits.put_nowait(Edited(functions=frozenset({f"layer:{world.layer}"})))
+    await wait_until(lambda: world.told == ["f"], description="the function has changed")
+    assert set(world.watched[0]) == {"f", f"layer:{world.layer}"}
+    await world.close()
+
+
+async def test_a_reload_by_an_edited_file_is_not_cut_off_by_the_watch_it_starts(tmp_path, monkeypatch):
+    world = World(tmp_path, monkeypatch)
+    world.under_test.start()
+    world.edits.put_nowait(Edited(config=True))
+    await wait_until(lambda: world.reloaded == [True] and len(world.watched) == 2, description="the reload has ended")
+    await world.close()
