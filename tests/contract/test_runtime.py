@@ -123,6 +123,21 @@ async def test_running_invocations_take_slots_and_give_them_back(runtime: Runtim
     assert runtime.free_slots(slow) == free
 
 
+async def test_as_many_free_slots_as_are_enough_are_told(runtime: Runtime, code: Path) -> None:
+    slow = version("slow", code)
+
+    def tells_the_same() -> bool:
+        free = runtime.free_slots(slow)
+        return all((runtime.free_slots(slow, enough=n) >= n) is (free >= n) for n in (1, 2, free, free + 1) if n > 0)
+
+    assert tells_the_same()
+    running = [asyncio.ensure_future(runtime.invoke(slow, invocation())) for _ in range(2)]
+    await asyncio.sleep(0)
+    assert tells_the_same()
+    await asyncio.gather(*running)
+    assert tells_the_same()
+
+
 async def test_a_cancel_gives_the_slot_back(runtime: Runtime, code: Path) -> None:
     stuck = replace(version("stuck", code), timeout_s=200)
     free = runtime.free_slots(stuck)
