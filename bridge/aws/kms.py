@@ -10,8 +10,8 @@ from bridge.core.arn import parse_arn
 from bridge.core.connection import AwsConnection
 from bridge.core.errors import ConfigError, KeyRefused
 
-ASK_MAX_S: Final = 5.0
-"""How long one call may take."""
+ASK_MAX_S: Final = 10.0
+"""How long one call may take, apart from making the first client."""
 _ACCESS: Final = ("KMSAccessDeniedException", "KMS access was denied")
 _STATES: Final = ("KMSInvalidStateException", "the state of the KMS key used is not valid for Decrypt")
 _CODES: Final = {
@@ -70,8 +70,8 @@ class KmsKeys:
         except (ConfigError, ValueError) as error:
             raise _refusal(what, ("KMSNotFoundException", "the KMS key was not found"), "", str(error)) from error
         try:
+            client = await self._clients.client(connection, "kms", region=region)
             async with asyncio.timeout(ASK_MAX_S):
-                client = await self._clients.client(connection, "kms", region=region)
                 found: dict[str, Any] = await getattr(client, operation)(KeyId=key, **members)
                 return found
         except call_errors() as error:

@@ -24,7 +24,7 @@ KMS_ASKED_S: Final = 300.0
 """How long what KMS unwrapped counts, until it is asked again."""
 KMS_REFUSED_S: Final = 60.0
 """How soon KMS is asked again after a refusal."""
-KMS_START_MAX_S: Final = 10.0
+KMS_START_MAX_S: Final = 30.0
 """How long a start waits for KMS, all functions together; what is missing then is asked for later."""
 _AT_ONCE: Final = 8
 
