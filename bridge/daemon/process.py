@@ -1,6 +1,7 @@
 """Runs a daemon as a process: signals, reloads, the event loop, the exit status."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import signal
@@ -13,6 +14,7 @@ from bridge.api.app import ReloadResult
 from bridge.config.settings import Settings
 from bridge.daemon.daemon import Daemon
 from bridge.daemon.ready import Ready
+from bridge.runtime import syscalls
 from bridge.util import logs as log_setup
 from bridge.util.aio import SWITCH_INTERVAL_S
 
@@ -31,6 +33,8 @@ def run(
     Raises:
         ConfigError, StoreBusy, StoreError: it could not be started.
     """
+    with contextlib.suppress(OSError):  # secrets are in our memory from here on
+        syscalls.set_dumpable(dumpable=False)
     log_setup.configure(level=settings.log.level, style=settings.log.format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     daemon = partial(Daemon, settings, config_path=config_path, watches=watch, local=local, allow_remote=allow_remote)

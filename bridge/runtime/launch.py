@@ -1,5 +1,6 @@
 """Executes the zygote, if need be ahead of whoever will talk to it: it imports what it needs meanwhile."""
 
+import resource
 import socket
 import subprocess
 import sys
@@ -41,6 +42,8 @@ def drop() -> None:
 
 
 def _launch(denied_ports: Sequence[int]) -> Launched:
+    # Neither we nor the zygote nor what it starts leaves a core file: it would hold what passes through (secrets).
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         # Plain subprocess: uvloop's own refuses most options and waits for children with its SIGCHLD handler.
