@@ -12,6 +12,7 @@ from bridge.cli.lambda_calls import LambdaRefused, call, explained, function_pat
 from bridge.cli.locate import Options, connect
 from bridge.cli.permissions import policy_command
 from bridge.cli.urls import url_command
+from bridge.core.function import space_name
 
 _COLUMNS: Final = ("NAME", "FROM", "RUNTIME", "HANDLER", "MEMORY", "TIMEOUT", "VERSIONS", "ALIASES")
 _TROUBLE: Final = "TROUBLE"
@@ -29,12 +30,13 @@ for _command in (deploy_command, aliases.publish_command, aliases.alias_command,
 
 
 @functions_command.command("list")
+@click.option("--all", "is_all", is_flag=True, help="Those of other accounts and regions, too: NAME@REGION.ACCOUNT.")
 @json_option
 @click.pass_context
-def functions_list(context: click.Context, as_json: bool) -> None:  # noqa: FBT001 - click's signature
+def functions_list(context: click.Context, is_all: bool, as_json: bool) -> None:  # noqa: FBT001 - click's signature
     """List functions: who made them, what runs them, their versions and aliases."""
     answer = connect(Options.of(context)).get("/functions")
-    found = answer["functions"]
+    found = [each for each in answer["functions"] if is_all or not space_name(each["name"])]
     if as_json:
         output.lines(found)
     elif found:

@@ -15,6 +15,7 @@ from bridge.config.files import beside
 from bridge.config.local import localised, without_clusters
 from bridge.config.mistakes import ConfigErrors, Loc, key_text
 from bridge.config.settings import Settings
+from bridge.config.spaces import placed
 from bridge.config.values import Surroundings
 
 OVERRIDES: Final[Mapping[str, tuple[str, ...]]] = {
@@ -100,6 +101,7 @@ def load(
         if isinstance(state, str) and state:
             data["state"] = str(local_state(beside(document.folder, state)))
     _override(data, environ, findings)
+    data = placed(data)
     settings = _validate(data, Surroundings(folder=document.folder, environ=environ), findings)
     for loc, text in checks.mistakes(data, document.folder):
         findings.add(loc, text)

@@ -167,7 +167,7 @@ class MappingSettings(Section):
         "local://STREAM?as=kafka (kinesis, dynamodb), or a push source.",
     )
     function: Annotated[str, AfterValidator(checked_target)] = Field(
-        description="name[:version or alias] of the function that gets the batches."
+        description="name[:version or alias] or ARN of the function that gets the batches."
     )
     connection: str = Field(
         default="",

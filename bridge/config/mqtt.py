@@ -110,7 +110,7 @@ class MqttSettings(Section):
     )
     function: Annotated[str, AfterValidator(checked_target)] | None = Field(
         default=None,
-        description="name[:version or alias] of the function that gets the events; left out if only mappings read it.",
+        description="name[:version or alias] or ARN of the function that gets the events; none: only mappings read it.",
     )
     format: Literal["iot-raw", "iot-rule", "records"] = Field(
         default="iot-raw",

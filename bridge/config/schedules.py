@@ -65,7 +65,7 @@ class ScheduleSettings(Section):
     )
     function: Annotated[str, AfterValidator(checked_target)] | None = Field(
         default=None,
-        description="name[:version or alias] of the function that gets the events; left out if only mappings read it.",
+        description="name[:version or alias] or ARN of the function that gets the events; none: only mappings read it.",
     )
     input: Annotated[str, AfterValidator(_checked_input)] | None = Field(
         default=None,

@@ -13,7 +13,7 @@ from pydantic_core import PydanticCustomError
 
 from bridge.config.expand import Expanded
 from bridge.config.files import Unreadable, beside, read_small
-from bridge.core.function import LATEST, NAME_PATTERN, QUALIFIER_PATTERN, split_target
+from bridge.core.function import LATEST, QUALIFIER_PATTERN, TARGET_PATTERN, split_target
 
 SECRET_MAX_BYTES: Final = 64 * 1024
 MASK: Final = "********"
@@ -265,10 +265,10 @@ PathValue: TypeAlias = Annotated[Path, PlainValidator(_path), PlainSerializer(st
 
 
 def checked_target(target: str) -> str:
-    """Return a function's `name[:qualifier]` as it is, or refuse it."""
+    """Return a function's `name[:qualifier]` as it is, or refuse it; the name may have its name space behind it."""
     name, qualifier = split_target(target)
-    if not NAME_PATTERN.match(name):
-        refuse("must be name or name:qualifier; a name is 1..64 of a-z A-Z 0-9 _ -")
+    if target.startswith("arn:aws") or not TARGET_PATTERN.match(name):
+        refuse("must be name or name:qualifier, or a function's ARN; a name is 1..64 of a-z A-Z 0-9 _ -")
     if ":" in target and not QUALIFIER_PATTERN.match(qualifier):
         refuse(f"a qualifier is {LATEST}, a version's number or an alias: 1..128 of a-z A-Z 0-9 _ -")
     return target

@@ -77,7 +77,7 @@ class WebhookSettings(Section):
     )
     function: Annotated[str, AfterValidator(checked_target)] | None = Field(
         default=None,
-        description="name[:version or alias] of the function that gets the events; left out if only mappings read it.",
+        description="name[:version or alias] or ARN of the function that gets the events; none: only mappings read it.",
     )
     policy: Literal["implied", "explicit"] = Field(
         default="implied",

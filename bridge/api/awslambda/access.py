@@ -7,7 +7,7 @@ from typing import Final
 
 from bridge.api.awslambda.errors import Refused
 from bridge.api.http import Request
-from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT
+from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT, plain_name, space_name
 from bridge.core.ports import Clock
 from bridge.core.spaces import Space
 from bridge.registry.access import AccessKey, Caller
@@ -39,6 +39,19 @@ class AccessRules:
     def nobody(self) -> Caller:
         """A caller that nobody asked who it is."""
         return _caller(account=self.account, region=self.region, home=self.home)
+
+
+def operator(request: Request, rules: AccessRules) -> Caller:
+    """Return the operator as a caller of the name space that the function in the path names: `NAME@REGION.ACCOUNT`.
+
+    The path then has the name alone; without a name space the file's is meant.
+    """
+    named, colon, qualifier = request.params.get("fn", "").partition(":")
+    if not space_name(named):
+        return rules.nobody
+    request.params["fn"] = plain_name(named) + colon + qualifier
+    space = rules.home.within(named)
+    return _caller(account=space.account, region=space.region, home=rules.home)
 
 
 def authenticate(request: Request, body_hash: Callable[[], str], rules: AccessRules, clock: Clock) -> Caller:

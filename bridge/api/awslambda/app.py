@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from bridge.api.awslambda.access import AccessRules, authenticate
+from bridge.api.awslambda.access import AccessRules, authenticate, operator
 from bridge.api.awslambda.concurrency import ConcurrencyOperations
 from bridge.api.awslambda.control import PENDING, MadeFunctions
 from bridge.api.awslambda.editions import EditionOperations
@@ -248,7 +248,7 @@ class LambdaApi:
 
     def _caller(self, request: Request, body_hash: Callable[[], str], action: str) -> Caller:
         if request.is_operator:
-            return self._rules.nobody
+            return operator(request, self._rules)
         caller = authenticate(request, body_hash, self._rules, self._services.clock)
         return admitted(request, caller, action, self._services.attached.policies)
 

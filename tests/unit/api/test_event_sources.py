@@ -78,9 +78,9 @@ class Mapped:
             status = MappingStatus(mapping=mapping, state=state, reason="USER_INITIATED", result="OK", modified_at=NOW)
             self.world.mappings.add(status)
 
-    async def ask(self, method, path="", body=None):
+    async def ask(self, method, path="", body=None, **more):
         data = b"" if body is None else json.dumps(body).encode()
-        return await self.world.ask(method, PATH + path, body=data, token=None)
+        return await self.world.ask(method, PATH + path, body=data, token=None, **more)
 
     async def tags(self, method, path, body=None):
         """Return the status, and what was answered or the error's code."""
@@ -422,3 +422,36 @@ async def test_a_reset_ends_and_forgets_all_of_them(api):
     assert (changed, api.made.values(), await api.rows.load()) == ([[]], [], {})
     await api.made.clear()
     assert changed == [[]]
+
+
+# --- name spaces ------------------------------------------------------------------------------------------------
+
+
+async def test_each_account_and_region_sees_its_own(api):
+    abroad = "hello@eu-west-1.222222222222"
+    arn = "arn:aws:lambda:eu-west-1:222222222222:function:hello"
+    hello = api.world.catalog.known["hello"]
+    api.world.catalog.known[abroad] = replace(hello, name=abroad, latest=replace(hello.latest, name=abroad, arn=arn))
+    signed = "AWS4-HMAC-SHA256 Credential=222222222222/20260101/eu-west-1/lambda/aws4_request, SignedHeaders=host;x-amz-date, Signature=x"
+    headers = {"authorization": signed}
+
+    async def there(method, path="", body=None):
+        answer = await api.ask(method, path, body, headers=headers)
+        return answer.status, answer.json()
+
+    here = await api.create(EventSourceArn=QUEUE)
+    body = {"FunctionName": "hello:live", "EventSourceArn": QUEUE}
+    status, made = await there("POST", "", body)
+    assert (status, made["FunctionArn"]) == (202, f"{arn}:live")
+    assert made["EventSourceMappingArn"].startswith("arn:aws:lambda:eu-west-1:222222222222:event-source-mapping:")
+    assert api.runs(made).function == f"{abroad}:live"
+    assert (await there("POST", "", body))[0] == 409
+
+    assert [each["UUID"] for each in (await api.json("GET"))["EventSourceMappings"]] == [here["UUID"]]
+    for query in ("", "?FunctionName=hello", f"?FunctionName={arn}"):
+        assert [each["UUID"] for each in (await there("GET", query))[1]["EventSourceMappings"]] == [made["UUID"]]
+    for method, change in (("GET", None), ("PUT", {"BatchSize": 2}), ("DELETE", None)):
+        assert (await there(method, f"/{here['UUID']}", change))[0] == 404
+        await api.refused(method, f"/{made['UUID']}", change, 404, "ResourceNotFoundException")
+    assert (await there("PUT", f"/{made['UUID']}", {"FunctionName": "hello"}))[1]["FunctionArn"] == arn
+    assert (await there("DELETE", f"/{made['UUID']}"))[0] == 202

@@ -14,6 +14,7 @@ from bridge.api.app import AccessRules
 from bridge.cli import arguments, packing
 from bridge.cli.main import cli
 from bridge.core.function import Interpreter
+from tests.unit.api.making import FUNCTIONS, request
 from tests.unit.api.test_made_functions import Made, MemoryFunctions
 from tests.unit.cli.conftest import Served, invoke, serving
 from tests.zips import zipped
@@ -354,3 +355,25 @@ async def test_the_operator_needs_the_admin_token_and_invokes_elsewhere(tmp_path
         assert (await ask("GET", "/admin/v1/lambda/no/such/path")).status == 404
     finally:
         await made.world.close()
+
+
+def test_functions_of_other_name_spaces_are_listed_where_all_are_and_shown_by_their_name(functions, served):
+    name, rules = "made@eu-west-1.222222222222", AccessRules(asks=False)
+    signed = "AWS4-HMAC-SHA256 Credential=222222222222/20260101/eu-west-1/lambda/aws4_request, SignedHeaders=host;x-amz-date, Signature=x"
+
+    async def make():
+        served.made.world.app.set_rules(rules)
+        await served.made.ask("POST", FUNCTIONS, request(), 201, headers={"authorization": signed})
+        await served.made.settled(name)
+
+    served.call(make())
+    listed = [json.loads(line)["name"] for line in functions("list", "--json").out.splitlines()]
+    everywhere = [json.loads(line)["name"] for line in functions("list", "--all", "--json").out.splitlines()]
+
+    assert (name in listed, name in everywhere) == (False, True)
+    shown = json.loads(functions("show", name, "--json").out)
+    assert shown["Configuration"]["FunctionArn"] == "arn:aws:lambda:eu-west-1:222222222222:function:made"
+    assert functions("publish", name).code == 0
+    assert functions("alias", name, "live", "1").code == 0
+    assert served.made.catalog.get(name).aliases["live"].version == "1"
+    assert functions("show", "made").code != 0

@@ -252,7 +252,7 @@ class TestMappingMistakes:
              "11: mappings.m.source: sources.s is RequestResponse: only what is stored first, by Event, is a stream"),
             # functions
             (MAPPING.replace('function = "f"', "function = 'f:a.b'"), "10: mappings.m.function: a qualifier is $LATEST, a version's number or an alias: 1..128"),
-            (MAPPING.replace('function = "f"\n', ""), "8: mappings.m.function: missing: name[:version or alias] of the function that gets the batches"),
+            (MAPPING.replace('function = "f"\n', ""), "8: mappings.m.function: missing: name[:version or alias] or ARN of the function that gets the batches"),
             (PUSH, "4: sources.s.function: missing: name a function, or have a mapping read this source"),
             (PUSH + "invocation_type = 'RequestResponse'", "4: sources.s.function: missing: RequestResponse asks the function itself"),
             # ranges

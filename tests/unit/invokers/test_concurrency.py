@@ -48,6 +48,22 @@ def test_limits_that_change_under_what_runs(counted):
     assert counted.running("warm") == 0
 
 
+def test_the_account_is_each_name_spaces_own(counted):
+    here, there = function("other"), function("other@eu-west-1.222222222222")
+    counted.configure(
+        account=10,
+        reserved={"": 2, "eu-west-1.222222222222": 4},
+        provisioned={("warm", "1"): 3, ("warm@eu-west-1.222222222222", "1"): 1},
+    )
+    assert (counted.room(here), counted.room(there)) == (5, 5)
+    draws = [counted.begin(here) for _ in range(5)]
+    assert (counted.room(here), counted.room(there)) == (0, 5)
+    counted.begin(there)
+    for draw in draws:
+        counted.end("other", draw=draw)
+    assert (counted.room(here), counted.room(there)) == (5, 4)
+
+
 @pytest.mark.parametrize(
     ("weight", "shares"), [(0.0, {"1": 10}), (0.25, {"1": 8, "2": 2}), (0.5, {"1": 5, "2": 5}), (1.0, {"2": 10})]
 )
