@@ -13,8 +13,6 @@ from bridge.cli.client import INVOKE_TIMEOUT_S, refusal, segment
 from bridge.cli.locate import Options, connect
 from bridge.util.text import escape
 
-GROUP: Final = "/aws/lambda/"
-"""How names of log groups begin on AWS."""
 _PAYLOAD_MAX_BYTES: Final = 6 * 1024 * 1024 + 1
 """One more than any invocation takes: the daemon says so in its own words."""
 
@@ -103,8 +101,7 @@ def logs_command(
 ) -> None:
     """Show what FUNCTION printed, START, END and REPORT included, or all functions of a log group."""
     client = connect(Options.of(context))
-    name = function.removeprefix(GROUP)
-    path, query = f"/logs/{segment(name)}", {"lines": lines, "follow": follow, "stream": stream}
+    path, query = f"/logs/{segment(function)}", {"lines": lines, "follow": follow, "stream": stream}
     try:
         for raw in client.lines(path, query) if as_json else client.stream(path, query):
             if isinstance(raw, bytes):

@@ -218,9 +218,10 @@ def _folders(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
     code = api.get("code_folder")
     if isinstance(code, str) and code and (fault := _folder_fault(beside(folder, code))):
         yield ("api", "code_folder"), fault
-    connection = api.get("code_connection")
-    if isinstance(connection, str) and connection:
-        yield from streams.connection_of_aws(("api", "code_connection"), connection, data)
+    for section, key in (("api", "code_connection"), ("logs", "connection")):
+        connection = table(data, section).get(key)
+        if isinstance(connection, str) and connection:
+            yield from streams.connection_of_aws((section, key), connection, data)
     state = data.get("state")
     if isinstance(state, str) and state and "\0" not in state:
         try:

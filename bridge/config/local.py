@@ -68,7 +68,7 @@ def localised(data: Mapping[str, Any]) -> dict[str, Any]:
         name: _localised(mapping, table(data, "connections"), streams) if isinstance(mapping, dict) else mapping
         for name, mapping in table(data, "mappings").items()
     }
-    rest = {key: value for key, value in data.items() if key != "connections"}
+    rest = {key: value for key, value in data.items() if key not in ("connections", "logs")}
     if kept := _to_aws(data):
         rest["connections"] = kept
     if isinstance(roles := data.get("roles"), dict):  # nobody is asked for them, and none is assumed

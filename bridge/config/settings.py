@@ -34,6 +34,19 @@ class LogSettings(Section):
     )
 
 
+class LogsSettings(Section):
+    """`[logs]`: where the logs of functions go beside the state folder."""
+
+    cloudwatch: bool = Field(
+        default=False, description="true: to CloudWatch Logs too, under AWS's names of groups and streams."
+    )
+    connection: str = Field(
+        default="",
+        max_length=64,
+        description="By which it is reached; left out: the only one of the file's region, else boto's chain.",
+    )
+
+
 class JournalSettings(Section):
     """`[journal]`: the log on disk that every push event goes through."""
 
@@ -201,6 +214,7 @@ class Settings(Section):
         default=limits.DRAIN_GRACE_DEFAULT_S, ge=0, le=900, description="Seconds a stop waits for what runs."
     )
     log: LogSettings = subsection("What the daemon says about itself.")
+    logs: LogsSettings = subsection("Where the logs of functions go beside the state folder.")
     journal: JournalSettings = subsection("The log on disk that every push event goes through.")
     listen: ListenSettings = subsection("Addresses, TLS and limits of the two listeners.")
     api: ApiSettings = subsection("Lambda's API.")

@@ -3,6 +3,7 @@
 BridgeError
 ├── ConfigError            a mistake in a file, a flag or the environment; exit code 2
 ├── SourceError            a source could not read, verify or acknowledge
+│   └── SourceMissing          there is no such queue or stream
 ├── InvokeError            an invocation was not accepted (nothing ran)
 │   ├── FunctionNotFound       404 ResourceNotFoundException
 │   ├── Throttled              429 TooManyRequestsException, with AWS's Reason
@@ -35,6 +36,17 @@ class ConfigError(BridgeError):
 
 class SourceError(BridgeError):
     """A source could not read, verify or acknowledge."""
+
+
+class SourceMissing(SourceError):
+    """There is no such queue or stream: its service says so by its code.
+
+    `told` is what AWS says of it in the answer that makes a mapping.
+    """
+
+    def __init__(self, text: str, *, told: str = "") -> None:
+        super().__init__(text)
+        self.told = told or text
 
 
 class InvokeError(BridgeError):

@@ -211,6 +211,17 @@ RECURSION_MAX: Final = 16
 """Records of one function that may lie within each other: functions that tell each other stop there. AWS stops such
 loops after about as many (docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html)."""
 
+# --- CloudWatch Logs ---
+CLOUDWATCH_BUFFER_MAX_BYTES: Final = 16 * MIB
+"""Log events that wait to be sent; further ones are dropped and counted."""
+CLOUDWATCH_GROUP_MAX_BYTES: Final = CLOUDWATCH_BUFFER_MAX_BYTES // 4
+"""…of one log group, so that one that takes nothing leaves room for the others."""
+CLOUDWATCH_SENDS_MAX: Final = 8
+"""Calls at once."""
+CLOUDWATCH_BACKOFF_MIN_S: Final = 1.0
+CLOUDWATCH_BACKOFF_MAX_S: Final = 60.0
+"""Between tries of a log group that takes nothing, doubling; for ever."""
+
 # --- life of the daemon ---
 DRAIN_GRACE_DEFAULT_S: Final = 25.0
 TASK_RESTART_DELAYS_S: Final = (1.0, 2.0, 5.0, 10.0, 30.0, 60.0)

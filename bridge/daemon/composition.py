@@ -29,6 +29,7 @@ from bridge.core.spaces import Space
 from bridge.daemon.aws import AwsReach
 from bridge.daemon.code import FileCode
 from bridge.daemon.layers import FileLayers
+from bridge.daemon.log_shipping import LogShipping
 from bridge.daemon.looks import look
 from bridge.daemon.mqtt import MqttMaker
 from bridge.daemon.permits import implied_statements
@@ -143,6 +144,7 @@ class Parts:
         self.aws.configure(settings)
         self.roles.configure(settings)
         self.code.configure(settings)
+        self.shipping.configure(settings)
         self.streams.configure(
             connection_values(settings), kinds={name: source.form for name, source in settings.sources.items()}
         )
@@ -215,6 +217,8 @@ class Parts:
             self.folder.logs, max_bytes_per_function=settings.runtime.log_mb_per_function * limits.MIB
         )
         self.closed_ports = hidden_ports(settings) if settings.runtime.sandbox != "basic" else ()
+        self.shipping = LogShipping(settings, logs=self.logs, aws=self.aws, clock=self._clock)
+        self._exit.push_async_callback(self.shipping.close)
         packages = settings.runtime.packages or (_PACKAGES if _PACKAGES.is_dir() else None)
         self.pool = WorkerPool(
             run_folder=self.folder.run,

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
 import structlog
 
 from bridge import __version__
@@ -29,7 +28,7 @@ from bridge.daemon.health import TROUBLE_TOLD_S, Fact, Health
 from bridge.daemon.notices import lost_functions, notices
 from bridge.daemon.permits import make_permits
 from bridge.daemon.push import PushSources
-from bridge.daemon.ready import Ready, ready_receivers, ready_routes
+from bridge.daemon.ready import Ready, announce, ready_receivers, ready_routes
 from bridge.registry.catalog import FunctionCatalog
 from bridge.util import telemetry
 from bridge.util.aio import Supervisor
@@ -213,6 +212,7 @@ class Daemon:
         start("dispatcher", self._parts.dispatcher.run)
         start("outcomes", self._parts.outcomes.run)
         start("outbox", self._parts.outbox.run)
+        start("cloudwatch", self._parts.shipping.run)
         start("retention", self._parts.retention.run)
         start("sweep", self._sweep)
         start("ballast", self._keep_ballast)
@@ -226,19 +226,13 @@ class Daemon:
 
     def _announce(self) -> None:
         """Write where the daemon listens, for the command line."""
-        document = {
-            "pid": os.getpid(),
-            "url": self._url(self._api, self._settings.listen.api.host),
-            "public": self._url(self._public, self._settings.listen.public.host),
-            "version": __version__,
-        }
-        if isinstance(self._settings.listen.tls, TlsFiles):
-            document["certificate"] = str(self._settings.listen.tls.cert)
-        path = self._parts.folder.path / "daemon.json"
-        temporary = path.with_suffix(".new")
-        temporary.write_bytes(orjson.dumps(document))
-        temporary.chmod(0o600)
-        temporary.rename(path)
+        listen = self._settings.listen
+        path = announce(
+            self._parts.folder.path,
+            url=self._url(self._api, listen.api.host),
+            public=self._url(self._public, listen.public.host),
+            certificate=str(listen.tls.cert) if isinstance(listen.tls, TlsFiles) else "",
+        )
         self._exit.callback(path.unlink, missing_ok=True)
 
     def _url(self, listener: Listener, host: str) -> str:
@@ -382,6 +376,7 @@ class Daemon:
             *self._sources.troubles(),
             *self._parts.roles.troubles(),
             *self._parts.outbox.troubles(after_s=TROUBLE_TOLD_S),
+            *self._parts.shipping.troubles(after_s=TROUBLE_TOLD_S),
         ]
 
     def _facts(self) -> list[tuple[str, bool, str]]:
@@ -404,6 +399,7 @@ class Daemon:
             *self._sources.facts(),
             *self._parts.roles.facts(),
             *((f"target {name}", ok, detail) for name, ok, detail in self._parts.outbox.facts()),
+            *self._parts.shipping.facts(),
         ]
 
     def _versions(self) -> list[FunctionVersion]:
@@ -439,6 +435,7 @@ class Daemon:
         self._draining = True
         began = self._clock.monotonic()
         grace_s = self._settings.drain_grace_s
+        self._parts.shipping.closes_by = began + grace_s
         log.info("daemon_draining", grace_s=grace_s)
 
         def left(reserve_s: float = 0.0) -> float:

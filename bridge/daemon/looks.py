@@ -6,7 +6,7 @@ from typing import Final
 import structlog
 
 from bridge.api.awslambda.mapped import SourceLook
-from bridge.core.errors import ConfigError, SourceError
+from bridge.core.errors import ConfigError, SourceError, SourceMissing
 from bridge.core.mapping import EventSourceMapping
 from bridge.daemon.streams import Streams
 
@@ -14,8 +14,6 @@ log = structlog.get_logger("bridge.mappings")
 
 LOOK_MAX_S: Final = 30.0
 """A source that does not answer in this time may be there: the mapping is made, and its state says how it is."""
-_NO_QUEUE: Final = "The specified queue does not exist."
-_NO_STREAM: Final = "Stream not found: "
 
 
 async def look(streams: Streams, mapping: EventSourceMapping) -> SourceLook:
@@ -28,13 +26,10 @@ async def look(streams: Streams, mapping: EventSourceMapping) -> SourceLook:
         return SourceLook(problem=str(error))
     except TimeoutError:
         log.info("source_not_looked_at", source=mapping.source, reason="no answer in time")
+    except SourceMissing as error:
+        return SourceLook(problem=error.told)
     except SourceError as error:
-        text = str(error)
-        if text.startswith(_NO_STREAM):
-            return SourceLook(problem=text)
-        if _NO_QUEUE in text:
-            return SourceLook(problem=text.partition(_NO_QUEUE)[0] + _NO_QUEUE)
-        log.info("source_not_looked_at", source=mapping.source, reason=text)
+        log.info("source_not_looked_at", source=mapping.source, reason=str(error))
     return SourceLook()
 
 

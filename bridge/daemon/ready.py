@@ -1,9 +1,13 @@
-"""What a started daemon tells whoever started it, for the banner."""
+"""What a started daemon tells: whoever started it, for the banner, and the command line, which looks for it."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import orjson
+
+from bridge import __version__
 from bridge.config.settings import Settings
 from bridge.core.invocation import InvocationType
 from bridge.core.mapping import EventSourceMapping
@@ -64,3 +68,23 @@ def ready_routes(settings: Settings) -> tuple[ReadyRoute, ...]:
 def ready_receivers(sources: Iterable[PushSource]) -> tuple[ReadyReceiver, ...]:
     """Return the push sources that run by themselves."""
     return tuple(ReadyReceiver(kind=each.kind, place=each.place, function=each.function) for each in sources)
+
+
+def announce(folder: Path, *, url: str, public: str, certificate: str) -> Path:
+    """Write where the daemon of a state folder listens, for the command line, and return the file.
+
+    Args:
+        folder: the state folder.
+        url: of the api listener.
+        public: of the other one.
+        certificate: path of the listeners' own; empty: they speak no TLS.
+    """
+    document = {"pid": os.getpid(), "url": url, "public": public, "version": __version__}
+    if certificate:
+        document["certificate"] = certificate
+    path = folder / "daemon.json"
+    temporary = path.with_suffix(".new")
+    temporary.write_bytes(orjson.dumps(document))
+    temporary.chmod(0o600)
+    temporary.rename(path)
+    return path

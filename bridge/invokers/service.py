@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from bridge.core import limits
-from bridge.core.errors import InvokeError, PayloadInvalid, PayloadTooLarge, Throttled
+from bridge.core.errors import FunctionNotFound, InvokeError, PayloadInvalid, PayloadTooLarge, Throttled
 from bridge.core.function import LATEST, Function, FunctionVersion, space_name, split_target
 from bridge.core.invocation import (
     THROTTLE_ACCOUNT,
@@ -225,9 +225,14 @@ class FunctionService:
     # --- lookup -------------------------------------------------------------------------------
 
     def resolve(self, target: str) -> Target:
-        """Return what `name[:qualifier]` names; raises FunctionNotFound."""
+        """Return what `name[:qualifier]` names; raises FunctionNotFound with the qualifier that was asked for."""
         name, qualifier = split_target(target)
-        function = self._catalog.get(name)
+        try:
+            function = self._catalog.get(name)
+        except FunctionNotFound as error:
+            if not qualifier:
+                raise
+            raise FunctionNotFound(f"{str(error).removesuffix(f':{LATEST}')}:{qualifier}") from None
         version = function.version(qualifier, chance=self._draw())
         function = function.qualified(qualifier)
         arn = f"{version.arn}:{qualifier}" if qualifier else version.arn

@@ -224,7 +224,7 @@ class Starter:
             self._slots += 1
             fleet.free_slots.append(self._slot(str(self._slots)))
         version = fleet.version
-        owner_name = version.name if version.logging.group else ""
+        owner_name = version.plain_name if version.logging.group else ""
         stream = stream_name(version.version, at=self._clock.time(), token=uuid.uuid4().hex, function=owner_name)
         slot = fleet.free_slots.pop()
         return Worker(owner, worker_id=self._ids, fleet=fleet, stream=stream, slot=slot)

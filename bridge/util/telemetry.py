@@ -11,6 +11,7 @@ __all__ = [
     "ARCHIVE_DROPPED",
     "BATCHES",
     "CLOCK_STEP_SECONDS",
+    "CLOUDWATCH_EVENTS",
     "DEAD_LETTERS",
     "DEAD_LETTER_ERRORS",
     "DESTINATION_DELIVERY_FAILURES",
@@ -137,6 +138,12 @@ SPILLED = _counter(
     "function",
 )
 WORKER_STARTS = _counter("bridge_worker_starts_total", "Worker processes started.", "function")
+
+CLOUDWATCH_EVENTS = _counter(
+    "bridge_cloudwatch_log_events_total",
+    "Log events for CloudWatch Logs: sent, or dropped because the buffer was full, it refused them, or a stop came.",
+    "outcome",
+)
 
 # --- journal and store ----------------------------------------------------------------------------------------------
 JOURNAL_BYTES = _gauge("bridge_journal_size_bytes", "Bytes the journal's segments take on disk.")

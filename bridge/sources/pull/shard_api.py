@@ -11,7 +11,7 @@ import orjson
 
 from bridge.aws.errors import AwsTrouble, AwsTroubleKind, trouble
 from bridge.aws.raw import take_raw
-from bridge.core.errors import SourceError
+from bridge.core.errors import SourceError, SourceMissing
 from bridge.core.ports import Clock
 from bridge.core.sources import EventShape
 from bridge.core.stream import Chunk, Position, Shard
@@ -41,7 +41,7 @@ class ShardCallFailed(Exception):
     def as_source_error(self) -> SourceError:
         """Return it in the engine's words."""
         if self.trouble.kind is AwsTroubleKind.NOT_FOUND:
-            return SourceError(f"Stream not found: {self.stream}")
+            return SourceMissing(f"Stream not found: {self.stream}")
         return SourceError(f"{self.stream}: {self.trouble.message}")
 
 

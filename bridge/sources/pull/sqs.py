@@ -10,7 +10,7 @@ import orjson
 
 from bridge.aws.errors import AwsTroubleKind, trouble
 from bridge.aws.raw import RAW, take_raw
-from bridge.core.errors import SourceError
+from bridge.core.errors import SourceError, SourceMissing
 from bridge.core.queues import Message, QueueFacts, QueueSource, Refused
 from bridge.core.sources import EventShape
 from bridge.events.sqs import SqsShape, record_fragment
@@ -154,10 +154,11 @@ async def call(client: Client, operation: str, *, timeout_s: float = CALL_MAX_S,
         where = str(parameters.get("QueueUrl") or parameters.get("QueueName") or parameters.get("SourceArn") or "")
         name = where.rpartition("/")[2]
         if told.kind is AwsTroubleKind.NOT_FOUND:
-            raise SourceError(
+            said = (
                 f"Error occurred while {_aws_name(operation)}. SQS Error Code: AWS.SimpleQueueService.NonExistentQueue."
-                f" SQS Error Message: The specified queue does not exist. ({name})"
-            ) from error
+                " SQS Error Message: The specified queue does not exist."
+            )
+            raise SourceMissing(f"{said} ({name})", told=said) from error
         raise SourceError(f"SQS queue {name}: {told.message}") from error
 
 

@@ -274,6 +274,7 @@ class TestKeys:
             ("[runtime]\npackages = 'gone'", "2: runtime.packages: no such folder: {folder}/gone"),
             ("[api]\ncode_folder = 'gone'", "2: api.code_folder: no such folder: {folder}/gone"),
             ("[api]\ncode_connection = 'gone'", '2: api.code_connection: no connection gone here; write [connections.X] with type = "aws"'),
+            ("[logs]\nconnection = 'gone'", '2: logs.connection: no connection gone here; write [connections.X] with type = "aws"'),
             ("state = 'code/app.py'", "1: state: is not a folder"),
             # variables
             ("region = '${GONE}'", "1: region: ${GONE} is not set in the environment; set it or write ${GONE:-default}"),

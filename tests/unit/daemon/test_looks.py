@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from bridge.core.errors import ConfigError, SourceError
+from bridge.core.errors import ConfigError, SourceError, SourceMissing
 from bridge.core.mapping import EventSourceMapping
 from bridge.core.queues import QueueFacts
 from bridge.daemon import looks
@@ -49,8 +49,9 @@ class Streams:
 @pytest.mark.parametrize(
     ("error", "problem"),
     [
-        (SourceError(f"{GONE} (q)"), GONE),
-        (SourceError("Stream not found: arn"), "Stream not found: arn"),
+        (SourceMissing(f"{GONE} (q)", told=GONE), GONE),
+        (SourceMissing("Stream not found: arn"), "Stream not found: arn"),
+        (SourceError(f"{GONE} (q)"), ""),
         (SourceError("SQS queue q: Connection refused"), ""),
     ],
 )

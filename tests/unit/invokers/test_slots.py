@@ -1,6 +1,7 @@
 """Who gets a free slot: callers that wait for an answer, then lanes, then replays; none is lost or counted twice."""
 
 import asyncio
+import re
 
 import pytest
 
@@ -8,6 +9,7 @@ from bridge.core.errors import FunctionNotFound, Throttled
 from bridge.core.function import Function, FunctionVersion, function_arn
 from bridge.core.invocation import THROTTLE_RESERVED, Invocation
 from bridge.invokers.service import Draw, FunctionService
+from bridge.registry.catalog import FunctionCatalog
 from bridge.testing.clock import ManualClock, settle
 from bridge.testing.runtime import ScriptedRuntime
 
@@ -149,3 +151,11 @@ async def test_a_replay_waits_for_callers_and_lanes_and_leaves_nothing_behind(wo
 async def test_a_stopped_function_answers_at_once(world):
     with pytest.raises(Throttled):
         await world.service.invoke("stopped", request_id="x", payload=b"{}")
+
+
+async def test_a_function_that_is_not_there_is_named_as_it_was_asked_for():
+    service = FunctionService(catalog=FunctionCatalog(), runtime=ScriptedRuntime(ManualClock()), clock=ManualClock())
+
+    for target, named in (("gone:live", "gone:live"), ("gone", "gone:$LATEST")):
+        with pytest.raises(FunctionNotFound, match=f"^Function not found: {re.escape(function_arn(named))}$"):
+            service.resolve(target)
