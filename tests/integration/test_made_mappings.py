@@ -1,15 +1,18 @@
 """boto3 maps queues and streams to functions while the daemon runs: made, changed, killed and restarted, deleted."""
 
+import asyncio
+import base64
 import json
 
 import pytest
+from aiokafka import AIOKafkaProducer
 from botocore.exceptions import ClientError
 
 from tests.harness import wait_for, write_function
 from tests.integration.conftest import TELLING
 from tests.lambda_client import lambda_client
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 CONFIG = """
 account = "{account}"
@@ -90,3 +93,106 @@ def test_a_stream_is_mapped_and_goes_on_at_its_mark(bridge, told, ministack):
     settled(api, made, "Disabled")
     assert api.update_event_source_mapping(UUID=made["UUID"], Enabled=True)["State"] == "Enabling"
     wait_for(lambda: keys() == ["one", "two"], description="it goes on at its mark")
+
+
+def lives(bridge, account, asked, *, put, values):
+    """Create, update, disable, kill and restart, enable and delete a mapping; what it is asked with is `asked`.
+
+    `put(value)` adds a record, `values()` returns the batches that came, of values each.
+    """
+    a, b, c, d = "abcd"
+    flat = lambda: [value for batch in values() for value in batch]  # noqa: E731
+    api = lambda_client(bridge, account)
+    made = api.create_event_source_mapping(
+        FunctionName="telling", StartingPosition="TRIM_HORIZON", BatchSize=1, Tags={"team": "a"}, **asked
+    )
+    settled(api, made, "Enabled")
+    put(a)
+    put(b)
+    wait_for(lambda: len(flat()) >= 2, description="two records are handled")
+    assert values() == [[a], [b]], "one a batch"
+    updated = api.update_event_source_mapping(UUID=made["UUID"], BatchSize=10, MaximumRetryAttempts=1)
+    assert (updated["State"], updated["BatchSize"], updated["MaximumRetryAttempts"]) == ("Updating", 10, 1)
+    settled(api, made, "Enabled")
+    assert api.update_event_source_mapping(UUID=made["UUID"], Enabled=False)["State"] == "Disabling"
+    settled(api, made, "Disabled")
+    put(c)
+    bridge.kill9()
+    api = lambda_client(bridge.restart(), account)
+    settled(api, made, "Disabled")
+    assert api.list_tags(Resource=made["EventSourceMappingArn"])["Tags"] == {"team": "a"}
+    (kept,) = api.list_event_source_mappings(FunctionName="telling")["EventSourceMappings"]
+    assert (kept["UUID"], kept["BatchSize"], kept["MaximumRetryAttempts"]) == (made["UUID"], 10, 1)
+    assert api.update_event_source_mapping(UUID=made["UUID"], Enabled=True)["State"] == "Enabling"
+    wait_for(lambda: len(flat()) >= 3, description="it goes on")
+    assert flat() == [a, b, c], "at its mark"
+    settled(api, made, "Enabled")
+    api.delete_event_source_mapping(UUID=made["UUID"])
+    wait_for(lambda: not api.list_event_source_mappings()["EventSourceMappings"], description="it is gone")
+    put(d)
+    assert flat() == [a, b, c]
+
+
+def test_a_tables_stream_is_mapped_all_its_life(bridge, told, ministack):
+    dynamodb, table = ministack.client("dynamodb"), ministack.name()
+    made = dynamodb.create_table(
+        TableName=table, BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"},
+    )  # fmt: skip
+    lives(
+        bridge,
+        ministack.account,
+        {"EventSourceArn": made["TableDescription"]["LatestStreamArn"]},
+        put=lambda value: dynamodb.put_item(TableName=table, Item={"id": {"S": value}}),
+        values=lambda: [[record["dynamodb"]["Keys"]["id"]["S"] for record in event["Records"]] for event in told()],
+    )
+
+
+CLUSTER = "arn:aws:kafka:us-east-1:000000000000:cluster/main/0b1c2d3e-1"
+KAFKA = """
+[connections.main]
+type = "kafka"
+bootstrap_servers = ["{bootstrap}"]
+event_source_arn = "{cluster}"
+"""
+
+
+async def test_a_topic_is_mapped_all_its_life_by_its_brokers_and_by_its_clusters_arn(
+    daemon, told, tmp_path, kafka, kafka_topic
+):
+    own, managed = await kafka_topic(), await kafka_topic()
+    code = write_function(tmp_path / "code", TELLING)
+    connection = KAFKA.format(bootstrap=kafka.bootstrap, cluster=CLUSTER)
+    account = CLUSTER.split(":")[4]
+    bridge = daemon(CONFIG.format(account=account, connection=connection, code=code, ledger=told.address))
+
+    def values():
+        return [
+            [base64.b64decode(record["value"]).decode() for records in event["records"].values() for record in records]
+            for event in told()
+        ]
+
+    def put_to(topic):
+        async def put(value):
+            async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+                await producer.send_and_wait(topic, value.encode())
+
+        return lambda value: asyncio.run(put(value))
+
+    # Brokers that no connection names: reached as they are written.
+    servers = [kafka.bootstrap.replace("127.0.0.1", "localhost")]
+    assert servers != [kafka.bootstrap]
+    of_brokers = {"SelfManagedEventSource": {"Endpoints": {"KAFKA_BOOTSTRAP_SERVERS": servers}}, "Topics": [own]}
+    await asyncio.to_thread(lives, bridge, account, of_brokers, put=put_to(own), values=values)
+    api = lambda_client(bridge, account)
+    made = api.create_event_source_mapping(
+        FunctionName="telling", EventSourceArn=CLUSTER, Topics=[managed], StartingPosition="TRIM_HORIZON"
+    )
+    assert made["AmazonManagedKafkaEventSourceConfig"] == {"ConsumerGroupId": made["UUID"]}
+    await asyncio.to_thread(put_to(managed), "msk")
+    await asyncio.to_thread(wait_for, lambda: len(values()) == 4, description="the record is handled")
+    assert values()[-1] == ["msk"]
+    sources = [(event["eventSource"], event.get("eventSourceArn")) for event in told()]
+    assert sources == [("SelfManagedKafka", None)] * 3 + [("aws:kafka", CLUSTER)]
