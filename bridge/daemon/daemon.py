@@ -394,7 +394,7 @@ class Daemon:
             ("clock", abs(step_s) < 1, f"stepped by {step_s:+.1f} s since the start"),
             *self._notices(),
             *lost_functions(self._parts.catalog.functions()),
-            *self._parts.remote.facts(self._versions()),
+            *self._parts.runtimes.facts(self._versions()),
             *self._health.facts(),
             *self._sources.facts(),
             *self._parts.roles.facts(),

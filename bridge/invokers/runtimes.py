@@ -7,6 +7,7 @@ from bridge.core.function import FunctionVersion
 from bridge.core.invocation import Invocation, InvocationResult
 from bridge.core.ports import Runtime
 from bridge.invokers.remote import RemoteFunctions
+from bridge.registry import interpreters
 
 
 class Runtimes:
@@ -48,3 +49,7 @@ class Runtimes:
     def hindrance(self, version: FunctionVersion) -> InvokeError | None:
         """Return why nothing of it starts now, whatever the limits allow; workers have no such reason."""
         return None if version.remote is None else self._remote.hindrance(version)
+
+    def facts(self, versions: list[FunctionVersion]) -> list[tuple[str, bool, str]]:
+        """Return what `doctor` says of what runs them, here and elsewhere: name, whether all is well, more about it."""
+        return [*interpreters.facts(versions), *self._remote.facts(versions)]

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -206,3 +206,13 @@ def is_substituted(version: FunctionVersion) -> bool:
     if interpreter.language == "node":
         return version.runtime != f"nodejs{interpreter.version.partition('.')[0]}.x"
     return version.runtime != f"python{interpreter.version}"
+
+
+def facts(versions: Iterable[FunctionVersion]) -> list[tuple[str, bool, str]]:
+    """Return what runs each runtime that functions name, for `doctor`: name, whether it is run, by what or why not."""
+    named_ones = {version.runtime: version for version in versions if version.runtime}
+    return [
+        (f"runtime {runtime}", not text, text or described(runtime, version.interpreter))
+        for runtime, version in sorted(named_ones.items())
+        for text in [trouble(runtime, version.interpreter).partition(": ")[2]]
+    ]

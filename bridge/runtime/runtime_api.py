@@ -36,6 +36,8 @@ PEERS_MAX: Final = 64
 """Connections at once; a further one is closed."""
 EXIT_MAX_MS: Final = 1000
 """How long a program that has told of its failed init may take to end."""
+MEASURED_AFTER_MS: Final = 20
+"""The memory is looked at after a longer invocation, and after each sixteenth."""
 SPAWN_TRIES: Final = 100
 SPAWN_AGAIN_S: Final = 0.02
 _NEXT: Final = b"/2018-06-01/runtime/invocation/next"
@@ -288,7 +290,7 @@ class RuntimeApi:
         self._send(kind, self._sequence, (time.perf_counter() - self._began) * 1000, payload)
 
     def _send(self, kind: int, sequence: int, duration_ms: float, payload: bytes) -> None:
-        if not sequence & 15 or duration_ms > 1 or sequence < 2:
+        if not sequence & 15 or duration_ms > MEASURED_AFTER_MS or sequence < 2:
             self._measure()
         length = RESULT_HEAD.size - 4 + len(payload)
         self._daemon.send(RESULT_HEAD.pack(length, kind, sequence, duration_ms, self._peak_kb) + payload)

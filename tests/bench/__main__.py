@@ -25,6 +25,7 @@ from tests.bench.variants import mqtt as variants_mqtt
 from tests.brokers.aws import AwsService
 
 RUNTIME_API = "tests.bench.baselines.runtime_api"
+CONSTANT_API = "tests.bench.baselines.constant_api"
 SQLITE = "tests.bench.baselines.sqlite_log"
 JOURNAL = "tests.bench.variants.journal"
 FILTERS = "tests.bench.variants.filters"
@@ -61,6 +62,22 @@ def invoke(rounds: int, seconds: float, note: Note) -> list[Figure]:
     )
     for found in results:
         figure.add(found["ours"]["per_s"], found["aiohttp + awslambdaric"]["per_s"])
+    return [figure]
+
+
+def runtime_api(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """AWS's own client behind our Runtime API, whole invocations; against a server that always says the same."""
+    results = interleave(rounds, {
+        "ours": lambda: measure.run(WORKERS, "--runtime-api", "--seconds", str(seconds), pinned=True),
+        "constant": lambda: measure.run(CONSTANT_API, "--seconds", str(seconds), pinned=True),
+    }, note)  # fmt: skip
+    figure = Figure(
+        bar=Bar(name="Runtime API", limit=0.5, at_least=True),
+        baseline="awslambdaric, constant httptools server",
+        unit="/s",
+    )
+    for found in results:
+        figure.add(found["ours"]["per_s"], found["constant"]["per_s"])
     return [figure]
 
 
@@ -339,8 +356,8 @@ def blocked(rounds: int, seconds: float, note: Note) -> list[Figure]:
 BENCHES = {
     f.__name__: f
     for f in (
-        invoke, start, append, webhook, saturation, scan, match, pipeline, kinesis, aws_sources, mqtt, lambda_invoke,
-        lambda_cold_start, lambda_list, blocked, ready,
+        invoke, runtime_api, start, append, webhook, saturation, scan, match, pipeline, kinesis, aws_sources, mqtt,
+        lambda_invoke, lambda_cold_start, lambda_list, blocked, ready,
     )
 }  # fmt: skip
 

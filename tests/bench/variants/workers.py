@@ -1,12 +1,14 @@
 """Ours: the worker pool under callers, one worker; or with --starts N from the request to the first answer.
 
 Prints {"per_s", "p50_us", "p99_us"} or {"start_ms"}: fork, import of the handler and one invocation, median.
+With --runtime-api the handler is run by awslambdaric behind our Runtime API in place of our own bootstrap.
 """
 
 import argparse
 import asyncio
 import json
 import statistics
+import sys
 import time
 import uuid
 from dataclasses import replace
@@ -14,8 +16,9 @@ from pathlib import Path
 
 import uvloop
 
-from bridge.core.function import FunctionVersion, function_arn
+from bridge.core.function import FunctionVersion, Interpreter, function_arn
 from bridge.core.invocation import Invocation
+from bridge.runtime import environment
 from bridge.runtime.logs import FunctionLogs
 from bridge.runtime.pool import WorkerPool
 from bridge.util.clocks import SystemClock
@@ -32,6 +35,16 @@ def invocation(payload: bytes) -> Invocation:
     return Invocation(request_id=str(uuid.uuid4()), payload=payload, invoked_arn=VERSION.arn)
 
 
+def behind_the_runtime_api() -> FunctionVersion:
+    program = environment.interpreter()
+    start = (
+        f"import sys; sys.path.extend({sys.path!r}); from awslambdaric.__main__ import main; main(['', sys.argv[1]])"
+    )
+    command = (program, "-c", start, "{handler}")
+    client = Interpreter(program=program, version="", prefix=sys.base_prefix, language="command", command=command)
+    return replace(VERSION, interpreter=client, runtime="python3.12", memory_mb=256)
+
+
 async def opened(folder: Path) -> WorkerPool:
     for name in ("run", "logs"):
         (folder / name).mkdir()
@@ -40,12 +53,14 @@ async def opened(folder: Path) -> WorkerPool:
     return pool
 
 
-async def warm(folder: Path, *, callers: int, seconds: float, payload: bytes) -> dict[str, float]:
+async def warm(
+    folder: Path, version: FunctionVersion, *, callers: int, seconds: float, payload: bytes
+) -> dict[str, float]:
     pool = await opened(folder)
     try:
-        first = await pool.invoke(VERSION, invocation(payload))
+        first = await pool.invoke(version, invocation(payload))
         assert first.is_ok, first
-        return await drive(lambda _: pool.invoke(VERSION, invocation(payload)), callers=callers, seconds=seconds)
+        return await drive(lambda _: pool.invoke(version, invocation(payload)), callers=callers, seconds=seconds)
     finally:
         await pool.close()
 
@@ -74,13 +89,15 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--bytes", type=int, default=200)
     parser.add_argument("--starts", type=int, default=0)
+    parser.add_argument("--runtime-api", action="store_true")
     options = parser.parse_args()
+    version = behind_the_runtime_api() if options.runtime_api else VERSION
     payload = json.dumps({"data": "x" * (options.bytes - 12)}).encode()
     with scratch() as folder:
         work = (
             starts(folder, count=options.starts, payload=payload)
             if options.starts
-            else warm(folder, callers=options.callers, seconds=options.seconds, payload=payload)
+            else warm(folder, version, callers=options.callers, seconds=options.seconds, payload=payload)
         )
         print(json.dumps(uvloop.run(work)))
 

@@ -8,7 +8,7 @@ import pytest
 from bridge.config.functions import function_specs
 from bridge.config.runtimes import interpreters
 from bridge.core.function import FunctionVersion, Interpreter
-from bridge.registry.interpreters import INTERPRETER, described, found, is_substituted, reachable, trouble
+from bridge.registry.interpreters import INTERPRETER, described, facts, found, is_substituted, reachable, trouble
 from tests.unit.config.conftest import GOOD
 
 PYTHON = getattr(sys, "_base_executable", sys.executable) or sys.executable
@@ -114,6 +114,16 @@ def test_what_nothing_runs_says_how_to_map_it():
         text = trouble(runtime, None)
         assert text.startswith(f"InvalidRuntimeException: the runtime {runtime} has no interpreter here: ")
         assert text.endswith("; [runtimes] may map it")
+
+
+def test_doctor_tells_what_runs_each_runtime():
+    version = FunctionVersion(name="f", arn="a", code="/c", revision="r", handler="a.b", runtime="provided.al2")
+    java = replace(version, runtime="java21")
+
+    assert facts([version, java, version, replace(version, runtime="")]) == [
+        ("runtime java21", False, trouble("java21", None).partition(": ")[2]),
+        ("runtime provided.al2", True, "provided.al2, the function's own program"),
+    ]
 
 
 def test_a_function_of_the_file_names_its_runtime(mistakes, load_text, monkeypatch, folder):

