@@ -35,7 +35,7 @@ def _checked_policy(name: str) -> str:
 
 def _checked_statement(statement: dict[str, Any]) -> dict[str, Any]:
     if fault := statement_fault(statement):
-        refuse(fault)
+        refuse(fault if fault.isprintable() else ascii(fault))  # it names a member as it is written
     return statement
 
 

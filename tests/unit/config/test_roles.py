@@ -79,6 +79,7 @@ def test_the_file_shows_itself(read, tmp_path):
         ('[roles.r]\nmanaged = ["AWSLambdaBasicExecution"]\n', "AWSLambdaBasicExecutionRole"),
         ("[roles.r]\nstatments = []\n", "statements"),
         ('[roles.r]\nstatements = [{ Effect = "Allow", Action = "*" }]\n', "either Resource or NotResource"),
+        ('[roles.r]\nstatements = [{ Effect = "Allow", "a\\tb" = 1 }]\n', "a\\tb: not a member of a role's statement"),
         ('[roles."a b"]\n', "a name is 1..64"),
         ("[roles.bridge]\n", "is what functions show that have no role"),
         ('[roles]\nunknown = "maybe"\n', 'must be "allow" or "deny"'),
