@@ -93,6 +93,8 @@ def deploy_command(
         else:
             done = _update(client, name, package, settings, before)
     found = settled(client, name)
+    if missing := _missing_module(found, package):
+        output.note(f"bridge: warning: {missing}")
     result: dict[str, Any] = {"Result": done, "Configuration": found}
     if publish or alias:
         version = call(client, "POST", function_path(name, "/versions"), body={"CodeSha256": found["CodeSha256"]})
@@ -103,6 +105,15 @@ def deploy_command(
         output.document(result)
     else:
         _print(name, result)
+
+
+def _missing_module(found: Mapping[str, Any], package: Packed) -> str:
+    """Return that a Python handler's module is not in the package, nor maybe in a layer; empty: nothing is wrong."""
+    module = found["Handler"].rpartition(".")[0].split("/")[0].split(".")[0]
+    if not found["Runtime"].startswith("python") or found.get("Layers") or module in package.tops:
+        return ""
+    there = f"; modules at its top: {', '.join(package.modules)[:200]}" if package.modules else ""
+    return f"the handler {found['Handler']} is in no {module}.py of this package{there}"
 
 
 def _settings(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class Packed:
     """CodeSha256."""
     modules: tuple[str, ...]
     """Python modules at its top, for who looks for a handler."""
+    tops: frozenset[str] = frozenset()
+    """Names of all files and folders at its top, up to the first dot."""
 
 
 @contextlib.contextmanager
@@ -78,7 +80,9 @@ def _looked_at(path: Path, file: IO[bytes]) -> Packed:
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
     modules = tuple(sorted(name.removesuffix(".py") for name in names if name.endswith(".py") and "/" not in name))
-    return Packed(file=file, size=size, sha256=base64.b64encode(digest.digest()).decode("ascii"), modules=modules)
+    tops = frozenset(name.split("/")[0].split(".")[0] for name in names)
+    sha256 = base64.b64encode(digest.digest()).decode("ascii")
+    return Packed(file=file, size=size, sha256=sha256, modules=modules, tops=tops)
 
 
 def _zip_folder(folder: Path, target: IO[bytes]) -> None:

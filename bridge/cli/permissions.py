@@ -59,6 +59,7 @@ def _complete_action(_context: click.Context, _param: click.Parameter, typed: st
 @click.option(
     "--function-url-auth-type",
     type=click.Choice(["NONE", "AWS_IAM"], case_sensitive=False),
+    metavar="NONE|AWS_IAM",
     help=f"Of --add, for {INVOKE_URL}: only while its URL has that one.",
 )
 @click.option("--invoked-via-function-url", is_flag=True, help=f"Of --add, for {INVOKE}: only by its URL.")
@@ -134,6 +135,10 @@ def _check_there(client: Client, target: str) -> None:
 def _explained(client: Client, target: str, error: LambdaRefused) -> Failed:
     """Return a refusal with what to do next."""
     name, _, qualifier = target.partition(":")
+    if "principal was invalid" in error.message:
+        error.more = (
+            "who may: a service such as s3.amazonaws.com, an account of 12 digits, an identity's ARN, or '*'",
+        )
     if error.status == 409:
         error.more = (f"remove it first: bridge functions policy {target} --remove SID",)
     more = (versions_of(name),) if qualifier else ()

@@ -27,6 +27,7 @@ _VERSION: Final = "/2021-10-31/functions"
 @click.option(
     "--auth",
     type=click.Choice(["NONE", "AWS_IAM"], case_sensitive=False),
+    metavar="NONE|AWS_IAM",
     help="Make one, or change it: anybody may call it (its policy gets both public statements), or who signs with an "
     "access key.",
 )

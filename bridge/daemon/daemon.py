@@ -30,6 +30,7 @@ from bridge.daemon.permits import make_permits
 from bridge.daemon.push import PushSources
 from bridge.daemon.ready import Ready, announce, ready_receivers, ready_routes
 from bridge.registry.catalog import FunctionCatalog
+from bridge.runtime.landlock import NOTHING_LEFT
 from bridge.util import telemetry
 from bridge.util.aio import Supervisor
 from bridge.util.clocks import SystemClock
@@ -389,7 +390,7 @@ class Daemon:
                 "then `bridge doctor` says more)"
             )
         return [
-            *self._parts.pool.sandbox_facts(),
+            *((name, ok or text == NOTHING_LEFT, text) for name, ok, text in self._parts.pool.sandbox_facts()),
             ("journal", not stats.damaged, journal),
             ("clock", abs(step_s) < 1, f"stepped by {step_s:+.1f} s since the start"),
             *self._notices(),

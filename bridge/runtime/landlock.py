@@ -11,6 +11,8 @@ from typing import Final
 
 from bridge.runtime import syscalls
 
+NOTHING_LEFT: Final = "nothing left to deny: mounts do it"
+"""Why it is not in force where that is as it should be."""
 _EXECUTE: Final = 1 << 0
 _WRITE_FILE: Final = 1 << 1
 _READ_FILE: Final = 1 << 2

@@ -142,7 +142,7 @@ class Zygote:
                 ports_ruleset=self._ports_ruleset,
             )
             if not done:
-                raise OSError("nothing left to deny: mounts do it")
+                raise OSError(landlock.NOTHING_LEFT)
             self._files_denied = not self._mounts
             return "; ".join(done)
 

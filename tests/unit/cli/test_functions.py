@@ -145,6 +145,7 @@ def test_a_variable_without_a_value_takes_it_from_here(functions, folder):
         (("policy", "hello:9"), 1, "function:hello:9\n  versions and aliases that there are"),
         (("policy", "hello", "--remove", "x"), 1, "No policy is associated"),
         (("policy", "hello", "--add", "x"), 2, "say who may: --principal"),
+        (("policy", "hello", "--add", "x", "--principal", "who"), 2, "an account of 12 digits"),
         (("policy", "hello", "--action", "x"), 2, "these options belong to --add"),
         (("policy", "hello", "--add", "x", "--remove", "x"), 2, "are two commands"),
         (("alias", "hello", "--delete"), 2, "say which alias"),
@@ -299,6 +300,14 @@ def test_a_url_is_made_changed_and_deleted(functions):
     assert functions("url", "hello").code == 1
     assert "did you mean hello?" in functions("url", "helo").err
     assert functions("url", "hello", "--delete", "--auth", "NONE").code == 2
+
+
+def test_a_handler_that_is_not_in_the_package_is_told(functions, folder):
+    made = functions("deploy", "made", str(folder), "--handler", "nothere.handler")
+    assert (
+        "warning: the handler nothere.handler is in no nothere.py of this package; modules at its top: app" in made.err
+    )
+    assert "warning" not in functions("deploy", "made", str(folder), "--handler", "app.handler").err
 
 
 def test_a_long_upload_has_a_bar(functions, folder, monkeypatch):
