@@ -14,7 +14,7 @@ from bridge.api.awslambda.errors import Refused, invalid, not_found
 from bridge.api.awslambda.made_layers import MadeLayers
 from bridge.api.awslambda.sealing import Sealing
 from bridge.core.errors import ConfigError, StoreCorrupt
-from bridge.core.function import LATEST, Function, Interpreter, plain_name
+from bridge.core.function import LATEST, Function, Interpreter, plain_name, space_name
 from bridge.core.ports import Clock
 from bridge.core.spaces import Space
 from bridge.registry.attachments import Attachments
@@ -129,6 +129,9 @@ class MadeFunctions:
             await self._put(made)
         for name in self._catalog.hidden():
             log.warning("function_hidden", function=name, reason="the file declares one of that name as well")
+        for name in self._functions:
+            if space_name(name) == self.home.name:
+                log.warning("function_hidden", function=name, reason="the file had another account or region then")
 
     async def run(self) -> None:
         """Delete packages that nothing names any more, and ask KMS for keys that are due, for ever."""

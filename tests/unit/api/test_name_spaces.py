@@ -4,7 +4,9 @@ import asyncio
 import json
 
 import pytest
+from structlog.testing import capture_logs
 
+from bridge.core.spaces import Space
 from tests.documents import MemoryDocuments
 from tests.unit.api.making import FUNCTIONS, Made, MemoryFunctions, request, zipped
 
@@ -138,6 +140,16 @@ async def test_all_of_it_is_there_after_a_start(api, tmp_path):
     assert (shown["FunctionArn"], shown["Environment"]["Variables"]["WHO"]) == (f"{arn(FAR)}:1", f"# {'.'.join(FAR)}")
     assert arn(OTHER) in (await again.by(OTHER, "GET", f"{FUNCTIONS}/made/policy"))["Policy"]
     await again.said(FAR, "GET", f"{FUNCTIONS}/made/policy", status=404)
+    await again.world.close()
+
+
+async def test_what_the_files_own_name_space_hides_is_said(api, tmp_path):
+    await api.make(FAR)
+    again = Api(tmp_path, api.store, api.kinds)
+    again.made.home = Space(*FAR)
+    with capture_logs() as logs:
+        await again.made.open()
+    assert [entry["function"] for entry in logs if entry["event"] == "function_hidden"] == [NAMES[3]]
     await again.world.close()
 
 

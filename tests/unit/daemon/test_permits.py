@@ -71,6 +71,19 @@ def test_naming_a_function_implies_a_statement_that_fits_the_format(read, source
     }  # fmt: skip
 
 
+def test_a_function_of_another_name_space_has_the_statement_and_is_asked(read):
+    arn = TOPIC.replace("sns", "lambda").replace("orders", "function:made")
+    settings = read(WEBHOOK.replace('"hello"', f'"{arn}:live"'))
+    ((place, (statement,)),) = implied_statements(settings).items()
+    assert (place, statement["Resource"]) == ((arn, "live"), f"{arn}:live")
+    policies, source = ResourcePolicies(NoDocuments()), settings.sources["s"]
+    permits, sender = make_permits(policies, settings), sender_of("s", source, settings)
+    with pytest.raises(InvokeDenied, match=f"on resource: {arn}:live"):
+        permits(sender, source.function, "POST")
+    policies.set_implied(implied_statements(settings))
+    permits(sender, source.function, "POST")
+
+
 def test_an_explicit_source_and_one_without_a_function_imply_nothing(read):
     assert implied_statements(read(WEBHOOK + 'policy = "explicit"')) == {}
     mapped = '[mappings.m]\nsource = "s"\nfunction = "hello"\n'
