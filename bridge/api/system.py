@@ -9,6 +9,7 @@ from bridge.api.services import Services
 from bridge.core.function import Function, FunctionVersion
 from bridge.core.logging_config import GROUP_PREFIX
 from bridge.core.ports import JobState
+from bridge.registry.grants import in_short
 from bridge.registry.interpreters import INTERPRETER, described
 from bridge.util import telemetry
 
@@ -49,7 +50,7 @@ class System:
             "uptime_s": round(services.clock.monotonic() - self._started, 3),
             "problems": list(services.readiness()),
             "troubles": list(services.troubles()),
-            "functions": [_function_view(function) for function in services.functions()],
+            "functions": [self._view(function) for function in services.functions()],
             "lanes": [views.lane_view(lane) for lane in services.lanes.status()],
             "jobs": [views.job_view(job) for job in jobs],
         }
@@ -58,8 +59,22 @@ class System:
     async def functions(self, request: Request) -> Answer:
         """The functions' names and limits, and what runs those of no other runtime."""
         Fields.of_query(request).finish()
-        shown = [_function_view(function) for function in self._services.functions()]
+        shown = [self._view(function) for function in self._services.functions()]
         return json_answer({"functions": shown, "interpreter": INTERPRETER})
+
+    def _view(self, function: Function) -> dict[str, object]:
+        """Return what is shown of a function: with its execution role, and what that allows, where it has one."""
+        arn, roles = function.latest.role, self._services.roles
+        if not arn:
+            return _function_view(function)
+        role = None if roles is None else roles.known(arn)
+        if role is None or not role.is_known:
+            allowed = [
+                "unknown: it may do everything" if role is None or role.statements else "unknown: it may do nothing"
+            ]
+        else:
+            allowed = list(in_short(role))
+        return _function_view(function) | {"role": arn, "role_allows": allowed}
 
     async def doctor(self, request: Request) -> Answer:
         """Every fact that decides what is in force, and whether it is as it should be."""

@@ -45,15 +45,17 @@ class ConnectionCredentials:
     Args:
         connection: where they come from.
         clock: tells when a role's are due.
+        ahead_s: a role's are renewed so long before they expire, or at half their life where that is shorter.
     """
 
     method = "bridge"
     """botocore's word of where credentials come from."""
     account_id = None
 
-    def __init__(self, connection: AwsConnection, *, clock: Clock) -> None:
+    def __init__(self, connection: AwsConnection, *, clock: Clock, ahead_s: float = REFRESH_AHEAD_S) -> None:
         self._connection = connection
         self._clock = clock
+        self._ahead_s = ahead_s
         self._lock = asyncio.Lock()
         self._chain: Any = None
         """botocore's credentials of the chain, which renew themselves; None: to be asked for."""
@@ -81,6 +83,11 @@ class ConnectionCredentials:
                 await self._renew_role(now)
             assert self._role is not None
             return self._role
+
+    @property
+    def role_due_at(self) -> float:
+        """From when on a role's credentials are renewed, epoch seconds."""
+        return self._role_due_at
 
     async def get_account_id(self) -> None:
         """Return the account for endpoints that have it in their name: none."""
@@ -140,7 +147,7 @@ class ConnectionCredentials:
         self._role = FrozenCredentials(answer["AccessKeyId"], answer["SecretAccessKey"], answer["SessionToken"])
         self._role_ends_at = answer["Expiration"].timestamp()
         life_s = max(self._role_ends_at - now, 0.0)
-        self._role_due_at = self._role_ends_at - min(REFRESH_AHEAD_S, life_s / 2)
+        self._role_due_at = self._role_ends_at - min(self._ahead_s, life_s / 2)
 
     async def _assume_role(self) -> Any:
         from aiobotocore.session import AioSession

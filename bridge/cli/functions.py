@@ -137,6 +137,8 @@ def _fields(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("on failure", local.get("on_failure", "")),
         ("on success", local.get("on_success", "")),
         ("dead letters", local.get("dead_letter_target", "")),
+        ("role", local.get("role", "")),
+        ("allows", "; ".join(local.get("role_allows", ()))),
         ("tags", ", ".join(f"{key}={value}" for key, value in found.get("Tags", {}).items())),
         ("trouble", local.get("trouble", "")),
     ]

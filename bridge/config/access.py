@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from bridge.config.roles import declared_roles
 from bridge.config.section import Section, listed
 from bridge.config.values import PathValue, SecretReference, refuse
 from bridge.registry.access import ACTION_PATTERN, AccessKey
@@ -85,5 +86,6 @@ def hidden_ports(settings: "Settings") -> tuple[int, ...]:
     A function that does calls it as anybody else would: the admin API asks for a token that no function can read.
     """
     port = settings.listen.api.port
-    is_called = settings.api.auth == "none" or bool(settings.access_keys)
+    roles = declared_roles(settings).values()  # their functions get keys of their own
+    is_called = settings.api.auth == "none" or bool(settings.access_keys) or any(r.reaches("lambda") for r in roles)
     return (port,) if port and not is_called else ()

@@ -62,7 +62,7 @@ class AwsReach:
             connection,
             endpoint_urls={**connection.endpoint_urls, **({"sts": sts} if sts else {})},
             role_arn=role_arn,
-            session_name=session,
+            session_name=session.ljust(2, "-"),  # STS wants two characters
             external_id=by.external_id,
             profile=by.profile,
             access_key_id=by.access_key_id,

@@ -34,7 +34,8 @@ from bridge.daemon.looks import look
 from bridge.daemon.mqtt import MqttMaker
 from bridge.daemon.permits import implied_statements
 from bridge.daemon.push import MAKERS
-from bridge.daemon.role_checks import mapping_check
+from bridge.daemon.role_checks import log_check, mapping_check
+from bridge.daemon.role_credentials import RoleCredentials
 from bridge.daemon.roles import Roles
 from bridge.daemon.schedules import ScheduleMaker
 from bridge.daemon.streams import Streams
@@ -143,6 +144,7 @@ class Parts:
         self.intake.set_window(deduplication_window(settings))
         self.aws.configure(settings)
         self.roles.configure(settings)
+        self.role_credentials.configure(settings)
         self.code.configure(settings)
         self.shipping.configure(settings)
         self.streams.configure(
@@ -160,6 +162,17 @@ class Parts:
             reserved=self.catalog.reserved(),
             sync_wait_s=self._settings.invocation.sync_wait_s,
             provisioned=self.catalog.provisioned(),
+        )
+
+    def access_rules(self, settings: Settings) -> AccessRules:
+        """Return who may call Lambda's API: whoever has a key of the file, and functions with theirs."""
+        return AccessRules(
+            keys=access_keys(settings),
+            asks=settings.api.auth != "none",
+            account=settings.account,
+            region=settings.region,
+            minted=self.role_credentials.keys.get,
+            role_of=self.roles.known,
         )
 
     async def map_anew(self) -> None:
@@ -234,6 +247,12 @@ class Parts:
             region=settings.region,
             interpreters=reachable(self.interpreters),
         )
+        self.role_credentials = RoleCredentials(
+            settings, roles=self.roles, aws=self.aws, clock=self._clock, renew=self.pool.credentials.renew
+        )
+        self.roles.replace = self.pool.credentials.renew
+        self.pool.credentials.source = self.role_credentials.variables
+        self.logs.may_write = log_check(self.roles, region=settings.region, account=settings.account)
         self.pool.trace = self._trace
         await self.pool.open()
         self._exit.push_async_callback(self.pool.close)
@@ -451,16 +470,6 @@ class Parts:
 def read_catalog(settings: Settings) -> FunctionCatalog:
     """Return the functions of a file; reads their folders (blocking). Raises ConfigError."""
     return FunctionCatalog.from_specs(function_specs(settings), region=settings.region, account=settings.account)
-
-
-def access_rules(settings: Settings) -> AccessRules:
-    """Return who may call Lambda's API."""
-    return AccessRules(
-        keys=access_keys(settings),
-        asks=settings.api.auth != "none",
-        account=settings.account,
-        region=settings.region,
-    )
 
 
 def deduplication_window(settings: Settings) -> float:

@@ -21,10 +21,11 @@ from bridge.core import limits
 from bridge.core.errors import BridgeError, ConfigError
 from bridge.core.function import FunctionVersion
 from bridge.core.mapping import MappingState
-from bridge.daemon.composition import Parts, access_rules, read_catalog, register_secrets
+from bridge.daemon.composition import Parts, read_catalog, register_secrets
 from bridge.daemon.edits import Edits
 from bridge.daemon.function_urls import address_of, function_url_app
 from bridge.daemon.health import TROUBLE_TOLD_S, Fact, Health
+from bridge.daemon.listening import listener_limits
 from bridge.daemon.notices import lost_functions, notices
 from bridge.daemon.permits import make_permits
 from bridge.daemon.push import PushSources
@@ -34,7 +35,7 @@ from bridge.runtime.landlock import NOTHING_LEFT
 from bridge.util import telemetry
 from bridge.util.aio import Supervisor
 from bridge.util.clocks import SystemClock
-from bridge.util.listener import Listener, ListenerLimits
+from bridge.util.listener import Listener
 
 log = structlog.get_logger("bridge.daemon")
 
@@ -162,7 +163,7 @@ class Daemon:
         self._api_app = ApiApp(
             self._services(),
             token=self._parts.folder.token,
-            rules=access_rules(settings),
+            rules=self._parts.access_rules(settings),
             hosts=tuple(map(str, listen.hosts)),
         )
         tls = (str(listen.tls.cert), str(listen.tls.key)) if isinstance(listen.tls, TlsFiles) else None
@@ -172,7 +173,7 @@ class Daemon:
             name="api",
             host=listen.api.host,
             port=listen.api.port,
-            limits=self._listener_limits(connections_max=reserve * 4),
+            limits=listener_limits(listen, connections_max=reserve * 4),
             tls=tls,
         )
         self._public = Listener(
@@ -180,13 +181,13 @@ class Daemon:
                 settings,
                 self._parts,
                 self._sources.webhooks,
-                keys=lambda: access_rules(self._settings).keys,
+                keys=lambda: self._parts.access_rules(self._settings).keys,
                 clock=self._clock,
             ),
             name="public",
             host=listen.public.host,
             port=listen.public.port,
-            limits=self._listener_limits(connections_max=listen.connections_max - reserve),
+            limits=listener_limits(listen, connections_max=listen.connections_max - reserve),
             tls=tls,
         )
         for listener in (self._api, self._public):
@@ -195,18 +196,7 @@ class Daemon:
             except OSError as error:
                 raise ConfigError(str(error)) from error
             self._exit.push_async_callback(listener.close, 0.1)
-
-    def _listener_limits(self, *, connections_max: int) -> ListenerLimits:
-        listen = self._settings.listen
-        return ListenerLimits(
-            header_s=listen.header_s,
-            request_s=listen.request_s,
-            keepalive_s=listen.keepalive_s,
-            connections_max=connections_max,
-            header_max_bytes=limits.HEADER_MAX_BYTES,
-            headers_max=limits.HEADERS_MAX,
-            path_max_bytes=limits.PATH_MAX_BYTES,
-        )
+        self._parts.role_credentials.api_url = self._url(self._api, listen.api.host)
 
     def _start_tasks(self) -> None:
         start = self._supervisor.start
@@ -219,6 +209,7 @@ class Daemon:
         start("ballast", self._keep_ballast)
         start("packages", self._parts.made.run)
         start("roles", self._parts.roles.run)
+        start("role-credentials", self._parts.role_credentials.run)
         if self._watches:
             self._edits.start()
         self._parts.dispatcher.kick()
@@ -339,7 +330,11 @@ class Daemon:
         names = sorted(before.mappings.keys() | settings.mappings.keys())
         changes += [f"mapping {name}" for name in names if before.mappings.get(name) != settings.mappings.get(name)]
         self._parts.configure(settings)
-        self._api_app.set_rules(access_rules(settings))
+        self._api_app.set_rules(self._parts.access_rules(settings))
+        names = sorted(before.roles.declared.keys() | settings.roles.declared.keys())
+        changes += [
+            f"role {each}" for each in names if before.roles.declared.get(each) != settings.roles.declared.get(each)
+        ]
         fixed = ("state", "listen", "runtime", "runtimes", "log", "region", "account")
         changes += [
             f"{section}: counts after a restart"

@@ -3,12 +3,19 @@
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
+import structlog
+
 from bridge.core.arn import parse_arn
+from bridge.core.function import plain_name
 from bridge.core.invocation import DeadLetter
+from bridge.core.logging_config import GROUP_PREFIX
 from bridge.core.mapping import EventSourceMapping, parse_source
 from bridge.core.outcome import OutboxEntry, RecordRefused, TargetTrouble, Transport
-from bridge.registry.grants import reading_refusal, sending_action, sending_refusal, sent_to
+from bridge.core.spaces import Space
+from bridge.registry.grants import may_log, reading_refusal, sending_action, sending_refusal, sent_to
 from bridge.registry.roles import NOT_ASSUMED, Role
+
+log = structlog.get_logger("bridge.roles")
 
 _TABLE_LABEL: Final = "2020-01-01T00:00:00.000"
 """Of an embedded stream that is read as a table's: sources/pull/local_formats.py."""
@@ -70,6 +77,25 @@ def mapping_check(roles: KnownRoles, *, region: str, account: str) -> Callable[[
     return refused
 
 
+def log_check(roles: KnownRoles, *, region: str, account: str) -> Callable[[str, str, str], bool]:
+    """Return what says whether a function's role lets it have a log stream, given its name, the stream, the group."""
+    told: set[tuple[str, str]] = set()
+    home = Space(account, region)
+
+    def may(function: str, stream: str, group: str) -> bool:
+        version = stream.partition("[")[2].partition("]")[0]  # the stream's name holds it
+        role = roles.of_target(f"{function}:{version}")
+        place, space = group or GROUP_PREFIX + plain_name(function), home.within(function)
+        if role is None or may_log(role, group=place, stream=stream, region=space.region, account=space.account):
+            return True
+        if (function, role.arn) not in told:
+            told.add((function, role.arn))
+            log.warning("function_log_denied", function=function, role=role.arn, log_group=place)
+        return False
+
+    return may
+
+
 class CheckedTransport:
     """`outcome.Transport` that sends what the role of the record's function may write to the target, and as that role.
 
@@ -98,7 +124,7 @@ class CheckedTransport:
         if role is None:
             await self._inner.send(entry, letter)
             return
-        name = entry.function.partition(":")[0]
+        name = plain_name(entry.function.partition(":")[0])
         self._check(role, name)
         sender = self._assumed(role.arn, name) if self._roles.connection and self._is_elsewhere else self._inner
         await sender.send(entry, letter)

@@ -12,7 +12,7 @@ from bridge.aws.iam import FoundRole, look_up
 from bridge.config.roles import declared_roles, unknown_may
 from bridge.config.settings import Settings
 from bridge.core.errors import BridgeError, FunctionNotFound
-from bridge.core.function import FunctionVersion, split_target
+from bridge.core.function import Function, FunctionVersion, split_target
 from bridge.core.ports import Clock
 from bridge.daemon.aws import AwsReach
 from bridge.registry.catalog import FunctionCatalog
@@ -62,7 +62,9 @@ class Roles:
         self._warned: set[str] = set()
         self._lock = asyncio.Lock()
         self.changed: Callable[[], None] = lambda: None
-        """Told when a role that was looked up has become another one."""
+        """Told when roles of functions have become others at IAM."""
+        self.replace: Callable[[str], None] = lambda _name: None
+        """Told of each function whose role has become another one: what its workers were given for it ends."""
         self._set(settings)
 
     def _set(self, settings: Settings) -> None:
@@ -73,10 +75,11 @@ class Roles:
 
     def configure(self, settings: Settings) -> None:
         """Take the roles of a new file."""
-        before = self.connection
+        before, connection = {arn: self.known(arn) for arn in self.used()}, self.connection
         self._set(settings)
-        if self.connection != before:
+        if self.connection != connection:
             self._looked.clear()
+        self._replace_of({arn for arn, role in before.items() if self.known(arn) != role})
 
     async def open(self) -> None:
         """Look up the roles of the functions there are, as far as IAM answers within `OPEN_MAX_S`."""
@@ -97,20 +100,23 @@ class Roles:
         """Ask IAM what is due; tell whether a role has become another one."""
         if not self.connection:
             return False
-        is_changed = False
-        for arn in sorted(self.used()):
-            if arn not in self._declared:
-                before = self._looked.get(arn)
-                await self._look_up(arn)
-                after = self._looked.get(arn)
-                is_changed |= (before and before.role) != (after and after.role)
-        return is_changed
+        changed = set()
+        for arn in sorted(self.used() - self._declared.keys()):
+            before = self.known(arn)
+            await self._look_up(arn)
+            if self.known(arn) != before:
+                changed.add(arn)
+        self._replace_of(changed)
+        return bool(changed)
+
+    def _replace_of(self, arns: set[str]) -> None:
+        for function in self._catalog.functions() if arns else ():
+            if not arns.isdisjoint(_roles(function)):
+                self.replace(function.name)
 
     def used(self) -> frozenset[str]:
         """Return the ARNs of the roles of all functions."""
-        functions = self._catalog.functions()
-        versions = (each for function in functions for each in (function.latest, *function.versions.values()))
-        return frozenset(version.role for version in versions if version.role)
+        return frozenset(role for function in self._catalog.functions() for role in _roles(function))
 
     # --- looking --------------------------------------------------------------------------------
 
@@ -218,6 +224,10 @@ class Roles:
             iam: Any = await self._aws.clients.client(connection, "iam", read_timeout_s=LOOK_UP_MAX_S, pool=4)
             found = await look_up(iam, arn)
         return forbidden(arn) if found is None else _read(arn, found)
+
+
+def _roles(function: Function) -> frozenset[str]:
+    return frozenset(each.role for each in (function.latest, *function.versions.values()) if each.role)
 
 
 def _read(arn: str, found: FoundRole) -> Role:

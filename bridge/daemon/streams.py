@@ -8,6 +8,7 @@ from bridge.config.values import Address
 from bridge.core.arn import Arn, parse_arn
 from bridge.core.connection import AwsConnection, KafkaConnection
 from bridge.core.errors import ConfigError
+from bridge.core.function import plain_name
 from bridge.core.mapping import OF_AWS, EventSourceMapping, SourceAddress, parse_source
 from bridge.core.outcome import LOCAL, TargetPlace
 from bridge.core.ports import Clock, Destination
@@ -216,7 +217,7 @@ class Streams:
         role = self._role(mapping)
         if role is None or self._roles is None or not self._roles.connection:
             return found
-        return self._aws.as_role(found, role.arn, session=mapping.function.partition(":")[0])
+        return self._aws.as_role(found, role.arn, session=plain_name(mapping.function.partition(":")[0]))
 
     def check(self, mapping: EventSourceMapping) -> None:
         """Refuse a mapping whose ARN could be reached by more than one connection. Raises ConfigError."""

@@ -1,5 +1,6 @@
 """Access keys and what they allow: who a caller of Lambda's API is (pure)."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Final
 
 from bridge.core.function import Function, space_name
 from bridge.core.spaces import Space
+from bridge.registry.roles import Role
 
 ACTION_PATTERN: Final = re.compile(r"lambda:[A-Za-z*?]{1,64}\Z|\*\Z")
 """An action or a pattern of actions: `lambda:InvokeFunction`, `lambda:Get*`, `*`."""
@@ -25,6 +27,14 @@ class AccessKey:
     """Actions and patterns of actions."""
     organization: str = ""
     """Id of the organization that its account belongs to, `o-…`; empty: none."""
+    token: str = field(default="", repr=False)
+    """Session token that must come with it; empty: none."""
+    role: str = ""
+    """ARN of the execution role whose rights it has, instead of `allow`; empty: its own."""
+    session: str = ""
+    """Of such a key: the function's name."""
+    expires_at: float = math.inf
+    """Epoch seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +75,27 @@ class Caller:
     def _space_name(self) -> str:
         return space_name(self.key(""))
 
+    role: Role | None = None
+    """Of a function that calls with its own credentials: what it may do, instead of `allow`."""
+    session: str = ""
+    """Likewise: its name."""
+
     @property
     def arn(self) -> str:
         """The principal, as errors and policies write it."""
+        if self.role is not None:
+            return f"arn:aws:sts::{self.role.account}:assumed-role/{self.role.name}/{self.session}"
         return f"arn:aws:iam::{self.account}:user/{self.key_id or 'anonymous'}"
 
-    def may(self, action: str) -> bool:
-        """Tell whether an action (`lambda:InvokeFunction`) is allowed; AWS compares without regard to case."""
+    def may(self, action: str, resource: str = "*") -> bool:
+        """Tell whether an action (`lambda:InvokeFunction`) is allowed; AWS compares without regard to case.
+
+        Args:
+            action: it.
+            resource: the ARN it is on, which a role's statements may ask for; `*`: none in particular.
+        """
+        if self.role is not None:
+            return self.role.allows(action, resource)
         return any(_pattern(pattern).match(action) for pattern in self.allow)
 
 

@@ -9,7 +9,7 @@ import orjson
 
 from bridge.core.function import LATEST
 from bridge.registry.access import Caller
-from bridge.registry.attached import Documents, DocumentStore, Place
+from bridge.registry.attached import Documents, DocumentStore, Place, place_arn
 from bridge.registry.statements import PRINCIPAL_ORG, SOURCE_ACCOUNT, Question, Statement, allows
 
 _NAMESPACE: Final = uuid.UUID("5c1e0b1e-3d60-5b0c-9d8e-7c6f6a1d2b43")
@@ -82,8 +82,10 @@ class ResourcePolicies:
         Within an account the key's actions suffice, and so does a statement that names the caller. A caller of another
         account than the function's needs both (IAM User Guide, reference_policies_evaluation-logic-cross-account.html).
         """
+        if caller.role is not None and caller.role.denies(question.action, place_arn(place)):
+            return "identity"
         is_granted = self.allows(place, question)
-        may = caller.may(question.action)
+        may = caller.may(question.action, place_arn(place))
         if place[0].split(":")[4] == caller.account:
             return "" if may or is_granted else "identity"
         return "" if may and is_granted else "resource" if may else "identity"

@@ -55,6 +55,12 @@ class Role:
         asked = (self.statements,) if self.boundary is None else (self.statements, self.boundary)
         return all(_allows(statements, action, resource, keys) for statements in asked)
 
+    def denies(self, action: str, resource: str) -> bool:
+        """Tell whether a statement of it denies an action on a resource, whatever else allows it."""
+        keys = {"aws:principalarn": self.arn, "aws:principalaccount": self.account}
+        found = (*self.statements, *(self.boundary or ()))
+        return any(each["Effect"] == "Deny" and _applies(each, action, resource, keys) for each in found)
+
     def reaches(self, service: str) -> bool:
         """Tell whether a statement of it allows an action of a service (`lambda`), on whatever."""
         return any(

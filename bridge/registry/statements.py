@@ -49,6 +49,8 @@ class Question:
     """Of the caller, 12 digits; empty: it is a service, or nobody in particular."""
     arn: str = ""
     """Of the caller as an identity."""
+    role: str = ""
+    """ARN of the role that the caller acts as, which a statement may name in its place."""
     service: str = ""
     """Of a service: `s3.amazonaws.com`."""
     keys: Mapping[str, str] = field(default_factory=dict)
@@ -144,7 +146,7 @@ def _is_meant(principal: str | Mapping[str, str], question: Question) -> bool:
     wanted = principal["AWS"]
     if (root := _ROOT.match(wanted)) is not None:
         return root[1] == question.account
-    return bool(question.arn) and wanted == question.arn
+    return bool(wanted) and wanted in (question.arn, question.role)
 
 
 def _holds(operator: str, wanted: str, value: str | None) -> bool:

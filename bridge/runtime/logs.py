@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Final, Protocol
@@ -119,6 +119,15 @@ class LogStream:
         return b"".join(parts)
 
 
+class NoStream(LogStream):
+    """The log of a worker whose execution role has no rights to one: what it writes is kept nowhere."""
+
+    __slots__ = ()
+
+    def write(self, data: bytes, at: float) -> None:
+        """Forget it."""
+
+
 def _prefixed(pieces: list[bytes], prefix: bytes) -> tuple[bytes, bytes, bytes]:
     lines = b"".join(pieces)
     return prefix, lines[:-1].replace(b"\n", b"\n" + prefix), b"\n"
@@ -142,6 +151,8 @@ class FunctionLogs:
         self._timer: asyncio.TimerHandle | None = None
         self._failed = False
         self._followers: dict[str, set[asyncio.Event]] = {}
+        self.may_write: Callable[[str, str, str], bool] = lambda _function, _stream, _group: True
+        """Tells whether a function's execution role lets it have a log stream: function, stream, log group."""
         self.sink: LogSink | None = None
         """Gets all that goes to the files, lines that find no room on the disk too."""
 
@@ -150,6 +161,8 @@ class FunctionLogs:
         entry = self._streams.get((function, name))
         if entry is None:
             path = self._path(function, name)
+            if not self.may_write(function, name, group):
+                return NoStream(self, function=function, name=name, group=group, path=path)
             with contextlib.suppress(OSError):
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             entry = self._streams[function, name] = LogStream(

@@ -15,6 +15,7 @@ from bridge.core.invocation import Invocation, InvocationResult
 from bridge.core.ports import Clock
 from bridge.runtime import endings, results, syscalls
 from bridge.runtime.ahead import Ahead
+from bridge.runtime.credentials import WorkerCredentials
 from bridge.runtime.fleet import (
     MEAN_WEIGHT,
     STARTING_PER_CORE,
@@ -76,16 +77,15 @@ class WorkerPool:
         self._starter = Starter(confined, logs=logs, clock=clock, on_report=self._reported, on_end=self._zygote_ended)
         self._time_text = TimeText()
         self._fleets: dict[tuple[str, str], Fleet] = {}
+        self.credentials = self._starter.credentials = WorkerCredentials(fleets=self._fleets, end=self._end)
         self._workers: dict[int, Worker] = {}
         self._busy: set[Worker] = set()
         self._cores = os.cpu_count() or 1
         self._count = 0
         """Workers that live or start; those being ended do not count."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._watch = Watch(
-            clock=clock, busy=self._busy, fleets=self._fleets, living=self._workers, fail=self._fail,
-            reinitialise=self._initialise_again,
-        )  # fmt: skip
+        self._watch = Watch(clock=clock, busy=self._busy, fleets=self._fleets, living=self._workers, fail=self._fail,
+                            reinitialise=self._initialise_again)  # fmt: skip
         self._ahead = Ahead(clock=clock, give_back=self._wait_again)
         self.provisioned = Provisioned(
             clock=clock, places=self._workers_max, fleet_of=self._fleet, start=self._warm, end=self._end

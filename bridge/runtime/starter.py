@@ -17,6 +17,7 @@ from bridge.core.errors import RuntimeUnavailable
 from bridge.core.function import Interpreter
 from bridge.core.ports import Clock
 from bridge.runtime import commands, environment, frames, mounts, users
+from bridge.runtime.credentials import WorkerCredentials
 from bridge.runtime.fleet import Fleet
 from bridge.runtime.logs import FunctionLogs, stream_name
 from bridge.runtime.process import Owner, Worker
@@ -91,6 +92,8 @@ class Starter:
         self._living: dict[int, int] = {}
         """Process id of the keeper by worker id."""
         self.facts: list[Fact] = []
+        self.credentials: WorkerCredentials | None = None
+        """What workers are given of their function's role; None: nothing."""
 
     @property
     def level(self) -> str:
@@ -269,6 +272,10 @@ class Starter:
             region=self._confinement.region,
             is_provisioned=worker.is_provisioned,
         )
+        if self.credentials is not None and version.role:
+            variables |= await self.credentials.source(version)
+            if worker.is_finished:
+                raise RuntimeUnavailable(f"no worker for {version.name}: it was ended before it began")
         request = self._request(
             worker.id,
             code=fleet.code,

@@ -1,5 +1,6 @@
 """Who calls Lambda's API: a signature that is checked, or nobody is asked (`auth = "none"`)."""
 
+import hmac
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT, plain_name, sp
 from bridge.core.ports import Clock
 from bridge.core.spaces import Space
 from bridge.registry.access import AccessKey, Caller
+from bridge.registry.roles import Role
 from bridge.registry.sigv4 import SignatureRefused, SignedRequest, check_signature, claimed_signer
 from bridge.util.quick import maker
 
@@ -29,6 +31,14 @@ class AccessRules:
     account: str = ACCOUNT_DEFAULT
     """Of callers that name none."""
     region: str = REGION_DEFAULT
+    minted: Callable[[str], AccessKey | None] = lambda _: None
+    """Returns the key of a function's own by its id, until it expires."""
+    role_of: Callable[[str], Role] | None = None
+    """Returns the role that such a key acts as, by its ARN."""
+
+    def key(self, key_id: str) -> AccessKey | None:
+        """Return a key; None: there is none of that id."""
+        return self.keys.get(key_id) or self.minted(key_id)
 
     @property
     def home(self) -> Space:
@@ -79,9 +89,14 @@ def authenticate(request: Request, body_hash: Callable[[], str], rules: AccessRu
     )
     try:
         signer = check_signature(signed, secret_of=lambda key_id: _secret(rules, key_id), now=clock.stepped())
+        key = _with_token(rules.key(signer.key_id), request)
     except SignatureRefused as error:
         raise Refused(error.code, str(error), status=error.status, kind="") from error
-    key = rules.keys[signer.key_id]
+    if key.role and rules.role_of is not None:
+        role = rules.role_of(key.role)
+        return _caller(
+            account=key.account, region=signer.region, key_id=key.id, allow=(), role=role, session=key.session
+        )
     return _caller(
         account=key.account,
         region=signer.region,
@@ -92,6 +107,14 @@ def authenticate(request: Request, body_hash: Callable[[], str], rules: AccessRu
     )
 
 
+def _with_token(key: AccessKey | None, request: Request) -> AccessKey:
+    """Return a key whose token came with it, if it has one. Raises SignatureRefused."""
+    sent = request.headers.get("x-amz-security-token", [""])[0]
+    if key is None or (key.token and not hmac.compare_digest(key.token.encode(), sent.encode("utf-8", "replace"))):
+        raise SignatureRefused("UnrecognizedClientException", "The security token included in the request is invalid.")
+    return key
+
+
 def _secret(rules: AccessRules, key_id: str) -> str | None:
-    key = rules.keys.get(key_id)
+    key = rules.key(key_id)
     return None if key is None else key.secret

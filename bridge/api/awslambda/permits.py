@@ -19,11 +19,11 @@ def admitted(request: Request, caller: Caller, action: str, policies: ResourcePo
     """
     named = named_by(request.params["fn"], dict(request.query())) if "fn" in request.params else None
     if named is None:
-        if not caller.may(action):
-            raise denied(caller, action, _resource(request, caller))
+        if not caller.may(action, resource := _resource(request, caller)):
+            raise denied(caller, action, resource)
         return caller
     account, name = named[0] or caller.account, named[1]
-    if account == caller.account and caller.may(action):
+    if caller.role is None and account == caller.account and caller.may(action):
         return caller  # within an account the key's actions suffice, whatever the policy says
     arn = function_arn(name.name, region=caller.region, account=account)
     if kind := policies.refusing((arn, name.qualifier), caller, question(caller, action)):
@@ -44,4 +44,5 @@ def _resource(request: Request, caller: Caller) -> str:
 
 def question(caller: Caller, action: str) -> Question:
     """Return what a policy is asked about a caller."""
-    return Question(action=action, account=caller.account, arn=caller.arn, keys=caller_keys(caller))
+    role = caller.role.arn if caller.role is not None else ""
+    return Question(action=action, account=caller.account, arn=caller.arn, role=role, keys=caller_keys(caller))

@@ -1,12 +1,16 @@
 """Execution roles as Lambda's API refuses them: none to assume, or without what a configuration asks for (5.8)."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from bridge.api.awslambda.errors import Refused, invalid
+from bridge.api.awslambda.names import denied
 from bridge.core.errors import BridgeError
+from bridge.registry.access import Caller
 from bridge.registry.grants import network_refusal, sending_refusal
 from bridge.registry.roles import NOT_ASSUMED, Role
+
+PASS_ROLE: Final = "iam:PassRole"  # noqa: S105 - an action
 
 
 class RoleFinder(Protocol):
@@ -21,16 +25,22 @@ class RoleFinder(Protocol):
         ...
 
 
-async def check_configuration(roles: RoleFinder | None, settings: Mapping[str, Any]) -> None:
+async def check_configuration(roles: RoleFinder | None, settings: Mapping[str, Any], caller: Caller) -> None:
     """Refuse the settings of a function whose role cannot be assumed, or may not do what they ask for.
 
     Args:
         roles: the roles there are; None: nothing is asked of any.
         settings: FunctionConfiguration's, by AWS's names, as they are to be.
+        caller: who gives the function its role: one of another account's it cannot, and a function that calls by its
+            own role only what that role lets it pass.
     """
     role = await _found(roles, settings.get("Role", ""))
     if role is None:
         return
+    if role.is_known and role.account != caller.account:
+        raise Refused("AccessDeniedException", "Cross-account pass role is not allowed.", status=403)
+    if caller.role is not None and not caller.role.allows(PASS_ROLE, role.arn):
+        raise denied(caller, PASS_ROLE, role.arn)
     if not role.is_trusting:
         raise invalid(NOT_ASSUMED)
     target = settings.get("DeadLetterConfig", {}).get("TargetArn", "")

@@ -85,7 +85,7 @@ class WriteOperations:
             settings["LoggingConfig"] = merged(logging, settings.get("LoggingConfig", {}))
             variables, tags = shapes.environment(body) or {}, shapes.tags(body)
             arns = shapes.layers(body) or []
-            await check_configuration(self._roles, settings)
+            await check_configuration(self._roles, settings, caller)
             async with self._made.changing():
                 self._made.check_new(name.name)
                 if signing is not None:
@@ -165,7 +165,7 @@ class WriteOperations:
             layers = None if arns is None else self._made.layers.resolve(arns, caller)
             logging = merged(before.latest.settings["LoggingConfig"], settings.get("LoggingConfig", {}))
             now = {**_without_empty({**before.latest.settings, **settings}), "LoggingConfig": logging}
-            await check_configuration(self._roles, now)
+            await check_configuration(self._roles, now, caller)
             latest = replace(before.latest, settings=now, modified_at=stamp(self._clock), revision_id=new_id())
             latest = replace(latest, environment=await self._environment(before, now, variables))
             if layers is not None:

@@ -2,7 +2,10 @@
 
 import pytest
 
+from bridge.api.awslambda.errors import Refused
+from bridge.api.awslambda.roles import check_configuration
 from bridge.core.errors import BridgeError
+from bridge.registry.access import Caller
 from bridge.registry.roles import Role, forbidden, managed_statement, unrestricted
 from tests.unit.api.making import FUNCTIONS, Made, MemoryFunctions, request
 from tests.unit.api.test_event_sources import KINESIS, QUEUE, STREAM, Mapped
@@ -161,3 +164,32 @@ async def test_so_is_a_change_to_what_it_may_not(mapped):
     assert await mapped.refused("PUT", f"/{made['UUID']}", {"DestinationConfig": destination}) == NOT_SENDING
     assert mapped.asked[-1].on_failure == QUEUE
     assert (await mapped.json("GET", f"/{made['UUID']}"))["DestinationConfig"] == {"OnFailure": {}}
+
+
+# --- who gives a role ---
+
+
+def caller(account="000000000000", *statements, is_function=False):
+    role = Role(arn=SENDS, statements=statements) if is_function else None
+    return Caller(account=account, region="us-east-1", role=role, session="f")
+
+
+async def given(role_arn, by):
+    await check_configuration(Roles(), {"Role": role_arn}, by)
+
+
+async def test_a_known_role_is_given_within_its_account_alone():
+    await given(BASIC, caller())
+    await given("arn:aws:iam::000000000000:role/unknown", caller("111122223333"))
+    with pytest.raises(Refused, match="Cross-account pass role is not allowed"):
+        await given(BASIC, caller("111122223333"))
+
+
+async def test_a_function_that_makes_functions_gives_them_the_roles_that_its_own_lets_it_pass():
+    passes = {"Effect": "Allow", "Action": "iam:PassRole", "Resource": BASIC}
+    creates = {"Effect": "Allow", "Action": "lambda:*", "Resource": "*"}
+
+    await given(BASIC, caller("000000000000", creates, passes, is_function=True))
+    for arn in (SENDS, "arn:aws:iam::000000000000:role/unknown"):
+        with pytest.raises(Refused, match=f"assumed-role/sends/f is not authorized to perform: iam:PassRole on.*{arn}"):
+            await given(arn, caller("000000000000", creates, passes, is_function=True))

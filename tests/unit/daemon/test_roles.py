@@ -133,7 +133,12 @@ async def test_a_declared_role_is_what_the_file_says_and_follows_it(made):
     assert roles.of_target("f:$LATEST") == await roles.find(DECLARED)
     assert roles.facts() == [("roles", True, "1 in use, all of them known")]
 
+    replaced = []
+    roles.replace = replaced.append
+    roles.configure(made.settings(FILE))
+    assert replaced == []
     roles.configure(made.settings(FILE.replace("SQSQueue", "Basic")))
+    assert replaced == ["f"]
     assert not roles.of_target("f").allows("sqs:ReceiveMessage", QUEUE)
 
 
@@ -189,12 +194,14 @@ async def test_what_it_says_is_believed_for_a_while_and_a_change_is_told(made, i
     roles, clock = made(FILE + IAM.format(url=iam.url), function("f", OTHER))
     await roles.open()
     calls = len(iam.calls)
-    iam.inline = {"Statement": []}
+    iam.inline, replaced = {"Statement": []}, []
+    roles.replace = replaced.append
 
     assert await roles._refresh() is False
     assert len(iam.calls) == calls
     await clock.advance(KNOWN_S)
     assert await roles._refresh() is True
+    assert replaced == ["f"]
     assert not roles.of_target("f").allows("sqs:SendMessage", QUEUE)
     assert await roles._refresh() is False
 

@@ -1,6 +1,7 @@
 """Execution roles: what their statements allow, the managed policies, and AWS's words for what they do not."""
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -283,3 +284,13 @@ def test_short_lines_say_what_is_allowed():
         f"Allow sqs:SendMessage, sns:Publish on {QUEUE}",
         "Deny s3:* on *",
     ]
+
+
+# --- the page ---
+
+
+def test_the_page_has_the_table_as_it_is():
+    text = (Path(__file__).parents[3] / "docs" / "permissions.md").read_text()
+    rows = dict(re.findall(r"^\| (AWSLambda\w+) \| (.*) \|$", text, re.MULTILINE))
+
+    assert {name: tuple(actions.split(", ")) for name, actions in rows.items()} == ACTIONS

@@ -183,3 +183,26 @@ async def test_a_stream_by_the_beginning_of_its_name(tmp_path):
     assert found == [("2026/01/02/[1]aa", "one")]
     assert [line[2] async for line in logs.tail("f", lines=9, follow=False)] == ["one", "two"]
     logs.close()
+
+
+async def test_a_function_whose_role_has_no_rights_to_logs_gets_no_stream(logs, tmp_path):
+    asked, sunk = [], []
+
+    class Sink:
+        def write(self, *arguments):
+            sunk.append(arguments)
+
+    def may_write(*place):
+        asked.append(place)
+        return place[0] != "silent"
+
+    logs.may_write, logs.sink = may_write, Sink()
+    logs.stream("silent", STREAM, group="/own").write(b"secret\n", AT)
+    logs.write("silent", STREAM, b"secret\n", at=AT)
+    logs.end_stream("silent", STREAM)
+    logs.flush()
+
+    assert asked[0] == ("silent", STREAM, "/own")
+    assert await read(logs, "silent") == []
+    assert not (tmp_path / "silent").exists()
+    assert sunk == []
