@@ -180,6 +180,9 @@ class RuntimeSettings(Section):
         default="auto",
         description="auto: mount namespace, Landlock and seccomp where the kernel has them; basic: none of them.",
     )
+    sandbox_min: Literal["basic", "seccomp", "landlock", "namespaces"] = Field(
+        default="basic", description="The daemon does not start where workers are confined by less than this level."
+    )
     packages: PathValue | None = Field(
         default=None,
         description="Folder with boto3, last on every function's import path; left out: the one installed with bridge.",

@@ -28,6 +28,7 @@ from bridge.core.ports import Clock
 from bridge.core.spaces import Space
 from bridge.daemon.aws import AwsReach
 from bridge.daemon.code import FileCode
+from bridge.daemon.confinement import check_confinement
 from bridge.daemon.layers import FileLayers
 from bridge.daemon.log_shipping import LogShipping
 from bridge.daemon.looks import look
@@ -256,6 +257,7 @@ class Parts:
         self.pool.trace = self._trace
         await self.pool.open()
         self._exit.push_async_callback(self.pool.close)
+        check_confinement(settings, level=self.pool.sandbox_level(), facts=self.pool.sandbox_facts())
         # Where a file is tried, nothing elsewhere is invoked by accident.
         is_allowed = self._allow_remote or not (self._asks_before_remote or self._is_local)
         self.remote = RemoteFunctions(self.aws.clients, clock=self._clock, is_allowed=is_allowed)

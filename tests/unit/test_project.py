@@ -98,3 +98,13 @@ def test_kinesis_local_is_pinned_by_hash() -> None:
     line = (ROOT / "requirements" / "kinesis.sha512").read_text()
 
     assert re.fullmatch(r"[0-9a-f]{128}  kinesis-local-[\d.]+\.tgz\n", line)
+
+
+def test_each_test_that_the_security_page_names_is_there():
+    text = (ROOT / "docs" / "security.md").read_text()
+    named = set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", text))
+
+    assert len(named) > 40
+    for path, function in named:
+        source = (ROOT / path).read_text()
+        assert not function or re.search(rf"def {function}\(", source), f"{path} has no {function}"
