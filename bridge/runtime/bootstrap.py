@@ -41,6 +41,7 @@ INIT_ERROR: Final = 3
 OK: Final = 4
 ERROR: Final = 5
 SKIPPED: Final = 6
+LEAVING: Final = 7
 AHEAD: Final = 1
 MARK: Final = 2
 LENGTH: Final = struct.Struct("=I")

@@ -18,6 +18,8 @@ INIT_ERROR: Final = 3
 OK: Final = 4
 ERROR: Final = 5
 SKIPPED: Final = 6
+LEAVING: Final = 7
+"""The worker ends after what it sends next: nothing more is to be sent to it."""
 AHEAD: Final = 1
 """Flag of an INVOKE frame: needs a token from the worker's counter before it may start."""
 MARK: Final = 2

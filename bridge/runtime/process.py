@@ -323,6 +323,8 @@ class Worker(asyncio.BufferedProtocol):
         if kind == frames.SKIPPED and self.skipping:
             self.skipping -= 1
             self._owner.worker_skipped(self)
+        elif kind == frames.LEAVING:
+            self.retiring = True
         elif kind == frames.READY and not self.is_ready:
             self._end_init_log(duration_ms)
             self.is_ready = True

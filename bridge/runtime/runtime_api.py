@@ -21,6 +21,7 @@ from bridge.runtime.bootstrap import (
     ERROR,
     INIT_ERROR,
     INVOKE_HEAD,
+    LEAVING,
     OK,
     READY,
     RESPONSE_MAX_BYTES,
@@ -69,6 +70,8 @@ class RuntimeApi:
         self._request_id = b""
         """Of the invocation that runs; empty: none does."""
         self._sequence = 0
+        self._held: tuple[int, float, bytes] | None = None
+        """Kind, duration and payload of an answer: the invocation ends when its program asks for the next, or ends."""
         self._began = 0.0
         self._is_ready = False
         self._init_error: bytes | None = None
@@ -127,6 +130,9 @@ class RuntimeApi:
     def _program_ended(self) -> NoReturn:
         """End as the program has ended, so that its status is ours."""
         _, status = os.waitpid(self._program, 0)
+        if self._held is not None:
+            self._send(LEAVING, 0, 0.0, b"")  # or another invocation would be sent, to nobody
+            self._let_go()
         if self._init_error is not None:
             self._fail_init()
         if os.WIFSIGNALED(status):
@@ -216,6 +222,7 @@ class RuntimeApi:
             return
         self._asking = peer
         self._poller.register(self._daemon, select.POLLIN)
+        self._let_go()
         if not self._is_ready:
             self._is_ready = True
             self._measure()
@@ -287,7 +294,13 @@ class RuntimeApi:
 
     def _end_invocation(self, kind: int, payload: bytes) -> None:
         self._request_id = b""
-        self._send(kind, self._sequence, (time.perf_counter() - self._began) * 1000, payload)
+        self._held = kind, (time.perf_counter() - self._began) * 1000, payload
+
+    def _let_go(self) -> None:
+        if self._held is not None:
+            kind, duration_ms, payload = self._held
+            self._held = None
+            self._send(kind, self._sequence, duration_ms, payload)
 
     def _send(self, kind: int, sequence: int, duration_ms: float, payload: bytes) -> None:
         if not sequence & 15 or duration_ms > MEASURED_AFTER_MS or sequence < 2:

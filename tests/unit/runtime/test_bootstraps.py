@@ -135,6 +135,16 @@ async def test_an_answer_counts_once(runner, tmp_path):
     assert said == repr([(202, b'{"status":"OK"}\n'), 400, 400])
 
 
+async def test_one_that_ends_after_its_answer_has_answered(runner, tmp_path):
+    code = talker(tmp_path / "code")
+    source = "respond('1')\nprint('after it', flush=True)\nos._exit(3)"
+    first, second = await asyncio.gather(say(runner, code, source), say(runner, code, source))
+
+    assert (body(first), body(second)) == (1, 1)
+    assert b"after it\n" in first.log_tail
+    assert body(await say(runner, code, "answer = 2")) == 2
+
+
 async def test_an_extension_is_refused_by_name(runner, tmp_path):
     source = (
         "api.request('POST', '/2020-01-01/extension/register', '{}')\nfound = api.getresponse()\n"

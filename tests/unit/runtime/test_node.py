@@ -1,5 +1,6 @@
 """Node.js functions by our own client: what a handler may be, what it sees, how it ends, and what is in its log."""
 
+import asyncio
 import importlib.util
 import json
 import re
@@ -238,6 +239,16 @@ async def test_what_nobody_catches_ends_it(nodes, tmp_path):
     assert error["errorType"] == "Runtime.ExitError"
     assert error["errorMessage"].endswith("exit status 4")
     assert await nodes.value(code, 1, "index.promised") == {"event": 1}
+
+
+async def test_one_that_ends_with_its_answer_takes_no_other_with_it(nodes, tmp_path):
+    either = "exports.either = (event) => (event.ends ? exports.rejects(event) : Promise.resolve(event));"
+    code = written(tmp_path / "code", {"index.js": HANDLERS + either})
+    events = [{"ends": number % 3 == 1, "number": number} for number in range(18)]
+    results = await asyncio.gather(*(nodes.run(code, event, "index.either") for event in events))
+
+    for event, result in zip(events, results, strict=True):
+        assert result.error_type == ("Runtime.UnhandledPromiseRejection" if event["ends"] else ""), result
 
 
 async def test_lines_of_the_log(nodes, tmp_path):
