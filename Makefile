@@ -107,7 +107,7 @@ mqtt: $(VENV)/.stamp-test
 	@requirements/apt.sh mosquitto:mosquitto mosquitto-clients:mosquitto_pub || [ "$${CI:-}" != true ]
 
 integration: kafka aws mqtt
-	@requirements/apt.sh bubblewrap:bwrap tini:tini faketime:faketime
+	@requirements/apt.sh bubblewrap:bwrap tini:tini faketime:faketime curl:curl
 	$(BIN)/pytest -n 2 -rs -m 'kafka or aws or mqtt' tests/contract
 	$(BIN)/pytest -n 2 $(WHOLE) tests --ignore tests/unit --ignore tests/contract --ignore tests/crash --ignore tests/test_layout.py
 

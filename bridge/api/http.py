@@ -181,7 +181,7 @@ class Answer:
     async def send(self, send: Send, *, head_only: bool = False) -> None:
         """Write it to the client."""
         exchange = getattr(send, "__self__", None)
-        if isinstance(exchange, Shortcut):  # it leaves out the body of an answer to HEAD
+        if isinstance(exchange, Shortcut) and not exchange.is_blocked:  # it leaves out the body of an answer to HEAD
             headers = self.headers | {"content-type": self.content_type} if self.body else self.headers
             exchange.answer(self.status, text_block(headers), self.body, close=False)
             return

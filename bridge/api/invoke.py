@@ -21,6 +21,7 @@ from bridge.core.errors import (
     StoreFull,
     Throttled,
 )
+from bridge.core.function import TARGET_MAX_CHARS
 from bridge.core.invocation import Condition, InvocationResult, InvocationType, ResultKind
 from bridge.core.record import Record
 from bridge.events.bodies import is_too_deep
@@ -141,8 +142,8 @@ class _Invalid(Exception):
 def _target(target: str, qualifier: str | None) -> str:
     """Join path and query; two different qualifiers are refused (semantics 0.3)."""
     name, _, given = target.partition(":")
-    if len(target) > 140:
-        raise HttpError(400, "the function's name has more than 140 characters")
+    if len(target) > TARGET_MAX_CHARS:
+        raise HttpError(400, f"the function's name has more than {TARGET_MAX_CHARS} characters")
     if qualifier and given and qualifier != given:
         raise HttpError(400, "The derived qualifier from the function name does not match the specified qualifier.")
     chosen = qualifier or given

@@ -74,11 +74,11 @@ class ConnectionCredentials:
         """
         if not self._connection.role_arn:
             return await self._base()
-        now = self._clock.time()
+        now = self._clock.stepped()
         if self._role is not None and (now < self._role_due_at or (self._lock.locked() and now < self._role_ends_at)):
             return self._role
         async with self._lock:
-            now = self._clock.time()
+            now = self._clock.stepped()
             if self._role is None or now >= self._role_due_at:
                 await self._renew_role(now)
             assert self._role is not None

@@ -18,6 +18,8 @@ SPACE_MARK: Final = "@"
 """Between a function's name and its name space, where that is not the file's: `NAME@REGION.ACCOUNT`. No name has it."""
 NAME_PATTERN: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
 QUALIFIER_PATTERN: Final = re.compile(r"(?:\$LATEST|[a-zA-Z0-9_-]{1,128})\Z")
+TARGET_MAX_CHARS: Final = 240
+"""Characters of the longest text that TARGET_PATTERN matches, no fewer."""
 TARGET_PATTERN: Final = re.compile(r"[a-zA-Z0-9_-]{1,64}(?:@[a-z0-9-]{1,32}\.[0-9]{12})?(?::[a-zA-Z0-9$_-]{1,128})?\Z")
 """`name[:qualifier]`, where the name may have its name space behind it."""
 ENVIRONMENT_NAME_PATTERN: Final = re.compile(r"[a-zA-Z][a-zA-Z0-9_]+\Z")

@@ -308,6 +308,9 @@ class Parts:
         await self.roles.open()
         self.file_layers = FileLayers(self.made)
         await self.file_layers.apply(self.catalog)
+
+    def provision(self) -> None:
+        """Start provisioned workers, once the api that they may call listens."""
         for function in self.catalog.functions():
             if function.provisioned:
                 self._provision(function.name)

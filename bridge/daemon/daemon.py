@@ -127,6 +127,7 @@ class Daemon:
         except BaseException:
             await self._exit.aclose()
             raise
+        self._parts.provision()
         self._start_tasks()
         self._announce()
         for name, ok, text in (*self._notices(), *lost_functions(self._parts.catalog.functions())):

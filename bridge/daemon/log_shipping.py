@@ -64,11 +64,11 @@ class LogShipping:
 
     def troubles(self, *, after_s: float) -> list[str]:
         """Return a line for each log group that has taken nothing for longer than `after_s` seconds."""
-        return [] if self._sink is None else self._sink.troubles(after_s=after_s)
+        return [] if self._sink is None or self._logs.sink is None else self._sink.troubles(after_s=after_s)
 
     def facts(self) -> list[tuple[str, bool, str]]:
         """Return name, is it as it should be, what is known; nothing where the file does not ask for it."""
-        return [] if self._sink is None else [("CloudWatch Logs", *self._sink.fact())]
+        return [] if self._sink is None or self._logs.sink is None else [("CloudWatch Logs", *self._sink.fact())]
 
     async def close(self) -> None:
         """Send what is left, after the workers have ended."""

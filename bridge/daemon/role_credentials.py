@@ -20,6 +20,8 @@ log = structlog.get_logger("bridge.roles")
 
 LOOK_S: Final = 15.0
 """How often it is looked which workers' credentials are due."""
+ASK_AGAIN_S: Final = 300.0
+"""How long workers are left alone whose credentials STS does not renew."""
 
 
 class RoleCredentials:
@@ -61,7 +63,7 @@ class RoleCredentials:
         """Replace workers whose credentials are due, for ever."""
         while True:
             await self._clock.sleep(LOOK_S)
-            now = self._clock.time()
+            now = self._clock.stepped()
             for name in [name for name, at in self._due.items() if now >= at]:
                 self._replace(name)
 
@@ -107,7 +109,8 @@ class RoleCredentials:
             made = ConnectionCredentials(connection, clock=self._clock, ahead_s=RENEWED_AHEAD_S)
             known = self._assumed[role.arn, version.name] = connection, made
         frozen = await known[1].get_frozen_credentials()
-        self._is_due(version.name, known[1].role_due_at)
+        # Already due: STS does not answer, and a worker that took this one's place would be given the same.
+        self._is_due(version.name, max(known[1].role_due_at, self._clock.stepped() + ASK_AGAIN_S))
         services = {f"AWS_ENDPOINT_URL_{_spelt(name)}": url for name, url in by.endpoint_urls.items()}
         return _variables(
             frozen, version, services | ({"AWS_ENDPOINT_URL": by.endpoint_url} if by.endpoint_url else {})

@@ -93,21 +93,13 @@ class Roles:
         """Keep what IAM says of the functions' roles fresh, for ever."""
         while True:
             await self._clock.sleep(_LOOK_S)
-            if await self._refresh():
-                self.changed()
+            await self._refresh()
 
     async def _refresh(self) -> bool:
         """Ask IAM what is due; tell whether a role has become another one."""
         if not self.connection:
             return False
-        changed = set()
-        for arn in sorted(self.used() - self._declared.keys()):
-            before = self.known(arn)
-            await self._look_up(arn)
-            if self.known(arn) != before:
-                changed.add(arn)
-        self._replace_of(changed)
-        return bool(changed)
+        return any([await self._look_up(arn) for arn in sorted(self.used() - self._declared.keys())])
 
     def _replace_of(self, arns: set[str]) -> None:
         for function in self._catalog.functions() if arns else ():
@@ -137,8 +129,10 @@ class Roles:
             RoleUnknown: IAM does not answer, and has not before.
         """
         if arn not in self._declared and self.connection:
-            await self._look_up(arn)
-            looked = self._looked[arn]
+            looked = self._looked.get(arn)
+            if looked is None or not (looked.trouble and looked.role.is_known):  # else what it said last counts
+                await self._look_up(arn)
+                looked = self._looked[arn]
             if looked.trouble and not looked.role.is_known:
                 raise RoleUnknown(looked.trouble)
         return self.known(arn)
@@ -194,29 +188,36 @@ class Roles:
 
     # --- IAM ------------------------------------------------------------------------------------
 
-    async def _look_up(self, arn: str) -> None:
+    async def _look_up(self, arn: str) -> bool:
+        """Ask IAM for a role where that is due; tell whether it has become another one, which others were told."""
         async with self._lock:
             looked = self._looked.get(arn)
             now = self._clock.monotonic()
             if looked is not None and now < looked.due_at:
-                return
+                return False
             try:
                 role, failure = await self._ask(arn), ""
             except TimeoutError:
                 role, failure = None, f"role {arn}: IAM did not answer within {LOOK_UP_MAX_S:.0f} s"
             except call_errors() as error:
                 role, failure = None, f"role {arn}: {trouble(error).message}"
-            except (BridgeError, ValueError, KeyError) as error:
+            except (BridgeError, ValueError, KeyError, TypeError, AttributeError) as error:  # no document of a role
                 role, failure = None, f"role {arn}: {error}"
             if failure:
                 log.warning("role_not_looked_up", role=arn, reason=failure)
                 role = looked.role if looked is not None else forbidden(arn)
             assert role is not None
+            before = self.known(arn)
             self._looked.pop(arn, None)
             wait_s = ASK_AGAIN_S if failure else KNOWN_S
-            self._looked[arn] = _Looked(role=role, due_at=now + wait_s, trouble=failure)
+            self._looked[arn] = _Looked(role=role, due_at=self._clock.monotonic() + wait_s, trouble=failure)
             while len(self._looked) > ROLES_MAX:
                 del self._looked[next(iter(self._looked))]
+            is_other = self.known(arn) != before
+            if is_other:
+                self._replace_of({arn})
+                self.changed()
+            return is_other
 
     async def _ask(self, arn: str) -> Role:
         connection = self._aws.connection(self.connection)

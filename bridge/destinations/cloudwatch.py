@@ -13,6 +13,7 @@ from bridge.core import limits
 from bridge.core.errors import ConfigError
 from bridge.core.ports import Clock
 from bridge.util import telemetry
+from bridge.util.text import JOINED_LINES
 
 log = structlog.get_logger("bridge.cloudwatch")
 
@@ -95,7 +96,7 @@ def _messages(data: bytes) -> Iterator[tuple[str, int]]:
     """Yield the message of each line, its newline included as Lambda sends it, and what it counts for."""
     for line in data.removesuffix(b"\n").split(b"\n"):
         text = line.decode(errors="backslashreplace") + "\n"
-        if text.startswith("[ERROR] "):
+        if JOINED_LINES.match(text):
             text = text.replace("\r", "\n")  # one record of AWS's runtime, whose lines a terminal would overwrite
         encoded = text.encode()
         if len(encoded) <= EVENT_MAX_BYTES:
@@ -270,6 +271,7 @@ class CloudWatchLogs:
                     return None
             if is_made and found.kind in (AwsTroubleKind.INVALID, AwsTroubleKind.TOO_LARGE) and found.code != _BUSY:
                 log.warning("log_events_refused", group=key[0], stream=key[1], error=found.message)
+                self._recovered(key[0])
                 return len(batch)
             self._failed(key[0], found.message, found)
             return None

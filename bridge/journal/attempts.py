@@ -68,8 +68,12 @@ def encode(attempt: Attempt) -> bytes:
     return _HEAD.pack(MAGIC, _HEAD.size + len(body), zlib.crc32(body)) + body
 
 
-@lru_cache(maxsize=1024)
 def _name(text: str) -> bytes:
+    return _cut(text[:_NAME_MAX_BYTES])  # what a function chose may be long, and is not kept whole
+
+
+@lru_cache(maxsize=1024)
+def _cut(text: str) -> bytes:
     return text.encode("utf-8", "replace")[:_NAME_MAX_BYTES]
 
 

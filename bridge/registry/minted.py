@@ -34,7 +34,7 @@ class MintedKeys:
             account: whose name space its caller sees.
             session: the function's name.
         """
-        now = self._clock.time()
+        now = self._clock.stepped()
         known = self._current.get((role, account, session))
         if known is None or now >= due_at(known):
             self._forget_expired(now)
@@ -54,7 +54,7 @@ class MintedKeys:
     def get(self, key_id: str) -> AccessKey | None:
         """Return a key that has not expired; None: there is none of that id."""
         found = self._keys.get(key_id)
-        return None if found is None or self._clock.time() >= found.expires_at else found
+        return None if found is None or self._clock.stepped() >= found.expires_at else found
 
     def _forget_expired(self, now: float) -> None:
         self._current = {name: key for name, key in self._current.items() if now < key.expires_at}

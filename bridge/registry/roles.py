@@ -174,7 +174,7 @@ def _applies(statement: Statement, action: str, resource: str, keys: Mapping[str
         _names(statement, "Action", action, _same_action)
         and _names(statement, "Resource", resource, _same_resource)
         and all(
-            _holds(operator, key, wanted, keys)
+            _holds(operator, key, wanted, keys, unless_known=statement["Effect"] == "Deny")
             for operator, conditions in statement.get("Condition", {}).items()
             for key, wanted in conditions.items()
         )
@@ -195,18 +195,18 @@ def _same_resource(pattern: str, resource: str) -> bool:
     return pattern == "*" or arn_like(pattern, resource)
 
 
-def _holds(operator: str, key: str, wanted: object, keys: Mapping[str, str]) -> bool:
-    """Tell whether a condition holds; one on a key or with an operator that is not known here never does."""
+def _holds(operator: str, key: str, wanted: object, keys: Mapping[str, str], *, unless_known: bool) -> bool:
+    """Tell whether a condition holds; with an operator that is not known here: `unless_known`."""
     value = keys.get(key.lower())
-    if value is None:
-        return False
+    if value is None and operator.lower() in (*_PLAIN, *_LIKE):
+        return False  # as on AWS: what is not there is like nothing
     match operator.lower():
         case found if found in _PLAIN:
             return value in _texts(wanted)
         case found if found in _LIKE:
             return any(like(pattern, value) for pattern in _texts(wanted))
         case _:
-            return False
+            return unless_known
 
 
 def _texts(value: object) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ _UNRESERVED: Final = "-_.~"
 _SPACES: Final = re.compile(r" +")
 _PLAIN_PATH: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)+\Z")
 """A path that its canonical form leaves as it is."""
+UNKNOWN_CALLER: Final = "The security token included in the request is invalid."
 _MISMATCH: Final = (
     "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key "
     "and signing method. Consult the service documentation for details."
@@ -103,7 +104,7 @@ def check_signature(
     _check_scope(claim, stamp, service)
     secret = secret_of(claim.key_id)
     if secret is None:
-        raise SignatureRefused("UnrecognizedClientException", "The security token included in the request is invalid.")
+        raise SignatureRefused("UnrecognizedClientException", UNKNOWN_CALLER)
     _check_time(stamp, now)
     _check_body(request)
     text = "\n".join((
@@ -113,7 +114,7 @@ def check_signature(
     wanted = hmac.new(
         signing_key(secret, claim.date, claim.region, claim.service), text.encode(), hashlib.sha256
     ).hexdigest()
-    if not hmac.compare_digest(wanted, claim.signature):
+    if not hmac.compare_digest(wanted.encode(), claim.signature.encode("utf-8", "replace")):
         raise SignatureRefused("InvalidSignatureException", _MISMATCH)
     return Signer(claim.key_id, claim.region)
 

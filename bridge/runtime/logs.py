@@ -14,6 +14,8 @@ from typing import IO, Final, Protocol
 
 import structlog
 
+from bridge.util.text import JOINED_LINES
+
 log = structlog.get_logger("bridge.runtime.logs")
 
 FUNCTION_MAX_BYTES: Final = 64 * 1024 * 1024
@@ -25,7 +27,6 @@ OPEN_MAX: Final = 64
 FOLLOW_S: Final = 1.0
 READ_BACK_BYTES: Final = 1024 * 1024
 _ROTATED: Final = re.compile(r"\.log\.\d+$")
-_JOINED: Final = re.compile(r"\[ERROR\] |\d{4}-\d\d-\d\dT[\d:.]{8,12}Z\t[^\t]{1,64}\t[A-Z]{4,5}\t")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 Line = tuple[float, str, str]
@@ -355,6 +356,6 @@ def _lines(row: bytes, stream: str) -> Iterator[Line]:
         return
     decoded = text.decode(errors="backslashreplace").rstrip("\r")
     # AWS's runtimes join the lines of one record by carriage returns: Python's of an error, Node's of any.
-    parts = decoded.split("\r") if _JOINED.match(decoded) else [decoded]
+    parts = decoded.split("\r") if JOINED_LINES.match(decoded) else [decoded]
     for part in parts:
         yield at, stream, shown(part)

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from typing import Final
 
-HEAD_MAX_BYTES: Final = 64 * 1024
+HEAD_MAX_BYTES: Final = 1024 * 1024 + 64 * 1024
 RECEIVE_BYTES: Final = 64 * 1024
 APART_MIN_BYTES: Final = 16 * 1024
 _HEAD_END: Final = b"\r\n\r\n"
@@ -89,6 +89,7 @@ class Peer:
         """Bytes that the body, or its chunk, still lacks."""
         self._chunked = False
         self._in_chunk = False
+        self._closes = False
         self.is_last = False
         """The client will close after the answer to what it has asked."""
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -120,6 +121,7 @@ class Peer:
             if not (self._read_chunks(request) if self._chunked else self._read_body(request)):
                 return
             self._request = None
+            self.is_last = self._closes
             yield request
 
     def _begin(self) -> bool:
@@ -132,7 +134,7 @@ class Peer:
         del self._buffer[: end + 4]
         self._request = Request(head)
         lowered = head.lower()  # a search that minds no case takes ten times as long
-        self.is_last = _LAST.search(lowered) is not None or b" http/1.0\r\n" in lowered
+        self._closes = _LAST.search(lowered) is not None or b" http/1.0\r\n" in lowered
         self._body.clear()
         self._chunked = self._in_chunk = False
         length = _LENGTH.search(lowered)

@@ -305,7 +305,7 @@ class WorkerPool:
             if worker.is_finished:  # it failed while we attached to it
                 raise RuntimeUnavailable(f"no worker for {worker.version.name}: {worker.start_error}")
             fleet.starts.inc()
-            worker.retiring = fleet.is_retired
+            worker.retiring = worker.retiring or fleet.is_retired  # or it was told to while it started
             self._busy.add(worker)
             self._watch.start()
             if job is not None and not job.future.done():

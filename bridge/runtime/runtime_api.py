@@ -95,13 +95,15 @@ class RuntimeApi:
         self._poller.register(self._listener, select.POLLIN)
         self._poller.register(self._program_end, select.POLLIN)
         while True:
-            if self._asking is not None and self._daemon.has_frame():
+            while self._asking is not None and self._daemon.has_frame():  # one that was taken back hands nothing out
                 self._hand_out()
             events = self._poller.poll(None if self._init_error is None else EXIT_MAX_MS)
             if not events:
                 self._fail_init()  # it has told of its error and does not end
             for descriptor, _ in events:
-                self._attend(descriptor)
+                # What the program sent before its end comes before the end, which stays readable.
+                if descriptor != self._program_end or len(events) == 1:
+                    self._attend(descriptor)
 
     # --- the program ------------------------------------------------------------------------------------------
 
@@ -157,7 +159,7 @@ class RuntimeApi:
             try:
                 for request in peer.requests():
                     self._serve(peer, request)
-            except loopback_http.NotHttp:
+            except (loopback_http.NotHttp, OSError):
                 self._drop(peer)
                 return
             if peer.is_last and peer is not self._asking:

@@ -48,6 +48,11 @@ class Shortcut(ABC):
     def whole_body(self) -> bytes | None:
         """Return the body if all of it has arrived, else None: then `receive`."""
 
+    @property
+    @abstractmethod
+    def is_blocked(self) -> bool:
+        """The client does not read what it was sent: `send`, which waits for it, then, and not `answer`."""
+
     @abstractmethod
     def answer(self, status: int, block: bytes, body: bytes, *, close: bool) -> None:
         """Send a whole answer: `block` is header lines, each with its CRLF, without content-length and connection."""
@@ -87,7 +92,7 @@ def _checked(block: bytes, lines: int) -> bytes:
 async def respond(send: Send, status: int, body: bytes, headers: tuple[tuple[bytes, bytes], ...] = _JSON_ONLY) -> None:
     """Answer with a whole body; `content-length` is added, so `headers` must not hold it."""
     exchange = getattr(send, "__self__", None)
-    if isinstance(exchange, Shortcut):
+    if isinstance(exchange, Shortcut) and not exchange.is_blocked:
         if headers is _JSON_ONLY:
             exchange.answer(status, _JSON_BLOCK, body, close=False)
         else:

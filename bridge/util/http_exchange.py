@@ -275,6 +275,11 @@ class Exchange(Shortcut):
         self._forget_news()
         return body
 
+    @property
+    def is_blocked(self) -> bool:
+        """See `Shortcut`."""
+        return self.flow.write_paused
+
     def answer(self, status: int, block: bytes, body: bytes, *, close: bool) -> None:
         """See `Shortcut`."""
         if self.disconnected:

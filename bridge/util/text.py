@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+JOINED_LINES: Final = re.compile(r"\[ERROR\] |\d{4}-\d\d-\d\dT[\d:.]{8,12}Z\t[^\t]{1,64}\t[A-Z]{4,5}\t")
+"""Begins a record of AWS's runtimes whose lines are joined by carriage returns: Python's of an error, Node's of any."""
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 

@@ -7,7 +7,7 @@ from tests.harness import wait_for
 from tests.lambda_client import lambda_client
 from tests.zips import zipped
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration]
 
 ACCOUNT, REGION = "123456789012", "eu-central-1"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/r"

@@ -12,7 +12,7 @@ from tests.harness import wait_for, write_function
 from tests.integration.conftest import TELLING
 from tests.lambda_client import lambda_client
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration]
 
 CONFIG = """
 account = "{account}"

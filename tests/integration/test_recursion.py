@@ -6,7 +6,7 @@ import pytest
 
 from tests.harness import request, wait_for, write_function
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.integration]
 
 CONFIG = """
 api = {{ auth = "none" }}

@@ -13,7 +13,7 @@ from bridge.core.ports import Clock
 from bridge.core.spaces import Space
 from bridge.registry.access import AccessKey, Caller
 from bridge.registry.roles import Role
-from bridge.registry.sigv4 import SignatureRefused, SignedRequest, check_signature, claimed_signer
+from bridge.registry.sigv4 import UNKNOWN_CALLER, SignatureRefused, SignedRequest, check_signature, claimed_signer
 from bridge.util.quick import maker
 
 _caller: Final = maker(Caller)
@@ -94,8 +94,16 @@ def authenticate(request: Request, body_hash: Callable[[], str], rules: AccessRu
         raise Refused(error.code, str(error), status=error.status, kind="") from error
     if key.role and rules.role_of is not None:
         role = rules.role_of(key.role)
+        if not role.is_known:  # it has left the file since: a key of what nobody knows opens nothing
+            raise Refused("UnrecognizedClientException", UNKNOWN_CALLER, status=403, kind="")
         return _caller(
-            account=key.account, region=signer.region, key_id=key.id, allow=(), role=role, session=key.session
+            account=key.account,
+            region=signer.region,
+            key_id=key.id,
+            allow=(),
+            role=role,
+            session=key.session,
+            home=rules.home,
         )
     return _caller(
         account=key.account,

@@ -1,6 +1,8 @@
 """Whether a caller of Lambda's API may do what it asks for: its key's actions, and the function's resource policy."""
 
 from dataclasses import replace
+from typing import Final
+from urllib.parse import unquote
 
 from bridge.api.awslambda.names import denied, named_by
 from bridge.api.http import Request
@@ -9,6 +11,8 @@ from bridge.registry.access import Caller
 from bridge.registry.layers import read_layer
 from bridge.registry.policies import ResourcePolicies, caller_keys
 from bridge.registry.statements import Question
+
+CREATE_FUNCTION: Final = "lambda:CreateFunction"
 
 
 def admitted(request: Request, caller: Caller, action: str, policies: ResourcePolicies) -> Caller:
@@ -19,6 +23,8 @@ def admitted(request: Request, caller: Caller, action: str, policies: ResourcePo
     """
     named = named_by(request.params["fn"], dict(request.query())) if "fn" in request.params else None
     if named is None:
+        if action == CREATE_FUNCTION and caller.role is not None:
+            return caller  # the operation asks, once it knows the name
         if not caller.may(action, resource := _resource(request, caller)):
             raise denied(caller, action, resource)
         return caller
@@ -35,7 +41,7 @@ def admitted(request: Request, caller: Caller, action: str, policies: ResourcePo
 def _resource(request: Request, caller: Caller) -> str:
     """Return the ARN of what is no function, as far as the path names one."""
     if "layer" not in request.params:
-        return "*"
+        return unquote(request.params.get("arn", "*"))
     layer = read_layer(request.params["layer"], account=caller.account, region=caller.region)
     if layer is None:
         return "*"

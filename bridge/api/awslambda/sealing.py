@@ -132,7 +132,9 @@ class Sealing:
             if asked is None or now - asked.at >= (KMS_ASKED_S if asked.refusal is None else KMS_REFUSED_S):
                 due.append((made, version, wrapped))
         changed = await asyncio.gather(*(self._ask(*each) for each in due))
-        self._asked = {key: asked for key, asked in self._asked.items() if key in known or asked.at >= now}
+        self._asked = {
+            key: asked for key, asked in self._asked.items() if key in known or asked.at >= now - KMS_REFUSED_S
+        }
         return {made.key for (made, *_), is_changed in zip(due, changed, strict=True) if is_changed}
 
     async def _ask(self, made: MadeFunction, version: MadeVersion, wrapped: bytes) -> bool:

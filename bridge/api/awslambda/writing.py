@@ -10,14 +10,15 @@ from bridge.api.awslambda import shapes, views
 from bridge.api.awslambda.control import IN_PROGRESS, PENDING, MadeFunctions, stamp
 from bridge.api.awslambda.errors import Refused, invalid, stale, violated
 from bridge.api.awslambda.made_layers import shown_layers
-from bridge.api.awslambda.names import FunctionName, read_name
+from bridge.api.awslambda.names import FunctionName, denied, read_name
+from bridge.api.awslambda.permits import CREATE_FUNCTION
 from bridge.api.awslambda.roles import RoleFinder, check_configuration
 from bridge.api.awslambda.safeguards import check_signing_config, signing_config
 from bridge.api.awslambda.shapes import Body
 from bridge.api.awslambda.uploads import Upload, Uploads
 from bridge.api.http import Answer, Request, json_answer
 from bridge.core import limits
-from bridge.core.function import LATEST, plain_name
+from bridge.core.function import LATEST, function_arn, plain_name
 from bridge.core.logging_config import GROUP_PREFIX, TEXT, merged
 from bridge.core.ports import Clock
 from bridge.core.spaces import REGION_PATTERN
@@ -73,6 +74,9 @@ class WriteOperations:
             if name.qualifier not in ("", LATEST):
                 raise invalid("A function is created without a qualifier")
             check_region(caller.region)
+            arn = function_arn(plain_name(name.name), region=caller.region, account=caller.account)
+            if caller.role is not None and not caller.may(CREATE_FUNCTION, arn):
+                raise denied(caller, CREATE_FUNCTION, arn)
             signing = signing_config(body)
             settings = shapes.configuration(body, creates=True)
             if "Runtime" not in settings or "Handler" not in settings:

@@ -354,7 +354,7 @@ class QueueWorker:
     async def _stop_loop(self, message: Message, why: str) -> None:
         self._failure = why
         if await self._loops.end([message], self._facts, why=why):
-            await self._return([message])
+            await self._return([message], alone=True)
         else:
             await self._delete([message])
 
@@ -362,14 +362,14 @@ class QueueWorker:
         await self._return(batch.messages, at_once=at_once)
         self._buffer.release(batch.groups)
 
-    async def _return(self, messages: list[Message], *, at_once: bool = False) -> None:
-        """Hand messages back, and what waits behind them in their groups: it would overtake them.
+    async def _return(self, messages: list[Message], *, at_once: bool = False, alone: bool = False) -> None:
+        """Hand messages back, and, unless `alone`, what waits behind them in their groups: it would overtake them.
 
         Unless `at_once`, they are seen again when the queue's own timeout says.
         """
         if not messages:
             return
-        behind = self._buffer.drop_groups({message.group for message in messages})
+        behind = [] if alone else self._buffer.drop_groups({message.group for message in messages})
         own = set() if at_once else {message.id for message in messages}
         self._returned.inc(len(messages) + len(behind))
         self._ended_count += len(messages)

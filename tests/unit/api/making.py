@@ -68,7 +68,7 @@ class MemoryLayers:
 class Made:
     """The api of a world whose functions can be made."""
 
-    def __init__(self, folder, store, layers=None, kinds=None, kms=None, **services):
+    def __init__(self, folder, store, layers=None, kinds=None, kms=None, rules=None, **services):
         """`kinds`: stores of what hangs on functions, by kind."""
         self.layers = layers or MemoryLayers()
         self.world = World()
@@ -92,7 +92,7 @@ class Made:
             function=self.catalog.get,
             **services,
         )
-        self.world.app = ApiApp(replaced, token=TOKEN, rules=AccessRules(asks=False))
+        self.world.app = ApiApp(replaced, token=TOKEN, rules=rules or AccessRules(asks=False))
 
     async def ask(self, method, path, body=None, status=None, **more):
         data = b"" if body is None else json.dumps(body).encode()

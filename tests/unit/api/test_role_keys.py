@@ -1,5 +1,7 @@
 """Functions that call Lambda's API by their own keys: what their role allows, until the key expires."""
 
+import json
+
 import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -14,6 +16,7 @@ from bridge.registry.roles import Role
 from bridge.registry.statements import INVOKE, Question, make_statement
 from bridge.testing.clock import ManualClock
 from tests.unit.api.harness import World
+from tests.unit.api.making import Made, MemoryFunctions, request
 from tests.unit.api.test_awslambda import ACCOUNT, ARN, HOST, REGION, refused
 from tests.unit.api.test_awslambda import INVOKE as INVOKE_PATH
 
@@ -30,20 +33,24 @@ async def made():
     """Return a world where one key was minted; `made.statements` are those of its role."""
     keys = MintedKeys(clock=ManualClock())
     world = World(
-        rules=AccessRules(minted=keys.get, role_of=lambda arn: Role(arn=arn, statements=tuple(world.statements)))
+        rules=AccessRules(
+            minted=keys.get,
+            role_of=lambda arn: Role(arn=arn, statements=tuple(world.statements), is_known=world.is_role_known),
+        )
     )
     world.statements = [allow("lambda:*")]
+    world.is_role_known = True
     world.catalog.add("other")
     world.key = keys.current(ROLE, account=ACCOUNT, session="caller")
     yield world
     await world.close()
 
 
-async def call(world, method, target, *, body=b"", key=None, token=None):
+async def call(world, method, target, *, body=b"", key=None, token=None, region=REGION):
     key = key or world.key
     request = AWSRequest(method, f"http://{HOST}{target}", data=body, headers={"host": HOST})
     credentials = Credentials(key.id, key.secret, key.token if token is None else token or None)
-    SigV4Auth(credentials, "lambda", REGION).add_auth(request)
+    SigV4Auth(credentials, "lambda", region).add_auth(request)
     headers = {name.lower(): value for name, value in request.headers.items() if name.lower() != "host"}
     return await world.ask(method, target, body=body, headers=headers, token=None, host=HOST)
 
@@ -67,6 +74,43 @@ async def test_what_the_role_denies_of_one_function_is_denied_though_all_are_all
     assert (await call(made, "POST", INVOKE_PATH.replace("hello", "other"), body=b"{}")).status == 200
     assert refused(await call(made, "POST", INVOKE_PATH, body=b"{}"), 403, "AccessDeniedException")
     assert (await call(made, "GET", FUNCTIONS)).status == 200
+
+
+@pytest.mark.parametrize("region", ["eu-west-3", "us-west-2"])
+async def test_the_region_it_signs_for_is_the_name_space_it_acts_in(made, region):
+    """Or a denial of one region's function would be passed by with a signature for another."""
+    made.statements.append({"Effect": "Deny", "Action": "lambda:*", "Resource": ARN})
+
+    answer = await call(made, "POST", INVOKE_PATH, body=b"{}", region=region)
+    assert refused(answer, 404, "ResourceNotFoundException")
+    assert json.loads((await call(made, "GET", FUNCTIONS, region=region)).body)["Functions"] == []
+    assert made.runtime.invocations == []
+
+
+async def test_a_key_of_a_role_that_has_left_the_file_opens_nothing(made):
+    made.is_role_known = False
+
+    assert refused(await call(made, "GET", FUNCTIONS), 403, "UnrecognizedClientException")
+
+
+@pytest.mark.parametrize(("name", "is_allowed"), [("worker-1", True), ("other-1", False)])
+async def test_functions_are_created_where_the_role_allows_their_name(tmp_path, name, is_allowed):
+    statements = (allow("lambda:CreateFunction", ARN.replace("hello", "worker-*")), allow("iam:PassRole"))
+    keys = MintedKeys(clock=ManualClock())
+    rules = AccessRules(minted=keys.get, role_of=lambda arn: Role(arn=arn, statements=statements))
+    made = Made(tmp_path, MemoryFunctions(), rules=rules)
+    await made.made.open()
+    made.world.key = keys.current(ROLE, account=ACCOUNT, session="caller")
+
+    answer = await call(made.world, "POST", FUNCTIONS, body=json.dumps(request(FunctionName=name)).encode())
+
+    assert answer.status == (201 if is_allowed else 403), answer.body
+    if is_allowed:
+        await made.settled(name)
+    else:
+        text = refused(answer, 403, "AccessDeniedException")
+        assert "lambda:CreateFunction on resource: " + ARN.replace("hello", name) in text
+    await made.world.close()
 
 
 @pytest.mark.parametrize("token", ["", "another"])

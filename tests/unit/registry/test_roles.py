@@ -78,6 +78,8 @@ def deny(action, resource="*", **more):
         ((allow("sqs:*"), {"Effect": "Deny", "NotAction": "sqs:*", "Resource": "*"}), True),
         ((allow("sqs:*", Condition={"StringEquals": {"aws:SourceVpc": "vpc-1"}}),), False),
         ((allow("sqs:*"), deny("*", Condition={"Bool": {"aws:MultiFactorAuthPresent": "false"}})), True),
+        ((allow("sqs:*"), deny("*", Condition={"StringNotEquals": {"aws:SourceVpc": "vpc-1"}})), False),
+        ((allow("sqs:*", Condition={"StringNotEquals": {"aws:SourceVpc": "vpc-1"}}),), False),
         ((allow("sqs:*", Condition={"StringEquals": {"aws:PrincipalAccount": "123456789012"}}),), True),
         ((allow("sqs:*", Condition={"ArnLike": {"aws:PrincipalArn": "arn:aws:iam::*:role/work*"}}),), True),
         ((allow("sqs:*", Condition={"NumericLessThan": {"aws:PrincipalAccount": "9"}}),), False),

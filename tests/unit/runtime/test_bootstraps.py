@@ -145,6 +145,20 @@ async def test_one_that_ends_after_its_answer_has_answered(runner, tmp_path):
     assert body(await say(runner, code, "answer = 2")) == 2
 
 
+@pytest.mark.parametrize("chars", [1, 1_000_000])
+async def test_an_answer_on_a_connection_that_closes_comes_in_pieces(runner, tmp_path, chars):
+    source = (
+        "import urllib.request\n"  # closes each connection, and sends head and body apart
+        "url = f'http://{host}{BASE}/invocation/{request_id}/response'\n"
+        f"urllib.request.urlopen(urllib.request.Request(url, json.dumps('x' * {chars}).encode())).read()\nanswered = True"
+    )
+    code = talker(tmp_path / "code")
+    assert body(await say(runner, code, source)) == "x" * chars
+    assert body(await say(runner, code, "answer = os.getpid()")) == body(
+        await say(runner, code, "answer = os.getpid()")
+    )
+
+
 async def test_an_extension_is_refused_by_name(runner, tmp_path):
     source = (
         "api.request('POST', '/2020-01-01/extension/register', '{}')\nfound = api.getresponse()\n"
@@ -223,7 +237,7 @@ async def test_a_client_that_waits_to_be_told_to_go_on(runner, tmp_path):
 
 
 async def test_what_is_no_http_is_closed_and_the_rest_goes_on(runner, tmp_path):
-    source = "answer = [raw(b'hello\\r\\n\\r\\n'), raw(b'GET / HTTP/1.1\\r\\n' + b'x' * 200_000)]"
+    source = "answer = [raw(b'hello\\r\\n\\r\\n'), raw(b'GET / HTTP/1.1\\r\\n' + b'x' * 2_000_000)]"
     code = talker(tmp_path / "code")
     try_it = f"try:\n    {source}\nexcept OSError as error:\n    answer = ['', '']"  # closed while it was sending
     assert body(await say(runner, code, try_it)) == ["", ""]

@@ -1,6 +1,7 @@
 """Functions that call themselves through a queue: the chain of its messages, where it ends, and what is kept then."""
 
 import orjson
+import pytest
 
 from bridge.core import limits
 from bridge.core.errors import StoreError
@@ -73,9 +74,10 @@ def test_a_loop_ends_in_the_queues_own_dead_letter_queue():
     virtually(story)
 
 
-def test_the_others_of_its_queue_go_on_and_groups_keep_their_order():
+@pytest.mark.parametrize("receives", [None, 2])
+def test_the_others_of_its_queue_go_on_and_groups_keep_their_order(receives):
     async def story(clock):
-        async with Loop(clock, queue={"is_fifo": True}) as world:
+        async with Loop(clock, queue={"is_fifo": True, "max_receive_count": receives}) as world:
             world.function.script = lambda _call: None
             stopped = f"Lineage={world.recursion.trace('0-0', 'f', now=0.0).partition('Lineage=')[2][:8]}:16"
             world.queue.put("a", "b", group="g")
@@ -87,7 +89,8 @@ def test_the_others_of_its_queue_go_on_and_groups_keep_their_order():
             handled = [value for batch in world.function.batches for value in batch]
             assert sorted(handled) == ["a", "b", "c", "d"]
             assert [value for value in handled if value != "d"] == ["a", "b", "c"]
-            assert len(world.letters.sent) == 1
+            assert len(world.letters.sent) == (receives is None)
+            assert len(world.queue.dead) == (receives is not None)
 
     virtually(story)
 
