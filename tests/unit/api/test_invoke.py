@@ -226,7 +226,7 @@ async def test_qualifiers(world):
     assert (await invoke(world, target="hello:$LATEST?Qualifier=$LATEST")).status == 200
     assert "does not match" in (await invoke(world, target="hello:1?Qualifier=2")).error
     assert "unknown field" in (await invoke(world, target="hello?qualifier=1")).error
-    assert (await invoke(world, target="x" * 141)).status == 400
+    assert (await invoke(world, target="x" * 241)).status == 400
 
 
 async def test_check_06_a_limit_that_holds_is_429_with_awss_reason(world):
