@@ -197,16 +197,13 @@ def _same_resource(pattern: str, resource: str) -> bool:
 
 def _holds(operator: str, key: str, wanted: object, keys: Mapping[str, str], *, unless_known: bool) -> bool:
     """Tell whether a condition holds; with an operator that is not known here: `unless_known`."""
+    named = operator.lower()
+    if named not in _PLAIN | _LIKE:
+        return unless_known
     value = keys.get(key.lower())
-    if value is None and operator.lower() in (*_PLAIN, *_LIKE):
+    if value is None:
         return False  # as on AWS: what is not there is like nothing
-    match operator.lower():
-        case found if found in _PLAIN:
-            return value in _texts(wanted)
-        case found if found in _LIKE:
-            return any(like(pattern, value) for pattern in _texts(wanted))
-        case _:
-            return unless_known
+    return value in _texts(wanted) if named in _PLAIN else any(like(pattern, value) for pattern in _texts(wanted))
 
 
 def _texts(value: object) -> tuple[str, ...]:
