@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import io
 import json
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -70,6 +71,18 @@ def _apart(monkeypatch, tmp_path):
     for name in [*os.environ]:
         if name.startswith("BRIDGE_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was():
+    """Commands that work on files set the logging of the process, which here is that of all tests."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(level)  # not the attribute: loggers keep what they have found out about levels
+    structlog.reset_defaults()
 
 
 @contextlib.contextmanager

@@ -3,13 +3,11 @@
 import asyncio
 import contextlib
 import json
-import logging
 import socket
 import sqlite3
 
 import pytest
 import pytest_asyncio
-import structlog
 
 from bridge.core.invocation import InvocationType
 from bridge.core.record import Record
@@ -23,12 +21,6 @@ def _no_workers(monkeypatch):
     from bridge.cli import doctor
 
     monkeypatch.setattr(doctor, "_sandbox", lambda: [doctor.Finding("landlock", True, "ABI 7")])
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    logging.captureWarnings(False)
-    root.handlers[:], root.level = handlers, level
-    structlog.reset_defaults()
 
 
 @pytest_asyncio.fixture

@@ -19,7 +19,8 @@ def _clean_slate():
     yield
     logs.forget_secrets()
     logging.captureWarnings(False)
-    root.handlers[:], root.level = handlers, level
+    root.handlers[:] = handlers
+    root.setLevel(level)
     structlog.reset_defaults()
 
 
