@@ -15,6 +15,7 @@ import pytest_asyncio
 
 from bridge.core.function import FunctionVersion, Interpreter, function_arn
 from bridge.core.invocation import Invocation, InvocationResult
+from bridge.registry.interpreters import INTERPRETER
 from bridge.runtime import environment
 from bridge.runtime.logs import FunctionLogs
 from bridge.runtime.pool import WorkerPool
@@ -165,7 +166,7 @@ async def both(
         name=NAME, arn=function_arn(NAME), code=str(code), revision=f"ours {handler}", handler=handler, timeout_s=60,
         memory_mb=256,
     )  # fmt: skip
-    other = dataclasses.replace(version, revision=f"theirs {handler}", interpreter=theirs(), runtime="python3.12")
+    other = dataclasses.replace(version, revision=f"theirs {handler}", interpreter=theirs(), runtime=INTERPRETER)
     request_id = str(uuid.uuid4())
     invocation = Invocation(
         request_id=request_id, payload=json.dumps(event).encode(), invoked_arn=version.arn, client_context=context
