@@ -27,6 +27,9 @@ MINUTES ?= 10
 # Pythons beside the one of .venv that the unit and contract tests run on, where they are installed.
 MINORS := 11 13
 
+# What builds and runs the bootstraps of tests: packages of Debian, and the programs that show they are there.
+BOOTSTRAPS := gcc:cc libc6-dev:cc curl:curl
+
 # Some environments forbid byte code, which makes every start of the daemon and of a worker slower.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -89,7 +92,7 @@ check: $(VENV)/.stamp-test
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@requirements/apt.sh gcc:cc libc6-dev:cc curl:curl
+	@requirements/apt.sh $(BOOTSTRAPS)
 	$(BIN)/pytest -n 2 -m 'not kafka and not aws and not mqtt' tests/unit tests/contract tests/test_layout.py
 
 # Apache Kafka; without it noida-db stands in, except in CI.
@@ -107,7 +110,7 @@ mqtt: $(VENV)/.stamp-test
 	@requirements/apt.sh mosquitto:mosquitto mosquitto-clients:mosquitto_pub || [ "$${CI:-}" != true ]
 
 integration: kafka aws mqtt
-	@requirements/apt.sh bubblewrap:bwrap tini:tini faketime:faketime curl:curl
+	@requirements/apt.sh bubblewrap:bwrap tini:tini faketime:faketime $(BOOTSTRAPS)
 	$(BIN)/pytest -n 2 -rs -m 'kafka or aws or mqtt' tests/contract
 	$(BIN)/pytest -n 2 $(WHOLE) tests --ignore tests/unit --ignore tests/contract --ignore tests/crash --ignore tests/test_layout.py
 
@@ -126,6 +129,7 @@ pythons: $(VENV)/.stamp-test
 	[ -n "$$ran" ] || $(MAKE) elsewhere IN=$(VENV)
 
 elsewhere:
+	@requirements/apt.sh $(BOOTSTRAPS)
 	BRIDGE_LOOP=asyncio $(IN)/bin/pytest -n 2 -m 'not kafka and not aws and not mqtt' tests/unit tests/contract
 
 # Those of Kafka, AWS and MQTT wait more than they work: two at once.

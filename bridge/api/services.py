@@ -95,6 +95,8 @@ class Services:
     """Event source mappings that Lambda's API makes; None: it makes none."""
     roles: RoleFinder | None = None
     """Execution roles; None: nothing is asked of any."""
+    has_memory_steps: Callable[[], bool] = lambda: False
+    """Whether memory is counted as Lambda once did, in steps of 64 MB."""
     may_reset: Callable[[], bool] = lambda: False
     """Whether what Lambda's API made may be cleared, all of it at once."""
     code: CodeSource | None = None

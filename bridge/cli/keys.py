@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -11,12 +11,15 @@ import click
 
 from bridge.cli import output
 from bridge.cli.arguments import json_option
+from bridge.cli.client import Client
 from bridge.cli.failures import Failed, Misused, NoDaemon
 from bridge.cli.locate import Options, connect, state_folder
 
 if TYPE_CHECKING:
     from bridge.config.settings import Settings
     from bridge.registry.rotation import Rotation
+
+    Work = Callable[[Settings, Path], Coroutine[Any, Any, dict[str, Any]]]
 
 
 @click.group("keys")
@@ -33,13 +36,7 @@ def keys_command() -> None:
 @click.pass_context
 def show_command(context: click.Context, as_json: bool) -> None:  # noqa: FBT001 - click's signature
     """Show every key, how old it is, and how many values it holds; the newest first."""
-    options = Options.of(context)
-    try:
-        found = connect(options).get("/keys")
-    except NoDaemon:
-        if options.url is not None:
-            raise
-        found = _without_daemon(context, _show)
+    found = _asked(context, lambda client: client.get("/keys"), _show)
     if as_json:
         output.document(found)
         return
@@ -65,13 +62,7 @@ def rotate_command(context: click.Context, as_json: bool) -> None:  # noqa: FBT0
     Values are not encrypted again, functions run on. Killed half-way, both keys are in the file and
     everything can be opened: the next rotation goes on. Keys of AWS KMS are rotated by KMS.
     """
-    options = Options.of(context)
-    try:
-        done = connect(options).post("/keys/rotate")
-    except NoDaemon:
-        if options.url is not None:
-            raise
-        done = _without_daemon(context, _rotate)
+    done = _asked(context, lambda client: client.post("/keys/rotate"), _rotate)
     if as_json:
         output.document(done)
         return
@@ -87,6 +78,18 @@ def rotate_command(context: click.Context, as_json: bool) -> None:  # noqa: FBT0
     _tell_unreadable(done["unreadable"])
 
 
+def _asked(context: click.Context, ask: Callable[[Client], Any], work: "Work") -> dict[str, Any]:
+    """Return what the daemon says, or, where none runs and no other was named, what its files come to."""
+    options = Options.of(context)
+    try:
+        found: dict[str, Any] = ask(connect(options))
+    except NoDaemon:
+        if options.url is not None:
+            raise
+        return _without_daemon(context, work)
+    return found
+
+
 def _tell_unreadable(count: int) -> None:
     if count:
         output.note(
@@ -96,7 +99,7 @@ def _tell_unreadable(count: int) -> None:
 
 
 # --- without a daemon -----------------------------------------------------------------------------------------------
-def _without_daemon(context: click.Context, work: Any) -> dict[str, Any]:
+def _without_daemon(context: click.Context, work: "Work") -> dict[str, Any]:
     """Do it on the files, which no daemon has meanwhile."""
     from bridge.cli.service import load_settings
     from bridge.core.errors import SealBroken, StoreBusy, StoreError
@@ -109,8 +112,7 @@ def _without_daemon(context: click.Context, work: Any) -> dict[str, Any]:
     settings = load_settings(context, None).settings
     try:
         with _taken(state):
-            found: dict[str, Any] = asyncio.run(work(settings, state))
-            return found
+            return asyncio.run(work(settings, state))
     except StoreBusy as error:
         raise Misused(str(error)) from error
     except (StoreError, SealBroken) as error:

@@ -70,7 +70,12 @@ def warnings(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
 
 
 def _functions(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
+    has_steps = table(data, "invocation").get("legacy_memory_steps") is True
     for name, function in tables(data, "functions"):
+        memory = function.get("memory_mb")
+        if has_steps and isinstance(memory, int) and not _is_step(memory):
+            text = f"must be a multiple of {limits.LEGACY_MEMORY_STEP_MB}, {limits.LEGACY_MEMORY_MAX_MB} at most"
+            yield ("functions", name, "memory_mb"), f"{text}, with invocation.legacy_memory_steps"
         logging = table(function, "logging_config")
         for key in ("application_log_level", "system_log_level"):
             if key in logging and logging.get("log_format", TEXT) == TEXT:
@@ -85,6 +90,10 @@ def _functions(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
             continue
         elif isinstance(handler, str) and not handler_mistake(handler) and not _can_hold(path, handler):
             yield ("functions", name, "handler"), f"no {handler_files(handler)[0]} in the code folder"
+
+
+def _is_step(memory_mb: int) -> bool:
+    return memory_mb % limits.LEGACY_MEMORY_STEP_MB == 0 and memory_mb <= limits.LEGACY_MEMORY_MAX_MB
 
 
 def _can_hold(path: Path, handler: str) -> bool:

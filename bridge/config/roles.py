@@ -1,6 +1,5 @@
 """`[roles]` and `[roles.X]`: the execution roles that a file declares, and what the others may do."""
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeAlias
 
@@ -24,7 +23,7 @@ Finding: TypeAlias = tuple[Loc, str]
 ROLE_PATTERN: Final = r"^([a-zA-Z0-9_-]{1,64}|arn:aws[a-z-]*:iam::[0-9]{12}:role/[a-zA-Z_0-9+=,.@/-]{1,576})?$"
 """A `[roles.X]`, or an ARN (API_CreateFunction, Role)."""
 _OF_ROLES: Final = ("unknown", "connection")
-_ARN: Final = re.compile(r"arn:")
+_ARN: Final = "arn:"
 
 
 def _checked_policy(name: str) -> str:
@@ -75,7 +74,7 @@ class RolesSettings(Section):
 
 def role_arn(written: str, account: str) -> str:
     """Return the ARN of what a function's `role` names; empty: it has none."""
-    return written if not written or _ARN.match(written) else f"arn:aws:iam::{account}:role/{written}"
+    return written if not written or written.startswith(_ARN) else f"arn:aws:iam::{account}:role/{written}"
 
 
 def declared_roles(settings: "Settings") -> dict[str, Role]:
@@ -110,7 +109,7 @@ def mistakes(data: Mapping[str, Any]) -> Iterator[Finding]:
     for name, function in tables(data, "functions"):
         written = text(function, "role")
         found = roles.get(written.rpartition("/")[2] if written == role_arn(_last(written), account) else written)
-        if written and found is None and not _ARN.match(written):
+        if written and found is None and not written.startswith(_ARN):
             hint = near(written, roles) or "; write [roles.X], or a role's ARN"
             yield ("functions", name, "role"), f"no role {plain(written)} here{hint}"
         if found is not None and (role := _read(written, found, account)) is not None:

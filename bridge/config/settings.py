@@ -147,7 +147,12 @@ class InvocationSettings(Section):
         default=limits.ACCOUNT_CONCURRENCY_DEFAULT,
         ge=1,
         le=100_000,
-        description="Invocations running at once, over all functions.",
+        description="Invocations running at once, of each account and region.",
+    )
+    legacy_memory_steps: bool = Field(
+        default=False,
+        description=f"true: memory as Lambda once had it, up to {limits.LEGACY_MEMORY_MAX_MB} MB in steps of "
+        f"{limits.LEGACY_MEMORY_STEP_MB} MB.",
     )
     async_payload_max_bytes: int = Field(
         default=limits.ASYNC_PAYLOAD_MAX_BYTES,

@@ -20,6 +20,9 @@ TIMEOUT_MAX_S: Final = 900
 MEMORY_DEFAULT_MB: Final = 128
 MEMORY_MIN_MB: Final = 128
 MEMORY_MAX_MB: Final = 10_240
+LEGACY_MEMORY_MAX_MB: Final = 3_008
+LEGACY_MEMORY_STEP_MB: Final = 64
+"""Lambda's rule until December 2020: memory in such steps, up to that."""
 EPHEMERAL_STORAGE_DEFAULT_MB: Final = 512
 EPHEMERAL_STORAGE_MIN_MB: Final = 512
 EPHEMERAL_STORAGE_MAX_MB: Final = 10_240

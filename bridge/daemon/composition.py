@@ -18,7 +18,7 @@ from bridge.api.awslambda.sealing import Sealing
 from bridge.aws.kms import KmsKeys
 from bridge.config.access import access_keys, hidden_ports, key_file
 from bridge.config.connections import connection_values
-from bridge.config.functions import FunctionSettings, function_specs
+from bridge.config.functions import function_specs
 from bridge.config.mappings import mapping_values
 from bridge.config.runtimes import interpreters
 from bridge.config.settings import Settings
@@ -32,6 +32,7 @@ from bridge.daemon.confinement import check_confinement
 from bridge.daemon.layers import FileLayers
 from bridge.daemon.log_shipping import LogShipping
 from bridge.daemon.looks import look
+from bridge.daemon.masking import register_secrets
 from bridge.daemon.mqtt import MqttMaker
 from bridge.daemon.permits import implied_statements
 from bridge.daemon.push import MAKERS
@@ -165,6 +166,12 @@ class Parts:
             provisioned=self.catalog.provisioned(),
         )
 
+    def check_confinement(self, settings: Settings, *, is_reachable: bool) -> None:
+        """Refuse settings that ask for more than confines workers here. Raises ConfigError."""
+        check_confinement(
+            settings, level=self.pool.sandbox_level(), facts=self.pool.sandbox_facts(), is_reachable=is_reachable
+        )
+
     def access_rules(self, settings: Settings) -> AccessRules:
         """Return who may call Lambda's API: whoever has a key of the file, and functions with theirs."""
         return AccessRules(
@@ -257,7 +264,7 @@ class Parts:
         self.pool.trace = self._trace
         await self.pool.open()
         self._exit.push_async_callback(self.pool.close)
-        check_confinement(settings, level=self.pool.sandbox_level(), facts=self.pool.sandbox_facts())
+        self.check_confinement(settings, is_reachable=not settings.listen.api.is_loopback)
         # Where a file is tried, nothing elsewhere is invoked by accident.
         is_allowed = self._allow_remote or not (self._asks_before_remote or self._is_local)
         self.remote = RemoteFunctions(self.aws.clients, clock=self._clock, is_allowed=is_allowed)
@@ -481,20 +488,3 @@ def deduplication_window(settings: Settings) -> float:
     """Return how long deliveries are remembered, in seconds: as the routes ask, and records of destinations."""
     routes = (source.deduplicate_s for source in settings.webhooks.values())
     return float(max([limits.DEDUPLICATION_WINDOW_DEFAULT_S, *routes]))
-
-
-def register_secrets(settings: Settings) -> None:
-    """Mask in every log line what the file refers to and does not write."""
-    for function in settings.functions.values():
-        environment = function.environment if isinstance(function, FunctionSettings) else {}
-        for secret in environment.values():
-            if not isinstance(secret.written, str):
-                log_setup.register_secret(secret.reveal())
-    for source in settings.sources.values():
-        for value in source.secrets():
-            log_setup.register_secret(value)
-    for connection in settings.connections.values():
-        for value in connection.secrets():
-            log_setup.register_secret(value)
-    for key in settings.access_keys.values():
-        log_setup.register_secret(key.secret.reveal())

@@ -13,13 +13,16 @@ LEVELS: Final = ("basic", "seccomp", "landlock", "namespaces")
 _HINT: Final = "`bridge doctor` shows what is missing"
 
 
-def check_confinement(settings: "Settings", *, level: str, facts: Sequence[tuple[str, bool, str]]) -> None:
+def check_confinement(
+    settings: "Settings", *, level: str, facts: Sequence[tuple[str, bool, str]], is_reachable: bool
+) -> None:
     """Refuse to serve with less than is asked for.
 
     Args:
         settings: of the daemon.
         level: the strongest level in force, of LEVELS.
         facts: mechanism, whether it is in force, detail; measured in a worker.
+        is_reachable: the api listens on another address than loopback.
 
     Raises:
         ConfigError: the level is below `[runtime] sandbox_min`; or functions may be made from elsewhere, and nothing
@@ -29,7 +32,7 @@ def check_confinement(settings: "Settings", *, level: str, facts: Sequence[tuple
     if LEVELS.index(level) < LEVELS.index(least):
         raise ConfigError(f'runtime.sandbox_min = "{least}": workers here are confined by "{level}" only; {_HINT}')
     in_force = {mechanism for mechanism, is_in_force, _ in facts if is_in_force}
-    if settings.access_keys and not settings.listen.api.is_loopback and not {"landlock", "own user"} & in_force:
+    if settings.access_keys and is_reachable and not {"landlock", "own user"} & in_force:
         raise ConfigError(
             "[access_keys] lets others make functions over listen.api, and neither Landlock nor a user of their own "
             f"keeps functions from the state folder here; listen on loopback, or run where one of them is; {_HINT}"

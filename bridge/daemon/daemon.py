@@ -21,11 +21,12 @@ from bridge.core import limits
 from bridge.core.errors import BridgeError, ConfigError
 from bridge.core.function import FunctionVersion
 from bridge.core.mapping import MappingState
-from bridge.daemon.composition import Parts, read_catalog, register_secrets
+from bridge.daemon.composition import Parts, read_catalog
 from bridge.daemon.edits import Edits
 from bridge.daemon.function_urls import address_of, function_url_app
 from bridge.daemon.health import TROUBLE_TOLD_S, Fact, Health
 from bridge.daemon.listening import listener_limits
+from bridge.daemon.masking import register_secrets
 from bridge.daemon.notices import lost_functions, notices
 from bridge.daemon.permits import make_permits
 from bridge.daemon.push import PushSources
@@ -251,6 +252,7 @@ class Daemon:
             account_concurrency=lambda: self._settings.invocation.account_concurrency,
             warmth=parts.pool.provisioned.state,
             async_payload_max_bytes=self._settings.invocation.async_payload_max_bytes, status=self._status,
+            has_memory_steps=lambda: self._settings.invocation.legacy_memory_steps,
             roles=parts.roles, may_reset=lambda: self._settings.dev.reset,
         )  # fmt: skip
 
@@ -289,6 +291,7 @@ class Daemon:
                     await asyncio.to_thread(load, self._config_path, local=self.local, remote=self.allow_remote)
                 ).settings
                 self._check_reachable(settings)
+                self._parts.check_confinement(settings, is_reachable=self._is_reachable)
                 catalog = await asyncio.to_thread(read_catalog, settings)
                 await self._parts.file_layers.apply(catalog)
                 self._parts.file_layers.check(catalog, current=self._parts.catalog)

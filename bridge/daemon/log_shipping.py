@@ -46,6 +46,11 @@ class LogShipping:
         self._logs.sink = self._sink
         self._is_asked_for.set()
 
+    @property
+    def _is_on(self) -> bool:
+        """What is written now is sent; once it is switched off, what still waits is no trouble of anybody's."""
+        return self._logs.sink is not None
+
     async def _client(self) -> Any:
         from bridge.destinations.cloudwatch import CALL_MAX_S
 
@@ -64,11 +69,11 @@ class LogShipping:
 
     def troubles(self, *, after_s: float) -> list[str]:
         """Return a line for each log group that has taken nothing for longer than `after_s` seconds."""
-        return [] if self._sink is None or self._logs.sink is None else self._sink.troubles(after_s=after_s)
+        return self._sink.troubles(after_s=after_s) if self._sink is not None and self._is_on else []
 
     def facts(self) -> list[tuple[str, bool, str]]:
         """Return name, is it as it should be, what is known; nothing where the file does not ask for it."""
-        return [] if self._sink is None or self._logs.sink is None else [("CloudWatch Logs", *self._sink.fact())]
+        return [("CloudWatch Logs", *self._sink.fact())] if self._sink is not None and self._is_on else []
 
     async def close(self) -> None:
         """Send what is left, after the workers have ended."""

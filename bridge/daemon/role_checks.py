@@ -105,11 +105,11 @@ class CheckedTransport:
         inner: sends what no role is asked about.
         target: ARN, or `kafka://CONNECTION/topic`.
         roles: finds them.
-        assumed: returns what sends as a role, given its ARN and a function's name.
+        assumed: returns what sends as a role, given its ARN and a function's name; None: no role is assumed for it.
     """
 
     def __init__(
-        self, inner: Transport, *, target: str, roles: KnownRoles, assumed: Callable[[str, str], Transport]
+        self, inner: Transport, *, target: str, roles: KnownRoles, assumed: Callable[[str, str], Transport] | None
     ) -> None:
         self._inner = inner
         self._target = target
@@ -126,14 +126,10 @@ class CheckedTransport:
             return
         name = plain_name(entry.function.partition(":")[0])
         self._check(role, name)
-        sender = self._assumed(role.arn, name) if self._roles.connection and self._is_elsewhere else self._inner
+        sender = self._inner
+        if self._assumed is not None and self._roles.connection:
+            sender = self._assumed(role.arn, name)
         await sender.send(entry, letter)
-
-    @property
-    def _is_elsewhere(self) -> bool:
-        from bridge.destinations.functions import FunctionTarget
-
-        return not isinstance(self._inner, FunctionTarget)
 
     def _check(self, role: Role, session: str) -> None:
         if self._roles.connection and not role.is_known:

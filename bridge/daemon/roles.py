@@ -95,11 +95,11 @@ class Roles:
             await self._clock.sleep(_LOOK_S)
             await self._refresh()
 
-    async def _refresh(self) -> bool:
-        """Ask IAM what is due; tell whether a role has become another one."""
-        if not self.connection:
-            return False
-        return any([await self._look_up(arn) for arn in sorted(self.used() - self._declared.keys())])
+    async def _refresh(self) -> None:
+        """Ask IAM what is due."""
+        if self.connection:
+            for arn in sorted(self.used() - self._declared.keys()):
+                await self._look_up(arn)
 
     def _replace_of(self, arns: set[str]) -> None:
         for function in self._catalog.functions() if arns else ():
@@ -188,13 +188,13 @@ class Roles:
 
     # --- IAM ------------------------------------------------------------------------------------
 
-    async def _look_up(self, arn: str) -> bool:
-        """Ask IAM for a role where that is due; tell whether it has become another one, which others were told."""
+    async def _look_up(self, arn: str) -> None:
+        """Ask IAM for a role where that is due; tell others when it has become another one."""
         async with self._lock:
             looked = self._looked.get(arn)
             now = self._clock.monotonic()
             if looked is not None and now < looked.due_at:
-                return False
+                return
             try:
                 role, failure = await self._ask(arn), ""
             except TimeoutError:
@@ -213,11 +213,9 @@ class Roles:
             self._looked[arn] = _Looked(role=role, due_at=self._clock.monotonic() + wait_s, trouble=failure)
             while len(self._looked) > ROLES_MAX:
                 del self._looked[next(iter(self._looked))]
-            is_other = self.known(arn) != before
-            if is_other:
+            if self.known(arn) != before:
                 self._replace_of({arn})
                 self.changed()
-            return is_other
 
     async def _ask(self, arn: str) -> Role:
         connection = self._aws.connection(self.connection)

@@ -68,9 +68,10 @@ class Targets:
         if self._roles is None:
             return self._plain(place)
         roles, inner = self._roles, self._plain(place)
+        assumed = None if self._local(place) else partial(self._assumed, place)
 
         def checked(place: TargetPlace, inner: Transport) -> Transport:
-            return CheckedTransport(inner, target=place.target, roles=roles, assumed=partial(self._assumed, place))
+            return CheckedTransport(inner, target=place.target, roles=roles, assumed=assumed)
 
         return self._cached(place, inner, checked)
 
@@ -82,11 +83,17 @@ class Targets:
     def _plain(self, place: TargetPlace) -> Transport:
         if place.target.startswith("kafka://"):
             return self._cached(place, self._cluster(place.target), self._topic)
-        arn = _arn(place.target)
-        function = self._function(arn) if arn.service == "lambda" else ""
-        if function:
+        if function := self._local(place):
             return self._cached(place, function, self._local_function)
+        arn = _arn(place.target)
         return self._cached(place, (self._reached_by(arn, place.connection), self._source(arn)), self._service)
+
+    def _local(self, place: TargetPlace) -> str:
+        """Return the function of this daemon that a place is, with its qualifier; empty: it is none."""
+        if place.target.startswith("kafka://"):
+            return ""
+        arn = _arn(place.target)
+        return self._function(arn) if arn.service == "lambda" else ""
 
     def _source(self, arn: Arn) -> str:
         return self._settings.invocation.event_bridge_source if arn.service == "events" else ""

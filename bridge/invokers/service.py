@@ -259,11 +259,8 @@ class FunctionService:
         """How many replayed batches could start now: none while anything live waits for a slot."""
         return 0 if self._waiting or self._waits_live() else self.room(target)
 
-    def room(self, target: Target) -> int:
-        """How many asynchronous invocations of this version could start now."""
-        return self._room(target)
-
-    def _room(self, target: Target, *, enough: int | None = None) -> int:
+    def room(self, target: Target, *, enough: int | None = None) -> int:
+        """How many asynchronous invocations of this version could start now; from `enough` on nobody needs to count."""
         promised = self._promised
         most = None if enough is None else enough + promised
         workers = self._runtime.free_slots(target.version, enough=most) - promised
@@ -326,7 +323,7 @@ class FunctionService:
             Throttled: there was none.
             InvokeError: there will be none soon, and why.
         """
-        if self._room(target, enough=1) and not (self._waiting and self._is_awaited(target.function)):
+        if self.room(target, enough=1) and not (self._waiting and self._is_awaited(target.function)):
             return self.begin(target)
         if target.function.reserved_concurrency == 0:
             raise Throttled(THROTTLE_RESERVED)

@@ -49,6 +49,10 @@ class Caller:
     organization: str = ""
     home: Space | None = None
     """The file's name space; None: the caller's."""
+    role: Role | None = None
+    """Of a function that calls with its own credentials: what it may do, instead of `allow`."""
+    session: str = ""
+    """Likewise: its name."""
 
     @property
     def space(self) -> Space:
@@ -74,11 +78,6 @@ class Caller:
     @property
     def _space_name(self) -> str:
         return space_name(self.key(""))
-
-    role: Role | None = None
-    """Of a function that calls with its own credentials: what it may do, instead of `allow`."""
-    session: str = ""
-    """Likewise: its name."""
 
     @property
     def arn(self) -> str:

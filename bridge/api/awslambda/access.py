@@ -119,7 +119,7 @@ def _with_token(key: AccessKey | None, request: Request) -> AccessKey:
     """Return a key whose token came with it, if it has one. Raises SignatureRefused."""
     sent = request.headers.get("x-amz-security-token", [""])[0]
     if key is None or (key.token and not hmac.compare_digest(key.token.encode(), sent.encode("utf-8", "replace"))):
-        raise SignatureRefused("UnrecognizedClientException", "The security token included in the request is invalid.")
+        raise SignatureRefused("UnrecognizedClientException", UNKNOWN_CALLER)
     return key
 
 

@@ -342,7 +342,9 @@ class LambdaApi:
 
     def _add_writing(self, made: MadeFunctions, uploads: Uploads) -> None:
         services, safeguards = self._services, self._services.attached.safeguards
-        writing = WriteOperations(made, uploads, safeguards, services.clock, roles=services.roles)
+        writing = WriteOperations(
+            made, uploads, safeguards, services.clock, roles=services.roles, has_memory_steps=services.has_memory_steps
+        )
         editions = EditionOperations(made)
         sharing = SharingOperations(made, services.clock, roles=services.roles)
         concurrency = ConcurrencyOperations(

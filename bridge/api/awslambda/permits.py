@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from typing import Final
-from urllib.parse import unquote
 
 from bridge.api.awslambda.names import denied, named_by
 from bridge.api.http import Request
@@ -41,7 +40,7 @@ def admitted(request: Request, caller: Caller, action: str, policies: ResourcePo
 def _resource(request: Request, caller: Caller) -> str:
     """Return the ARN of what is no function, as far as the path names one."""
     if "layer" not in request.params:
-        return unquote(request.params.get("arn", "*"))
+        return request.params.get("arn", "*")
     layer = read_layer(request.params["layer"], account=caller.account, region=caller.region)
     if layer is None:
         return "*"

@@ -25,7 +25,9 @@ class RoleFinder(Protocol):
         ...
 
 
-async def check_configuration(roles: RoleFinder | None, settings: Mapping[str, Any], caller: Caller) -> None:
+async def check_configuration(
+    roles: RoleFinder | None, settings: Mapping[str, Any], caller: Caller, *, is_passed: bool = True
+) -> None:
     """Refuse the settings of a function whose role cannot be assumed, or may not do what they ask for.
 
     Args:
@@ -33,13 +35,14 @@ async def check_configuration(roles: RoleFinder | None, settings: Mapping[str, A
         settings: FunctionConfiguration's, by AWS's names, as they are to be.
         caller: who gives the function its role: one of another account's it cannot, and a function that calls by its
             own role only what that role lets it pass.
+        is_passed: the caller gives it; otherwise the function had it before, and nobody is asked for leave again.
     """
     role = await _found(roles, settings.get("Role", ""))
     if role is None:
         return
-    if role.is_known and role.account != caller.account:
+    if is_passed and role.is_known and role.account != caller.account:
         raise Refused("AccessDeniedException", "Cross-account pass role is not allowed.", status=403)
-    if caller.role is not None and not caller.role.allows(PASS_ROLE, role.arn):
+    if is_passed and caller.role is not None and not caller.role.allows(PASS_ROLE, role.arn):
         raise denied(caller, PASS_ROLE, role.arn)
     if not role.is_trusting:
         raise invalid(NOT_ASSUMED)

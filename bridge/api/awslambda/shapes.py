@@ -80,8 +80,8 @@ class Body:
             self._mistake(value, name, f"satisfy regular expression pattern: {pattern}")
         return value
 
-    def number(self, name: str, least: int, most: int, *, required: bool = False) -> int | None:
-        """Return a whole number within a range."""
+    def number(self, name: str, least: int, most: int, *, required: bool = False, step: int = 1) -> int | None:
+        """Return a whole number within a range, a multiple of `step`."""
         value = self.get(name, int)
         if value is None and required:
             self._mistake(None, name, "not be null")
@@ -89,6 +89,8 @@ class Body:
             self._mistake(value, name, f"have value greater than or equal to {least}")
         if value is not None and value > most:
             self._mistake(value, name, f"have value less than or equal to {most}")
+        if value is not None and value % step:
+            self._mistake(value, name, f"be a multiple of {step}")
         return value
 
     def has(self, name: str) -> bool:
@@ -147,8 +149,13 @@ class Body:
         self._mistakes.append(f"Value {shown} at '{member}' failed to satisfy constraint: Member must {constraint}")
 
 
-def configuration(body: Body, *, creates: bool) -> dict[str, Any]:
+def configuration(body: Body, *, creates: bool, has_memory_steps: bool = False) -> dict[str, Any]:
     """Return the settings that a request of CreateFunction or UpdateFunctionConfiguration holds, by AWS's names.
+
+    Args:
+        body: the request's.
+        creates: what a function must have is asked for.
+        has_memory_steps: memory is counted as Lambda once did, `[invocation] legacy_memory_steps`.
 
     Raises:
         Refused: a value that AWS refuses, or that is not offered here, which is said by name.
@@ -158,7 +165,7 @@ def configuration(body: Body, *, creates: bool) -> dict[str, Any]:
         "Handler": body.text("Handler", pattern=HANDLER_PATTERN, most=limits.HANDLER_MAX_CHARS),
         "Description": body.text("Description", most=DESCRIPTION_MAX_CHARS),
         "Timeout": body.number("Timeout", limits.TIMEOUT_MIN_S, limits.TIMEOUT_MAX_S),
-        "MemorySize": body.number("MemorySize", limits.MEMORY_MIN_MB, limits.MEMORY_MAX_MB),
+        "MemorySize": _memory(body, has_steps=has_memory_steps),
         "KMSKeyArn": body.text("KMSKeyArn", pattern=_KMS_KEY_PATTERN),
         "EphemeralStorage": _storage(body),
         "TracingConfig": _tracing(body),
@@ -178,6 +185,13 @@ def configuration(body: Body, *, creates: bool) -> dict[str, Any]:
         )
     found["Runtime"] = runtime
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _memory(body: Body, *, has_steps: bool) -> int | None:
+    if not has_steps:
+        return body.number("MemorySize", limits.MEMORY_MIN_MB, limits.MEMORY_MAX_MB)
+    step = limits.LEGACY_MEMORY_STEP_MB
+    return body.number("MemorySize", limits.MEMORY_MIN_MB, limits.LEGACY_MEMORY_MAX_MB, step=step)
 
 
 def _check_offered(body: Body) -> None:

@@ -1,7 +1,7 @@
 """CreateFunction, UpdateFunctionCode, UpdateFunctionConfiguration and DeleteFunction of Lambda's API."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -18,7 +18,7 @@ from bridge.api.awslambda.shapes import Body
 from bridge.api.awslambda.uploads import Upload, Uploads
 from bridge.api.http import Answer, Request, json_answer
 from bridge.core import limits
-from bridge.core.function import LATEST, function_arn, plain_name
+from bridge.core.function import LATEST, plain_name
 from bridge.core.logging_config import GROUP_PREFIX, TEXT, merged
 from bridge.core.ports import Clock
 from bridge.core.spaces import REGION_PATTERN
@@ -49,6 +49,7 @@ class WriteOperations:
         safeguards: the code-signing configurations that they may have.
         clock: the daemon's.
         roles: the execution roles there are; None: nothing is asked of any.
+        has_memory_steps: whether memory is counted as Lambda once did, in steps of 64 MB.
     """
 
     def __init__(
@@ -59,12 +60,14 @@ class WriteOperations:
         clock: Clock,
         *,
         roles: RoleFinder | None = None,
+        has_memory_steps: Callable[[], bool] = lambda: False,
     ) -> None:
         self._made = made
         self._uploads = uploads
         self._safeguards = safeguards
         self._clock = clock
         self._roles = roles
+        self._has_memory_steps = has_memory_steps
 
     async def create(self, _request: Request, caller: Caller, upload: Upload) -> Answer:
         """API_CreateFunction."""
@@ -74,11 +77,11 @@ class WriteOperations:
             if name.qualifier not in ("", LATEST):
                 raise invalid("A function is created without a qualifier")
             check_region(caller.region)
-            arn = function_arn(plain_name(name.name), region=caller.region, account=caller.account)
+            arn = self._made.home.arn(name.name)
             if caller.role is not None and not caller.may(CREATE_FUNCTION, arn):
                 raise denied(caller, CREATE_FUNCTION, arn)
             signing = signing_config(body)
-            settings = shapes.configuration(body, creates=True)
+            settings = shapes.configuration(body, creates=True, has_memory_steps=self._has_memory_steps())
             if "Runtime" not in settings or "Handler" not in settings:
                 raise invalid(
                     "Runtime and Handler are mandatory parameters for functions created with deployment packages."
@@ -162,14 +165,14 @@ class WriteOperations:
         """API_UpdateFunctionConfiguration: what is left out stays; the variables are replaced as a whole."""
         body = Body.of(await request.body())
         name = latest_only(request, caller)
-        settings = shapes.configuration(body, creates=False)
+        settings = shapes.configuration(body, creates=False, has_memory_steps=self._has_memory_steps())
         variables, arns = shapes.environment(body), shapes.layers(body)
         async with self._made.changing():
             before = self._changeable(name, body)
             layers = None if arns is None else self._made.layers.resolve(arns, caller)
             logging = merged(before.latest.settings["LoggingConfig"], settings.get("LoggingConfig", {}))
             now = {**_without_empty({**before.latest.settings, **settings}), "LoggingConfig": logging}
-            await check_configuration(self._roles, now, caller)
+            await check_configuration(self._roles, now, caller, is_passed="Role" in settings)
             latest = replace(before.latest, settings=now, modified_at=stamp(self._clock), revision_id=new_id())
             latest = replace(latest, environment=await self._environment(before, now, variables))
             if layers is not None:

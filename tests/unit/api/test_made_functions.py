@@ -384,3 +384,18 @@ async def test_logging_settings_have_levels_in_json_alone(api):
     text = {"LoggingConfig": {"LogFormat": "Text", "LogGroup": "/aws/lambda/made"}}
     shown = await api.json("PUT", f"{FUNCTIONS}/made/configuration", text)
     assert shown["LoggingConfig"] == {"LogFormat": "Text", "LogGroup": "/aws/lambda/made"}
+
+
+@pytest.mark.parametrize(
+    ("memory", "constraint"),
+    [(128, ""), (3008, ""), (130, "be a multiple of 64"), (3072, "have value less than or equal to 3008")],
+)
+async def test_memory_in_the_steps_that_it_once_had(tmp_path, memory, constraint):
+    made = Made(tmp_path, MemoryFunctions(), has_memory_steps=lambda: True)
+    await made.made.open()
+    if not constraint:
+        assert (await made.create(MemorySize=memory))["MemorySize"] == memory
+    else:
+        text = await made.refused("POST", FUNCTIONS, request(MemorySize=memory), 400, "ValidationException")
+        assert f"Value '{memory}' at 'memorySize' failed to satisfy constraint: Member must {constraint}" in text
+    await made.world.close()

@@ -174,8 +174,14 @@ def caller(account="000000000000", *statements, is_function=False):
     return Caller(account=account, region="us-east-1", role=role, session="f")
 
 
-async def given(role_arn, by):
-    await check_configuration(Roles(), {"Role": role_arn}, by)
+async def given(role_arn, by, **more):
+    await check_configuration(Roles(), {"Role": role_arn}, by, **more)
+
+
+async def test_a_role_that_it_has_already_is_not_given_again():
+    with pytest.raises(Refused, match="iam:PassRole"):
+        await given(BASIC, caller(is_function=True))
+    await given(BASIC, caller(is_function=True), is_passed=False)
 
 
 async def test_a_known_role_is_given_within_its_account_alone():

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import click
 import pytest
@@ -20,6 +21,7 @@ from click.testing import CliRunner
 from bridge.cli.main import cli
 from bridge.util.listener import Listener
 from tests.unit.api.harness import TOKEN, World
+from tests.unit.api.making import Made, MemoryFunctions
 
 
 class Served:
@@ -62,6 +64,20 @@ class Served:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(60)
         self.loop.close()
+
+
+class ServedMade(Served):
+    """A world whose functions can be made; `services` as `Made` takes them."""
+
+    def __init__(self, folder: Path, **services: Any) -> None:
+        self.folder = folder
+        self._services = services
+        super().__init__(folder)
+
+    async def make_world(self):
+        self.made = Made(self.folder, MemoryFunctions(), **self._services)
+        await self.made.made.open()
+        return self.made.world
 
 
 @pytest.fixture(autouse=True)

@@ -16,29 +16,16 @@ from bridge.cli.main import cli
 from bridge.core.function import Interpreter
 from tests.unit.api.making import FUNCTIONS, request
 from tests.unit.api.test_made_functions import Made, MemoryFunctions
-from tests.unit.cli.conftest import Served, invoke, serving
+from tests.unit.cli.conftest import ServedMade, invoke, serving
 from tests.zips import zipped
 
 INTERPRETER = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-class ServedMade(Served):
-    """A world whose functions can be made; Lambda's own paths ask for a signature there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        super().__init__(folder)
-
-    async def make_world(self):
-        self.made = Made(self.folder, MemoryFunctions())
-        await self.made.made.open()
-        self.made.world.app.set_rules(AccessRules())
-        return self.made.world
-
-
 @pytest.fixture
 def served(tmp_path):
-    with serving(ServedMade, tmp_path) as made:
+    """Return a world whose functions can be made; Lambda's own paths ask for a signature there."""
+    with serving(lambda folder: ServedMade(folder, rules=AccessRules()), tmp_path) as made:
         yield made
 
 

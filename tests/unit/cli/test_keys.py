@@ -2,41 +2,21 @@
 
 import asyncio
 import json
-from dataclasses import replace
 
 import pytest
 
-from bridge.api.app import AccessRules, ApiApp
 from bridge.registry.secrets import Seal
 from bridge.store.folder import StateFolder
 from bridge.store.functions import SqliteFunctions
-from tests.unit.api.harness import TOKEN
-from tests.unit.api.making import FUNCTIONS, Made, MemoryFunctions
-from tests.unit.cli.conftest import Served, invoke, serving
+from tests.unit.api.making import FUNCTIONS, Made
+from tests.unit.cli.conftest import ServedMade, invoke, serving
 
 VARIABLES = {"Variables": {"SECRET": "canary-of-keys"}}
 
 
-class Making(Served):
-    """A world whose functions can be made."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        super().__init__(folder)
-
-    async def make_world(self):
-        self.made = Made(self.folder, MemoryFunctions())
-        await self.made.made.open()
-        world = self.made.world
-        catalog = self.made.catalog
-        services = replace(world.services, made=self.made.made, functions=catalog.functions, function=catalog.get)
-        world.app = ApiApp(services, token=TOKEN, rules=AccessRules(asks=False))
-        return world
-
-
 @pytest.fixture
 def served(tmp_path):
-    with serving(Making, tmp_path) as made:
+    with serving(ServedMade, tmp_path) as made:
         yield made
 
 

@@ -2,37 +2,20 @@
 
 import asyncio
 import json
-from dataclasses import replace
 
 import pytest
 
-from bridge.api.app import AccessRules, ApiApp
 from bridge.store.functions import SqliteFunctions
-from tests.unit.api.harness import TOKEN
-from tests.unit.api.making import Made, MemoryFunctions
-from tests.unit.cli.conftest import Served, invoke, serving
+from tests.unit.cli.conftest import ServedMade, invoke, serving
 
 
-class Resettable(Served):
+class Resettable(ServedMade):
     """A world whose functions can be made and cleared."""
 
     allowed = True
 
     def __init__(self, folder):
-        self.folder = folder
-        super().__init__(folder)
-
-    async def make_world(self):
-        self.made = Made(self.folder, MemoryFunctions())
-        await self.made.made.open()
-        world = self.made.world
-        services = replace(
-            world.services, made=self.made.made, attached=self.made.attached, functions=self.made.catalog.functions,
-            function=self.made.catalog.get,
-            may_reset=lambda: self.allowed,
-        )  # fmt: skip
-        world.app = ApiApp(services, token=TOKEN, rules=AccessRules(asks=False))
-        return world
+        super().__init__(folder, may_reset=lambda: self.allowed)
 
 
 @pytest.fixture

@@ -186,6 +186,8 @@ class TestKeys:
             # words
             ("log = { level = 'inf' }", '1: log.level: must be "debug", "info", "warning" or "error"; did you mean info?'),
             ("log = { format = true }", '1: log.format: must be "auto", "console" or "json"'),
+            (FUNCTION + "memory_mb = 130\n[invocation]\nlegacy_memory_steps = true", "4: functions.f.memory_mb: must be a multiple of 64, 3008 at most, with invocation.legacy_memory_steps"),
+            (FUNCTION + "memory_mb = 3072\n[invocation]\nlegacy_memory_steps = true", "4: functions.f.memory_mb: must be a multiple of 64, 3008 at most, with invocation.legacy_memory_steps"),
             ("[runtime]\nsandbox = 'none'", '2: runtime.sandbox: must be "auto" or "basic"'),
             (FUNCTION + "event_invoke = { on_failure = 'drop' }", '4: functions.f.event_invoke.on_failure: must be "spill"'),
             (SOURCE + "verify = 'none'\ninvocation_type = 'event'", '9: sources.s.invocation_type: must be "Event", "RequestResponse" or "DryRun"; did you mean Event?'),

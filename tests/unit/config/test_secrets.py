@@ -11,7 +11,7 @@ from bridge.config.load import load
 from bridge.config.mistakes import ConfigErrors
 from bridge.config.show import schema, show
 from bridge.config.values import MASK, Secret
-from bridge.daemon.composition import register_secrets
+from bridge.daemon.masking import register_secrets
 from bridge.util import logs
 
 CANARY = "canary-5f3a9c"

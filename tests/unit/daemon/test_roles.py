@@ -194,16 +194,17 @@ async def test_what_it_says_is_believed_for_a_while_and_a_change_is_told(made, i
     roles, clock = made(FILE + IAM.format(url=iam.url), function("f", OTHER))
     await roles.open()
     calls = len(iam.calls)
-    iam.inline, replaced = {"Statement": []}, []
-    roles.replace = replaced.append
+    iam.inline, replaced, changes = {"Statement": []}, [], []
+    roles.replace, roles.changed = replaced.append, lambda: changes.append(1)
 
-    assert await roles._refresh() is False
-    assert len(iam.calls) == calls
+    await roles._refresh()
+    assert (len(iam.calls), changes) == (calls, [])
     await clock.advance(KNOWN_S)
-    assert await roles._refresh() is True
-    assert replaced == ["f"]
+    await roles.find(OTHER)  # whoever asks first
+    assert (replaced, changes) == (["f"], [1])
     assert not roles.of_target("f").allows("sqs:SendMessage", QUEUE)
-    assert await roles._refresh() is False
+    await roles._refresh()
+    assert changes == [1]
 
 
 async def test_a_boundary_must_allow_it_too(made, iam):
