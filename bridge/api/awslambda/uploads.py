@@ -1,4 +1,4 @@
-"""Takes requests that carry a package: to a temporary file, at most two at once, decoded off the loop."""
+"""Takes requests that carry a package: to a temporary file, two at once, decoded off the loop, one after the other."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,13 @@ from bridge.registry.zips import ZipRefused, check_size
 UPLOAD_MAX_BYTES: Final = 70_167_211
 """Largest request of CreateFunction and UpdateFunctionCode [L]."""
 UPLOADS_MAX: Final = 2
-"""Requests of this kind at once: each needs about three times its size while it is decoded."""
+"""Requests of this kind at once."""
+DECODED_CHARS: Final = 4 * 1024 * 1024
+"""Characters of base64 that are decoded at a time, a multiple of four: the zip is never in memory as a whole."""
+LARGE_CHARS: Final = 64 * 1024
+"""A ZipFile of more characters is taken out of the request before that is parsed."""
+_KEY: Final = b'"ZipFile"'
+_ELSEWHERE: Final = b"taken out, and no base64"
 _NOT_OFFERED: Final = ("ImageUri", "SourceKMSKeyArn")
 _BUCKET: Final = re.compile(r"[0-9A-Za-z.\-_]{3,63}(?<!\.)\Z")
 _BUCKET_PATTERN: Final = r"[0-9A-Za-z\.\-_]*(?<!\.)"
@@ -69,6 +75,8 @@ class Uploads:
         self._temporary = temporary
         self._source = source
         self._turns = asyncio.Semaphore(UPLOADS_MAX)
+        self._decoding = asyncio.Lock()
+        """The file of a request that is decoded is in memory, mapped."""
 
     @contextlib.asynccontextmanager
     async def receive(self, request: Request, operation: str) -> AsyncIterator[Upload]:
@@ -112,7 +120,8 @@ class Uploads:
         """
         path = self._temporary()
         try:
-            members, place = await asyncio.to_thread(_decode, upload.file, path, member)
+            async with self._decoding:
+                members, place = await asyncio.to_thread(_decode, upload.file, path, member)
             if place is not None:
                 if self._source is None:
                     raise invalid("S3Bucket is not offered: give the code as ZipFile")
@@ -123,32 +132,77 @@ class Uploads:
 
 
 def _decode(source: Path, target: Path, member: str) -> tuple[dict[str, Any], CodePlace | None]:
-    members = _members(source)
-    code = members.get(member) if member else members
-    if not isinstance(code, dict):
-        if member and code is None:
-            raise violated(None, member.lower(), "not be null")
-        raise Refused("SerializationException", f"{member} can not be converted: an object is expected")
+    try:
+        with source.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _split(data, target, member)
+    except ValueError as error:  # no JSON, or an empty file, which cannot be mapped
+        raise Refused("SerializationException", "Could not parse request body into json") from error
+
+
+def _split(data: mmap.mmap, target: Path, member: str) -> tuple[dict[str, Any], CodePlace | None]:
+    """Return a request's members without the zip, which is in `target` then, or where the zip is. Raises ValueError."""
+    start, end = _large_zip(data)
+    members = _members(data[:start] + _ELSEWHERE + data[end:] if end else data)
+    code = _code(members, member)
+    if end and code.get("ZipFile") != _ELSEWHERE.decode():  # another member of that name
+        start, end, members = 0, 0, _members(data)
+        code = _code(members, member)
     for name in _NOT_OFFERED:
         if code.get(name):
             raise invalid(f"{name} is not offered: give the code as a zip, in the request or in S3")
-    data, place = code.pop("ZipFile", None), _place(code)
-    if data and place is not None:
+    written, place = code.pop("ZipFile", None), _place(code)
+    if written and place is not None:
         raise invalid("Please do not provide other FunctionCode parameters when providing a ZipFile.")
     if place is not None:
         return members, place
-    if not data:
+    if not written:
         raise invalid("Please provide a source for function code.")
+    if end:
+        _write_decoded(data, start, end, target)
+    elif isinstance(written, str):
+        text = written.encode("utf-8", "replace")
+        _write_decoded(text, 0, len(text), target)
+    else:
+        raise Refused("SerializationException", "ZipFile is not base64")
+    return members, None
+
+
+def _large_zip(data: mmap.mmap) -> tuple[int, int]:
+    """Return where the text of a large ZipFile is: not to be parsed with the rest, which would hold it twice.
+
+    (0, 0): there is none. A quoted name before a colon is a member in any JSON; a quote ends a text without escapes.
+    """
+    key = data.find(_KEY)
+    start = data.find(b'"', key + len(_KEY)) + 1 if key >= 0 else 0
+    if not start or data[key + len(_KEY) : start - 1].strip() != b":":
+        return 0, 0
+    end = data.find(b'"', start)
+    return (start, end) if end - start >= LARGE_CHARS and data.find(b"\\", start, end) < 0 else (0, 0)
+
+
+def _code(members: dict[str, Any], member: str) -> dict[str, Any]:
+    code = members.get(member) if member else members
+    if isinstance(code, dict):
+        return code
+    if member and code is None:
+        raise violated(None, member.lower(), "not be null")
+    raise Refused("SerializationException", f"{member} can not be converted: an object is expected")
+
+
+def _write_decoded(data: mmap.mmap | bytes, start: int, end: int, target: Path) -> None:
+    """Write what base64 within `data` stands for. Raises Refused: it is none, or stands for more than 50 MB."""
+    padding = 2 if data[end - 2 : end] == b"==" else 1 if data[end - 1 : end] == b"=" else 0
     try:
-        zipped = pybase64.b64decode(data, validate=True)
-    except (ValueError, TypeError) as error:
-        raise Refused("SerializationException", "ZipFile is not base64") from error
-    try:
-        check_size(len(zipped))
+        if data.find(b"=", start, end - padding) >= 0:  # a piece may end so, the whole not
+            raise ValueError
+        check_size((end - start) // 4 * 3 - padding)
+        with target.open("wb") as file:
+            for first in range(start, end, DECODED_CHARS):
+                file.write(pybase64.b64decode(data[first : min(first + DECODED_CHARS, end)], validate=True))
     except ZipRefused as error:
         raise Refused("RequestEntityTooLargeException", str(error), status=413) from error
-    target.write_bytes(zipped)
-    return members, None
+    except ValueError as error:
+        raise Refused("SerializationException", "ZipFile is not base64") from error
 
 
 def _place(code: dict[str, Any]) -> CodePlace | None:
@@ -172,16 +226,9 @@ def _place(code: dict[str, Any]) -> CodePlace | None:
     return CodePlace(bucket, key, version)
 
 
-def _members(source: Path) -> dict[str, Any]:
-    try:
-        with (
-            source.open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-            memoryview(data) as view,
-        ):
-            found = orjson.loads(view)
-    except ValueError as error:  # no JSON, or an empty file, which cannot be mapped
-        raise Refused("SerializationException", "Could not parse request body into json") from error
+def _members(data: mmap.mmap | bytes) -> dict[str, Any]:
+    with memoryview(data) as view:
+        found = orjson.loads(view)
     if not isinstance(found, dict):
         raise Refused("SerializationException", "Could not parse request body into json: an object is expected")
     return found
