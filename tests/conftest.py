@@ -4,7 +4,9 @@ import asyncio
 import gc
 import inspect
 import os
+import shutil
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
@@ -29,6 +31,10 @@ hypothesis.settings.load_profile("any machine")
 
 LOOP = os.environ.get("BRIDGE_LOOP", "uvloop")
 
+# A daemon takes no more events below 256 MB of free disk (`[journal] low_water_mb`): tests that wait for one would only
+# run out of time.
+DISK_MIN_BYTES = 2 * 1024**3
+
 # Descriptors that belong to the interpreter, the loop or the machine rather than to a test.
 IGNORED_DESCRIPTORS = (
     "anon_inode:[eventpoll]",
@@ -39,6 +45,17 @@ IGNORED_DESCRIPTORS = (
     "/proc/",
     "pipe:",
 )
+
+
+def pytest_sessionstart() -> None:
+    """Say before the first test, rather than by the fiftieth, that the disk is too full for daemons."""
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if free < DISK_MIN_BYTES:
+        pytest.exit(
+            f"{folder}: {free >> 20} MB are free, the tests need {DISK_MIN_BYTES >> 20}: free some, or set TMPDIR",
+            returncode=pytest.ExitCode.USAGE_ERROR,
+        )
 
 
 def pytest_asyncio_loop_factories(
