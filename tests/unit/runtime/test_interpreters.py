@@ -1,5 +1,7 @@
-"""A version whose runtime the file maps to another Python runs there: the version, the traces, the environment."""
+"""Every Python that is here runs functions: the version, the environment, errors, logs, and how a worker ends."""
 
+import glob
+import json
 import os
 import shutil
 import sys
@@ -8,27 +10,58 @@ import pytest
 
 from bridge.core.errors import ConfigError
 from bridge.core.function import Interpreter
-from bridge.registry.interpreters import interpreter
+from bridge.core.logging_config import LoggingConfig
+from bridge.registry.interpreters import PYTHON_MAX, PYTHON_MIN, interpreter
 from tests.unit.runtime.conftest import own_pool
 
 pytestmark = pytest.mark.asyncio(loop_scope="function")
 
+CODE = """
+import dataclasses, logging, sys, time
+
+logger = logging.getLogger()
+logger.setLevel("INFO")
+
+
+class Trouble(Exception):
+    pass
+
+
+def handler(event, context):
+    print("printed", event["n"])
+    logger.info("logged %s", event["n"])
+    if event.get("fails"):
+        raise Trouble("no way")
+    if event.get("leaves"):
+        sys.exit(3)
+    return {"n": event["n"], "left": context.get_remaining_time_in_millis() > 0, "é": float("inf")}
+"""
+
 
 def pythons() -> list[Interpreter]:
-    """Return the interpreters there are: that of these tests, and any other that functions may run on."""
+    """Return one of each version that is here: that of these tests, those on the path, and pyenv's."""
     own = os.path.realpath(getattr(sys, "_base_executable", sys.executable) or sys.executable)
-    found = {own: interpreter(own)}
-    for name in ("python3.11", "python3.12", "python3.13", "python3.14"):
-        path = shutil.which(name, path="/usr/bin:/usr/local/bin")
-        if path is not None and not path.startswith(os.path.expanduser("~")):
-            try:
-                found[os.path.realpath(path)] = interpreter(path)
-            except ConfigError:
-                continue
-    return list(found.values())
+    found = {sys.version_info[1]: own}
+    pyenv = os.environ.get("PYENV_ROOT", os.path.expanduser("~/.pyenv"))
+    for minor in range(PYTHON_MIN[1], PYTHON_MAX[1] + 1):
+        name = f"python3.{minor}"
+        places = (
+            shutil.which(name, path="/usr/bin:/usr/local/bin"),
+            *sorted(glob.glob(f"{pyenv}/versions/*/bin/{name}")),
+        )
+        for path in places:
+            if path is not None:
+                found.setdefault(minor, path)
+    usable = []
+    for _, path in sorted(found.items()):
+        try:
+            usable.append(interpreter(path))
+        except ConfigError:  # a build without ctypes
+            continue
+    return usable
 
 
-@pytest.mark.parametrize("other", pythons(), ids=lambda other: other.program)
+@pytest.mark.parametrize("other", pythons(), ids=lambda other: f"python{other.version}")
 async def test_it_runs_on_the_interpreter_that_it_is_mapped_to(tmp_path, other):
     async with own_pool(tmp_path, interpreters=[other]) as runner:
         code = (
@@ -40,3 +73,21 @@ async def test_it_runs_on_the_interpreter_that_it_is_mapped_to(tmp_path, other):
         assert found == [
             other.version, f"AWS_Lambda_python{other.version}", os.path.realpath(other.program), [],
         ]  # fmt: skip
+
+        (tmp_path / "code").mkdir(mode=0o755)
+        (tmp_path / "code" / "app.py").write_text(CODE)
+
+        async def ran(event, **fields):
+            own = {"code": str(tmp_path / "code"), "interpreter": other, "runtime": f"python{other.version}"}
+            return await runner.run("app.handler", {"n": 1, **event}, **own, **fields)
+
+        result = await ran({})
+        assert json.loads(result.payload) == {"n": 1, "left": True, "é": float("inf")}
+        assert b"printed 1\n[INFO]\t" in result.log_tail
+        failed = json.loads((await ran({"fails": True})).payload)
+        assert (failed["errorType"], failed["errorMessage"]) == ("Trouble", "no way")
+        assert failed["stackTrace"] == ['  File "/var/task/app.py", line 16, in handler\n    raise Trouble("no way")\n']
+        assert json.loads((await ran({"leaves": True})).payload)["errorType"] == "Runtime.ExitError"
+        tail = (await ran({}, logging=LoggingConfig(is_json=True, application_level="INFO"))).log_tail
+        (line,) = [json.loads(each) for each in tail.splitlines() if b"logged" in each]
+        assert (line["level"], line["message"], line["logger"]) == ("INFO", "logged 1", "root")
