@@ -28,7 +28,7 @@ MINUTES ?= 10
 MINORS := 11 13
 
 # What builds and runs the bootstraps of tests: packages of Debian, and the programs that show they are there.
-BOOTSTRAPS := gcc:cc libc6-dev:cc curl:curl
+BOOTSTRAPS := gcc:cc libc6-dev:cc curl:curl ruby:ruby
 
 # Some environments forbid byte code, which makes every start of the daemon and of a worker slower.
 unexport PYTHONDONTWRITEBYTECODE

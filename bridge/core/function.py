@@ -77,16 +77,16 @@ class RemoteFunction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interpreter:
-    """What runs functions of a runtime: a Python that the file maps it to, a Node.js, or any command."""
+    """What runs functions of a runtime: a Python that the file maps it to, a Node.js, a Ruby, or any command."""
 
     program: str
     """Absolute path; empty: the Python that this process runs on."""
     version: str
-    """`3.12`, or `20.11.1` of a Node.js; empty of a command."""
+    """`3.12`, or `20.11.1` of a Node.js or a Ruby; empty of a command."""
     prefix: str
     """Absolute path of the folder that holds it and its library; empty as `program`."""
     language: str = "python"
-    """`python`, `node` or `command`."""
+    """`python`, `node`, `ruby` or `command`."""
     command: tuple[str, ...] = ()
     """Of a command: the program and its arguments, where {handler}, {task_root} and {opt} stand for the function's."""
 

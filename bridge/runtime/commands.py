@@ -18,10 +18,12 @@ NODE_HEAP_SHARE: Final = 0.9
 """Of a function's memory, for V8's old generation."""
 NODE_HEADER_MAX_BYTES: Final = 81_920
 """A client context is a header, and larger than Node takes otherwise."""
+RUBY_PLAIN: Final = ("--disable=error_highlight", "--disable=did_you_mean")
+"""Ruby 3.1 puts hints into the messages of exceptions, those that AWS has do not."""
 
 
 def language(version: FunctionVersion) -> str:
-    """Return what kind of program runs a function: `python`, `node`, `command` or `native` (its own bootstrap)."""
+    """Return what runs a function: `python`, `node`, `ruby`, a `command`, or `native`, its own bootstrap."""
     if version.interpreter is not None:
         return version.interpreter.language
     return NATIVE if version.runtime.startswith(("provided", "go1")) else PYTHON
@@ -48,6 +50,9 @@ def commands(
             version.interpreter.program, f"--max-old-space-size={heap_mb}",
             f"--max-http-header-size={NODE_HEADER_MAX_BYTES}", str(CLIENTS / "node.mjs"),
         ]  # fmt: skip
+    elif kind == "ruby":
+        plain = RUBY_PLAIN if version.interpreter.version.startswith("3.1.") else ()
+        command = [version.interpreter.program, *plain, str(CLIENTS / "ruby.rb")]
     else:
         named = {"{handler}": version.handler, "{task_root}": task_root, "{opt}": opt}
         command = [_filled(part, named) for part in version.interpreter.command]
@@ -88,9 +93,10 @@ def defaults(version: FunctionVersion, *, task_root: str, opt: str) -> dict[str,
         folders = [*(f"{opt}/nodejs/node{major}/node_modules" for major in majors), f"{opt}/nodejs/node_modules"]
         return {"NODE_PATH": ":".join((*folders, f"{mounts.RUNTIME_FOLDER}/node_modules", task_root))}
     if version.runtime.startswith("ruby"):
-        abi = version.runtime.removeprefix("ruby") + ".0"
-        return {
-            "GEM_PATH": f"{task_root}/vendor/bundle/ruby/{abi}:{opt}/ruby/gems/{abi}",
-            "RUBYLIB": f"{task_root}:{opt}/ruby/lib",
-        }
+        names = [version.runtime.removeprefix("ruby")]
+        if version.interpreter is not None and version.interpreter.version:
+            names.append(version.interpreter.version.rpartition(".")[0])
+        own = [f"{task_root}/vendor/bundle/ruby/{name}.0" for name in dict.fromkeys(names)]
+        layers = [f"{opt}/ruby/gems/{name}.0" for name in dict.fromkeys(names)]
+        return {"GEM_PATH": ":".join((*own, *layers)), "RUBYLIB": f"{task_root}:{opt}/ruby/lib"}
     return {}

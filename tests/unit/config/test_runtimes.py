@@ -59,6 +59,9 @@ def test_the_python_of_these_tests_is_one(load_text):
         ('"java21" = "python"', 'java21 needs a client of the Runtime API: { command = ["/path/of/program", "..."] }'),
         ('"nodejs22.x" = "talks"', "talks is no Node.js that runs"),
         ('"nodejs22.x" = "node18"', "node18 is Node.js 18.20.4; functions need 20 or later"),
+        ('"ruby3.3" = "talks"', "talks is no Ruby that runs"),
+        ('"ruby3.3" = "ruby27"', "ruby27 is Ruby 2.7.4; functions need 3.1 or later"),
+        ('"ruby3.3" = "bridge"', 'ruby3.3 needs a client of the Runtime API: { command = ["/path/of/program", "..."] }'),
         ('"java21" = { command = ["gone", "x"] }', "gone: no such file or directory"),
         ('"java21" = { command = ["text", "x"] }', "text may not be executed"),
         ('"java21" = { command = [] }', 'must be a path, "bridge" for the Python that bridge runs on, or { command ='),
@@ -78,6 +81,7 @@ def test_mistakes_name_the_key_and_say_what_would_do(folder, mistakes, line, tex
     script(folder, "talks", "echo hello")
     script(folder, "old", 'echo \'[[3, 9], "/opt/py", "cpython"]\'')
     script(folder, "node18", "echo v18.20.4")
+    script(folder, "ruby27", "echo 2.7.4")
     (folder / "text").touch()
     script(folder, "pypy", 'echo \'[[3, 11], "/opt/py", "pypy"]\'')
     (told,) = mistakes(f"{GOOD}[runtimes]\n{line}\n")
@@ -139,12 +143,30 @@ def test_a_python_on_path_runs_the_runtime_of_its_name(folder, monkeypatch):
     assert found(INTERPRETER, {INTERPRETER: interpreter("bridge")}).program == "", "the file's word counts first"
 
 
+def test_the_ruby_on_path_runs_what_no_file_maps(folder, monkeypatch):
+    monkeypatch.setenv("PATH", str(folder / "bin"))
+    (folder / "bin").mkdir()
+    assert found("ruby3.3", {}) is None
+    script(folder / "bin", "ruby", "echo 3.1.2")
+    running = found("ruby3.3", {})
+
+    ruby = Interpreter(program=str(folder / "bin" / "ruby"), version="3.1.2", prefix=str(folder), language="ruby")
+    assert running == ruby
+    assert found("ruby4.0", {}) == ruby
+    assert found("ruby2.7", {}) is None
+    assert [(each.program, each.prefix) for each in reachable({})] == [(ruby.program, ruby.prefix)]
+    assert described("ruby3.3", ruby) == f"ruby3.3, run by Ruby 3.1.2 at {ruby.program}"
+    version = FunctionVersion(name="f", arn="a", code="/c", revision="r", handler="a.b", runtime="ruby3.3")
+    assert is_substituted(replace(version, interpreter=ruby))
+    assert not is_substituted(replace(version, interpreter=replace(ruby, version="3.3.10")))
+
+
 def test_what_nothing_runs_says_how_to_map_it():
     node = Interpreter(program="/node", version="20.1.0", prefix="/", language="node")
     for runtime in ("python3.9", "provided.al2023", "go1.x"):
         assert trouble(runtime, None) == ""
     assert trouble("nodejs22.x", node) == ""
-    for runtime in ("python2.7", "nodejs22.x", "java21", "dotnet8"):
+    for runtime in ("python2.7", "nodejs22.x", "nodejs4.3-edge", "ruby3.3", "ruby2.5", "java21", "dotnet8"):
         text = trouble(runtime, None)
         assert text.startswith(f"InvalidRuntimeException: the runtime {runtime} has no interpreter here: ")
         assert text.endswith("; [runtimes] may map it")

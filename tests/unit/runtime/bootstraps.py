@@ -1,4 +1,4 @@
-"""Bootstraps that tests write into a function's folder: a shell's, one that does what its events say, a compiled one."""
+"""What tests write into a function's folder: its files; bootstraps of a shell, of what its events say, a compiled one."""
 
 import os
 from pathlib import Path
@@ -102,3 +102,14 @@ def talker(folder: Path, *, init: str = "") -> str:
         (folder / "init.py").write_text(init)
         (folder / "init.py").chmod(0o644)
     return code
+
+
+def written(folder: Path, files: dict[str, str]) -> str:
+    """Write a function's files and return its folder."""
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return str(folder)

