@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from bridge.config import layers, mqtt, outcomes, queues, roles, runtimes, streams
+from bridge.config import layers, mqtt, outcomes, queues, roles, runtimes, streams, virtualenvs
 from bridge.config.expand import Expanded
 from bridge.config.files import Unreadable, beside, read_small, reason
 from bridge.config.mistakes import Loc, near, plain
@@ -48,6 +48,7 @@ def mistakes(data: Mapping[str, Any], folder: Path) -> Iterator[Finding]:
     yield from outcomes.mistakes(data)
     yield from roles.mistakes(data)
     yield from runtimes.mistakes(data, folder)
+    yield from virtualenvs.mistakes(data, folder)
     yield from _folders(data, folder)
 
 

@@ -29,6 +29,7 @@ from bridge.registry.catalog import FunctionSpec
 from bridge.registry.interpreters import PYTHON_RUNTIMES, found
 from bridge.registry.layers import LAYERS_MAX
 from bridge.registry.packages import handler_mistake
+from bridge.registry.virtualenvs import virtualenv
 
 if TYPE_CHECKING:
     from bridge.config.settings import Settings
@@ -136,6 +137,9 @@ class FunctionSettings(Section):
     handler: Handler = Field(
         max_length=limits.HANDLER_MAX_CHARS,
         description="module.function; folder/module.function in a subfolder.",
+    )
+    virtualenv: PathValue | None = Field(
+        default=None, description="Folder of the virtual environment whose Python and packages it has; left out: none."
     )
     layers: tuple[LayerValue, ...] = listed(
         "ARNs of layer versions, folders and zips that are merged into /opt, in this order.", max_length=LAYERS_MAX
@@ -267,12 +271,16 @@ def _spec(
                 handover=function.handover,
             ),
         )
+    runtime, interpreter = function.runtime, None
+    if function.virtualenv is not None:
+        interpreter = virtualenv(str(function.virtualenv))
+        runtime = f"python{interpreter.version}"
     return FunctionSpec(
         name=name,
         code=function.code,
         handler=function.handler,
-        runtime=function.runtime,
-        interpreter=found(function.runtime, mapped),
+        runtime=runtime,
+        interpreter=interpreter or found(runtime, mapped),
         layers=function.layers,
         timeout_s=function.timeout_s,
         memory_mb=function.memory_mb,

@@ -28,16 +28,23 @@ class Edited:
     config: bool = False
 
 
-async def watch(functions: Mapping[str, Path], config: Path | None = None) -> AsyncIterator[Edited]:
+async def watch(
+    functions: Mapping[str, Path], config: Path | None = None, *, marks: Mapping[str, Path] | None = None
+) -> AsyncIterator[Edited]:
     """Yield edits, for ever; close the iterator (`aclosing`) to end.
 
     A folder may be missing, vanish and come back, or be a link that is turned elsewhere: each is an edit. So is a
     configuration file that is replaced by a rename. A new set of folders, after a reload, takes a new call.
 
+    Args:
+        functions: folders, by the function's name; all that is in them counts.
+        config: the file.
+        marks: folders where an entry that comes or goes is an edit of the function, and nothing else is.
+
     Raises:
         OSError: the system's limit of watched files is reached.
     """
-    known = _identities(functions, config)
+    known, marked = _identities(functions, config), _stamps(marks or {})
     replaced: AbstractSet[Path] = frozenset()
     while True:
         present = [path for path, identity in known.items() if identity is not None]
@@ -48,8 +55,11 @@ async def watch(functions: Mapping[str, Path], config: Path | None = None) -> As
                 touched = changed | replaced | {path for path in known if current[path] != known[path]}
                 replaced = {path for path in known if _node(current[path]) != _node(known[path])}
                 known = current
+                before, marked = marked, _stamps(marks or {})
+                names = {name for name in marked if marked[name] != before[name]}
+                names |= {name for name, folder in functions.items() if _touches(folder, touched)}
                 edited = Edited(
-                    functions=frozenset(name for name, folder in functions.items() if _touches(folder, touched)),
+                    functions=frozenset(names),
                     config=config is not None and config in touched,
                 )
                 if edited.functions or edited.config:
@@ -84,6 +94,11 @@ def _identities(functions: Mapping[str, Path], config: Path | None) -> dict[Path
         status = _status(config)
         found[config] = status and (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
     return found
+
+
+def _stamps(marks: Mapping[str, Path]) -> dict[str, int]:
+    """Return when something last came or went in each folder; 0: there is none."""
+    return {name: status.st_mtime_ns if (status := _status(folder)) else 0 for name, folder in marks.items()}
 
 
 def _status(path: Path) -> os.stat_result | None:

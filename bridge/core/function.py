@@ -89,6 +89,10 @@ class Interpreter:
     """`python`, `node`, `ruby` or `command`."""
     command: tuple[str, ...] = ()
     """Of a command: the program and its arguments, where {handler}, {task_root} and {opt} stand for the function's."""
+    virtualenv: str = ""
+    """Absolute path of the virtual environment whose Python it is; empty: of none."""
+    needs: tuple[str, ...] = ()
+    """Folders without which that Python does not run, its own among them; of no virtual environment: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from bridge.config.watch import watch
 from bridge.core.errors import BridgeError
 from bridge.core.ports import Clock
 from bridge.daemon.composition import Parts, Spawn
+from bridge.registry.virtualenvs import site_packages
 
 log = structlog.get_logger("bridge.daemon")
 
@@ -61,7 +62,8 @@ class Edits:
     async def _watch(self) -> None:
         """Use edited code from the next invocation on; an edited file is a reload."""
         folders = self._folders()
-        async with aclosing(watch(folders, self._config_path)) as edits:  # type: ignore[type-var]
+        edits_of = watch(folders, self._config_path, marks=self._virtualenvs())
+        async with aclosing(edits_of) as edits:  # type: ignore[type-var]
             self._spawn(self._look_once(folders), "watch-first-look")
             async for edited in edits:
                 for name in sorted(edited.functions):
@@ -77,6 +79,15 @@ class Edits:
         local = [each.latest for each in functions if each.latest.remote is None and not each.is_made]
         layers = {layer.written for version in local for layer in version.layers if layer.is_path}
         return {version.name: Path(version.code) for version in local} | {_LAYER + path: Path(path) for path in layers}
+
+    def _virtualenvs(self) -> dict[str, Path]:
+        """Return where packages come and go with virtual environments, by the function's name."""
+        local = [each.latest for each in self._parts.catalog.functions()]
+        return {
+            version.name: Path(site_packages(version.interpreter))
+            for version in local
+            if version.interpreter is not None and version.interpreter.virtualenv
+        }
 
     async def _look_once(self, names: Iterable[str]) -> None:
         """Look at all code again once the watch stands: an edit before that is told by nobody."""

@@ -7,7 +7,7 @@ from bridge.core.function import FunctionVersion
 from bridge.core.invocation import Invocation, InvocationResult
 from bridge.core.ports import Runtime
 from bridge.invokers.remote import RemoteFunctions
-from bridge.registry import interpreters
+from bridge.registry import interpreters, virtualenvs
 
 
 class Runtimes:
@@ -52,4 +52,4 @@ class Runtimes:
 
     def facts(self, versions: list[FunctionVersion]) -> list[tuple[str, bool, str]]:
         """Return what `doctor` says of what runs them, here and elsewhere: name, whether all is well, more about it."""
-        return [*interpreters.facts(versions), *self._remote.facts(versions)]
+        return [*interpreters.facts(versions), *virtualenvs.facts(versions), *self._remote.facts(versions)]

@@ -28,6 +28,7 @@ from bridge.core.function import (
 )
 from bridge.core.logging_config import DEFAULT, LoggingConfig
 from bridge.registry.packages import digest_folder
+from bridge.registry.virtualenvs import changed_ns
 
 # A revision covers secrets. Keyed anew in every process, it cannot be used to guess them, should it be shown.
 _REVISION_KEY: Final = os.urandom(32)
@@ -106,6 +107,7 @@ def _revision(version: FunctionVersion) -> str:
         version.arn, version.code, os.path.realpath(version.code), digest_folder(version.code), version.handler,
         version.timeout_s, version.memory_mb, version.ephemeral_storage_mb, sorted(version.environment.items()),
         astuple(version.logging), version.role, version.runtime, version.interpreter, version.opt,
+        changed_ns(version.interpreter),
     ]  # fmt: skip
     return _digest(facts)
 

@@ -202,6 +202,8 @@ def described(runtime: str, interpreter: Interpreter | None) -> str:
         return f"{runtime}, run by {interpreter.program} ([runtimes])"
     if (kind := installed.BY_LANGUAGE.get(interpreter.language)) is not None:
         return f"{runtime}, run by {kind.label} {interpreter.version} at {interpreter.program}"
+    if interpreter.virtualenv:
+        return f"{runtime} in {interpreter.virtualenv}"
     if runtime == f"python{interpreter.version}" and interpreter.program:
         return f"{runtime} at {interpreter.program}"
     where = f" at {interpreter.program}" if interpreter.program else ""
@@ -220,12 +222,16 @@ def is_substituted(version: FunctionVersion) -> bool:
 
 def facts(versions: Iterable[FunctionVersion]) -> list[tuple[str, bool, str]]:
     """Return what runs each runtime that functions name, for `doctor`: name, whether it is run, by what or why not."""
-    named_ones = {version.runtime: version for version in versions if version.runtime}
+    named_ones = {version.runtime: version for version in versions if version.runtime and not _has_own(version)}
     return [
         (f"runtime {runtime}", not text, text or described(runtime, version.interpreter) + _remedy(version))
         for runtime, version in sorted(named_ones.items())
         for text in [trouble(runtime, version.interpreter).partition(": ")[2]]
     ]
+
+
+def _has_own(version: FunctionVersion) -> bool:
+    return version.interpreter is not None and bool(version.interpreter.virtualenv)
 
 
 def _remedy(version: FunctionVersion) -> str:

@@ -51,6 +51,16 @@ def needs_exec(version: FunctionVersion) -> bool:
     return any((Path(root) / "lib").is_dir() for root in (version.code, version.opt) if root)
 
 
+def _virtualenv(version: FunctionVersion) -> str:
+    return version.interpreter.virtualenv if version.interpreter is not None else ""
+
+
+def shows_opt(version: FunctionVersion) -> bool:
+    """Tell whether a function's layers may cover /opt: nothing that it needs is there."""
+    needs = version.interpreter.needs if version.interpreter is not None else ()
+    return bool(version.opt) and not any(path.startswith(mounts.OPT + "/") for path in needs)
+
+
 def layer_paths(version: FunctionVersion, opt: str) -> list[str]:
     """Return the folders of a function's layers that Python imports from, those of its own python3.x first.
 
@@ -90,7 +100,9 @@ def variables(
         defaults |= commands.defaults(version, task_root=task_root, opt=opt)
         named = "" if commands.language(version) == commands.NATIVE else version.runtime
     else:
-        defaults["PYTHONPATH"] = ":".join((*layer_paths(version, opt), mounts.RUNTIME_FOLDER))
+        # A virtual environment's packages come before ours, and it has its own place for them.
+        last = () if _virtualenv(version) else (mounts.RUNTIME_FOLDER,)
+        defaults["PYTHONPATH"] = ":".join((*layer_paths(version, opt), *last))
         named = f"python{python_version(version)}"
     reserved = {
         "_HANDLER": version.handler,
@@ -136,7 +148,9 @@ def exec_request(
 ) -> dict[str, Any]:
     """Return program, arguments and environment of an exec'd worker."""
     other = version.interpreter.program if version.interpreter is not None else ""
-    python = [other or interpreter(), "-S", "-P", str(_BOOTSTRAP)]
+    # `site` makes a virtual environment one: sys.prefix, its packages, their .pth files; no packages of the user's.
+    site = "-s" if _virtualenv(version) else "-S"
+    python = [other or interpreter(), site, "-P", str(_BOOTSTRAP)]
     arguments = [*python, str(sandbox.SOCKET_DESCRIPTOR), str(sandbox.TOKENS_DESCRIPTOR)]
     arguments = commands.wrapped(arguments, environment, task_root=task_root, opt=opt)
     return {"program": arguments[0], "argv": arguments, "env": dict(environment)}

@@ -267,11 +267,13 @@ class _Modules:
 
 
 def _layer_paths(version: FunctionVersion) -> list[str]:
-    """Return where the layers of a function that are folders hold modules, the later layer's first.
+    """Return where a function imports from beside its code: layers that are folders, the later one first; its packages.
 
     There is no /opt here, and layers of Lambda's API and zips are left out.
     """
     folders = [os.path.realpath(layer.written) for layer in reversed(version.layers) if layer.is_path]
     python = f"python{sys.version_info[0]}.{sys.version_info[1]}"
     found = [f"{folder}/python/{name}" for name in (f"lib/{python}/site-packages", "") for folder in folders]
+    if version.interpreter is not None and version.interpreter.virtualenv:
+        found.append(f"{version.interpreter.virtualenv}/lib/{python}/site-packages")  # of another Python it has none
     return [path.rstrip("/") for path in found]

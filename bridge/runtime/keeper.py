@@ -80,6 +80,8 @@ def _keep(worker: int, channel: socket.socket, door: socket.socket, *, control: 
             mounts.furnish_worker(
                 code=request["code"],
                 opt=request["opt"],
+                needs=request["needs"] if request["user"] is not None else [],
+                needed=request["needed"],
                 scratch=request["scratch"],
                 hidden=request["hidden"],
                 ways=request["ways"],

@@ -107,8 +107,16 @@ def first_closed(path: str) -> str | None:
 
 def _open_way(folder: str, needed: Sequence[str]) -> None:
     """Cover a closed folder with an empty one that holds only the needed paths."""
-    real = [os.path.realpath(path) for path in needed]
-    handles = {path: os.open(path, os.O_PATH | os.O_CLOEXEC) for path in real}
+    _cover(folder, _handles([os.path.realpath(path) for path in needed]))
+
+
+def _handles(paths: Iterable[str], *, ways: Mapping[str, str] | None = None) -> dict[str, int]:
+    """Open paths, those that are covered by what `prepare` returned."""
+    sources = {path: path if os.path.lexists(path) else _way(path, ways or {}) for path in paths}
+    return {path: os.open(source, os.O_PATH | os.O_CLOEXEC) for path, source in sources.items()}
+
+
+def _cover(folder: str, handles: Mapping[str, int]) -> None:
     syscalls.mount("tmpfs", folder, "tmpfs", syscalls.MS_NOSUID | syscalls.MS_NODEV, "mode=0755,size=64k")
     for path, handle in handles.items():
         if os.path.lexists(path):
@@ -169,14 +177,17 @@ def enter_worker() -> None:
 
 
 def furnish_worker(
-    *, code: str, opt: str, scratch: str, hidden: Iterable[str], ways: Mapping[str, str], new_proc: bool
-) -> None:
+    *, code: str, opt: str, scratch: str, needs: Sequence[str], needed: Sequence[str], hidden: Iterable[str],
+    ways: Mapping[str, str], new_proc: bool,
+) -> None:  # fmt: skip
     """Give the worker-to-be its own view; called in its keeper, before the worker's user id changes.
 
     Args:
         code: folder that becomes /var/task, read-only.
         opt: folder that becomes /opt, read-only; empty: /opt stays what it is.
         scratch: the mounted scratch space that becomes /tmp.
+        needs: folders of this function's interpreter; the way to them is opened for this worker alone.
+        needed: what `prepare` was given, and the folder of scratch spaces.
         hidden: folders and files that look empty from now on.
         ways: what `prepare` returned.
         new_proc: in a new process-id namespace, whose /proc is another.
@@ -188,10 +199,15 @@ def furnish_worker(
         os.open(path, os.O_PATH | os.O_CLOEXEC)
         for path in (os.path.join(os.path.dirname(scratch), "empty"), scratch, *sources)
     ]
+    covers = _covers(needs, needed=needed, ways=ways)
     empty, *shown = [f"/proc/self/fd/{handle}" for handle in handles]
     syscalls.mount(_way(code, ways), TASK_ROOT, "", bind)  # read-only, as all that `prepare` left
     for source, target in zip(shown, (SCRATCH, OPT), strict=False):
         syscalls.mount(source, target, "", bind)
+    for cover, held in covers.items():
+        _cover(cover, held)
+        flags = syscalls.MS_REMOUNT | syscalls.MS_BIND | syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV
+        syscalls.mount("", cover, "", flags)
     for path in hidden:
         if os.path.isdir(path):
             syscalls.mount(empty, path, "", bind)
@@ -201,6 +217,27 @@ def furnish_worker(
         os.close(handle)
     if new_proc:
         mount_proc()
+
+
+def _covers(needs: Sequence[str], *, needed: Sequence[str], ways: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """Return closed folders on the way to `needs`, with what is to be seen in each: opened, by its path.
+
+    Raises:
+        OSError: a folder is not there, or is closed itself.
+    """
+    hidden: dict[str, list[str]] = {}
+    for path in needs:
+        cover = next((folder for folder in ways if path.startswith(folder + "/") and not os.path.isdir(path)), None)
+        if cover is None:
+            cover = first_closed(path + "/x")
+        if not os.stat(path if cover is None else _way(path, ways)).st_mode & stat.S_IXOTH:
+            raise OSError(f"{path} is closed to other users: chmod o+rx it, and what is in it")
+        if cover is not None:
+            hidden.setdefault(cover, []).append(path)
+    return {
+        cover: _handles(dict.fromkeys((*(path for path in needed if path.startswith(cover + "/")), *paths)), ways=ways)
+        for cover, paths in hidden.items()
+    }
 
 
 def _way(path: str, ways: Mapping[str, str]) -> str:

@@ -241,6 +241,7 @@ class Starter:
             "id": worker_id,
             "code": code,
             "opt": "",
+            "needs": [],
             "scratch": slot,
             "scratch_mb": scratch_mb,
             "user": user,
@@ -284,7 +285,10 @@ class Starter:
             memory_mb=version.memory_mb,
             scratch_mb=version.ephemeral_storage_mb,
         )
-        request["opt"] = version.opt if self._opt else ""
+        if opt == mounts.OPT:
+            request["opt"] = version.opt
+        if version.interpreter is not None:
+            request["needs"] = list(version.interpreter.needs)
         if fleet.needs_exec:
             request["exec"] = environment.exec_request(version, variables, task_root=task_root, opt=opt)
         request["runtime_api"] = commands.is_served(version)
@@ -307,7 +311,8 @@ class Starter:
 
     def _view(self, fleet: Fleet, worker: Worker) -> tuple[str, str, str]:
         """Return task root, folder of the layers and scratch space as the worker sees them."""
-        opt = mounts.OPT if self._opt or not fleet.version.opt else fleet.version.opt
+        covers = self._opt and environment.shows_opt(fleet.version)
+        opt = mounts.OPT if covers or not fleet.version.opt else fleet.version.opt
         if self._mounts:
             return mounts.TASK_ROOT, opt, mounts.SCRATCH
         return fleet.code, opt, worker.slot

@@ -194,9 +194,10 @@ class Zygote:
 
     def _start(self, request: dict[str, Any], descriptors: list[int]) -> None:
         user = request["user"] if self._own_users else None
-        if user is not None and not self._mounts and mounts.first_closed(request["code"] + "/x"):
+        closed = "" if user is None or self._mounts else self._closed([request["code"], *request["needs"]])
+        if closed:
             if not self._files_denied:
-                raise OSError(f"the way to {request['code']} is closed to user id {user}: chmod o+x its folders")
+                raise OSError(f"the way to {closed} is closed to user id {user}: chmod o+x its folders")
             user = None  # it could not read its own code as another user; Landlock keeps the state from it
         scratch = request["scratch"]
         if not os.path.isdir(scratch):
@@ -213,6 +214,7 @@ class Zygote:
             "process_namespace": self._process_namespaces,
             "hidden": self._settings["denied"],
             "ways": self._ways,
+            "needed": [*self._settings["needed"], self._settings["scratch"]] if request["needs"] else [],
             "filtered": self._settings["sandbox"] != "basic",
         }
         pid, channel = self._spare or self._fork_keeper()
@@ -221,6 +223,10 @@ class Zygote:
         self._ids[pid] = request["id"]
         with channel:
             socket.send_fds(channel, [json.dumps(request).encode()], descriptors)
+
+    @staticmethod
+    def _closed(folders: list[str]) -> str:
+        return next((folder for folder in folders if mounts.first_closed(folder + "/x")), "")
 
     def _fork_keeper(self) -> tuple[int, socket.socket]:
         """Fork a keeper with its worker-to-be; return its process id and the channel for its request."""

@@ -3,11 +3,18 @@
 import importlib.util
 import json
 import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
+from botocore.exceptions import ClientError
 
 from bridge.registry.installed import NODE, RUBY, program
-from tests.harness import ROOT
+from bridge.registry.interpreters import INTERPRETER
+from bridge.runtime.environment import interpreter
+from tests.harness import ROOT, write_function
 from tests.lambda_client import lambda_client
 from tests.tools import needed
 from tests.zips import zipped
@@ -38,7 +45,36 @@ def node_program():
     return f"{folder}/bin/node"
 
 
-def test_languages_of_the_file_and_of_the_api(daemon, tmp_path):
+@pytest.fixture
+def virtualenv():
+    """A virtual environment with one module, in a closed folder; functions have a /tmp of their own."""
+    folder = Path(tempfile.mkdtemp(prefix="bridge-", dir="/var/tmp"))
+    subprocess.run([interpreter(), "-m", "venv", "--without-pip", folder / "venv"], check=True)
+    (*folder.glob("venv/lib/*/site-packages"),)[0].joinpath("shipped.py").write_text("VALUE = 'shipped'\n")
+    yield folder / "venv"
+    shutil.rmtree(folder)
+
+
+IN_VENV = """
+[functions.in-venv]
+code = "{code}"
+handler = "app.handler"
+virtualenv = "{virtualenv}"
+timeout_s = 60
+"""
+ASKS = """
+import shipped, sys
+def handler(event, context):
+    try:
+        import added
+    except ImportError:
+        return [shipped.VALUE, sys.prefix]
+    return [added.VALUE, sys.prefix]
+"""
+
+
+def test_languages_of_the_file_and_of_the_api(daemon, tmp_path, virtualenv):
+    code = write_function(tmp_path / "functions" / "in-venv", ASKS)
     samples = {"node": ("index.mjs", "js"), "ruby": ("app.rb", "ruby"), "shell": ("bootstrap", "sh")}
     ruby = needed("ruby", package="ruby")
     for name, (file, kind) in samples.items():
@@ -51,7 +87,8 @@ def test_languages_of_the_file_and_of_the_api(daemon, tmp_path):
         declared(runtime).replace('"functions/', f'"{tmp_path}/functions/')
         for runtime in ("nodejs22.x", "ruby3.3", "provided.al2023")
     )
-    bridge = daemon(f'api = {{ auth = "none" }}\n[runtimes]\n"nodejs22.x" = "{node_program()}"\n{functions}')
+    in_venv = IN_VENV.format(code=code, virtualenv=virtualenv)
+    bridge = daemon(f'api = {{ auth = "none" }}\n[runtimes]\n"nodejs22.x" = "{node_program()}"\n{functions}{in_venv}')
     api = lambda_client(bridge)
     own = {"Role": ROLE, "Timeout": 60, "MemorySize": 256}
     api.create_function(
@@ -80,3 +117,18 @@ def test_languages_of_the_file_and_of_the_api(daemon, tmp_path):
     assert facts["runtime provided.al2023"] == (True, "provided.al2023, the function's own program")
     assert facts["runtime nodejs22.x"][0]
     assert facts["runtime ruby3.3"] == (True, f"ruby3.3, run by Ruby {program(RUBY, ruby).version} at {ruby}")
+    assert facts[f"virtualenv {virtualenv}"] == (True, f"{INTERPRETER}, of in-venv")
+    packages_that_come_count_from_the_next_reload_on(bridge, api, virtualenv)
+
+
+def packages_that_come_count_from_the_next_reload_on(bridge, api, virtualenv):
+    def asked():
+        answer = api.invoke(FunctionName="in-venv", LogType="Tail")
+        return json.loads(answer["Payload"].read())
+
+    assert asked() == ["shipped", str(virtualenv)], bridge.log_tail()
+    (*virtualenv.glob("lib/*/site-packages"),)[0].joinpath("added.py").write_text("VALUE = 'added'\n")
+    assert "function in-venv" in bridge.cli("reload").stdout
+    assert asked() == ["added", str(virtualenv)]
+    with pytest.raises(ClientError, match="its packages are in a virtual environment, which no version holds"):
+        api.publish_version(FunctionName="in-venv")

@@ -265,6 +265,11 @@ class MadeFunctions:
         function = self.declared(made.name).latest
         if function.unrunnable:
             raise invalid(f"{made.name} cannot be published: {function.unrunnable.partition(': ')[2]}")
+        if function.interpreter is not None and function.interpreter.virtualenv:
+            raise invalid(
+                f"{made.name} cannot be published: its packages are in a virtual environment, which no version holds; "
+                "put them into its code or a layer"
+            )
         file = self.packages.temporary()
         try:
             await asyncio.to_thread(zip_folder, Path(function.code), file)

@@ -57,8 +57,8 @@ class Watched:
 async def start():
     opened = []
 
-    async def begin(*args) -> Watched:
-        edits = watch(*args)
+    async def begin(*args, **options) -> Watched:
+        edits = watch(*args, **options)
         watched = Watched(edits)
         opened.append((edits, watched))
         await watched.started()
@@ -83,6 +83,15 @@ async def test_two_functions_in_one_folder(folders, start):
     (folders["a"] / "new.py").write_text("x = 2\n")
 
     await watched.until(functions={"one", "two"})
+
+
+async def test_what_comes_into_a_marked_folder(folders, start, tmp_path):
+    (tmp_path / "packages" / "deep").mkdir(parents=True)
+    watched = await start({"a": folders["a"]}, marks={"b": tmp_path / "packages"})
+    (tmp_path / "packages" / "deep" / "unseen.py").touch()
+    (tmp_path / "packages" / "new.py").touch()
+
+    await watched.until(functions={"b"})
 
 
 async def test_an_edited_configuration(folders, start, tmp_path):

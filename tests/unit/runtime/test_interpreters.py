@@ -1,18 +1,13 @@
 """Every Python that is here runs functions: the version, the environment, errors, logs, and how a worker ends."""
 
-import glob
 import json
 import os
-import shutil
-import sys
 
 import pytest
 
-from bridge.core.errors import ConfigError
-from bridge.core.function import Interpreter
 from bridge.core.logging_config import LoggingConfig
-from bridge.registry.interpreters import PYTHON_MAX, PYTHON_MIN, interpreter
 from tests.unit.runtime.conftest import own_pool
+from tests.unit.runtime.pythons import pythons
 
 pytestmark = pytest.mark.asyncio(loop_scope="function")
 
@@ -36,29 +31,6 @@ def handler(event, context):
         sys.exit(3)
     return {"n": event["n"], "left": context.get_remaining_time_in_millis() > 0, "é": float("inf")}
 """
-
-
-def pythons() -> list[Interpreter]:
-    """Return one of each version that is here: that of these tests, those on the path, and pyenv's."""
-    own = os.path.realpath(getattr(sys, "_base_executable", sys.executable) or sys.executable)
-    found = {sys.version_info[1]: own}
-    pyenv = os.environ.get("PYENV_ROOT", os.path.expanduser("~/.pyenv"))
-    for minor in range(PYTHON_MIN[1], PYTHON_MAX[1] + 1):
-        name = f"python3.{minor}"
-        places = (
-            shutil.which(name, path="/usr/bin:/usr/local/bin"),
-            *sorted(glob.glob(f"{pyenv}/versions/*/bin/{name}")),
-        )
-        for path in places:
-            if path is not None:
-                found.setdefault(minor, path)
-    usable = []
-    for _, path in sorted(found.items()):
-        try:
-            usable.append(interpreter(path))
-        except ConfigError:  # a build without ctypes
-            continue
-    return usable
 
 
 @pytest.mark.parametrize("other", pythons(), ids=lambda other: f"python{other.version}")
