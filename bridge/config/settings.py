@@ -7,6 +7,7 @@ from pydantic import Discriminator, Field, Tag
 
 from bridge.config.access import AccessKeySettings, ApiSettings
 from bridge.config.connections import ConnectionSettings
+from bridge.config.egress import EgressSettings
 from bridge.config.functions import AnyFunctionSettings
 from bridge.config.mappings import MappingSettings
 from bridge.config.roles import RolesSettings
@@ -235,6 +236,7 @@ class Settings(Section):
         description='Path of the Python that runs functions of a runtime, or "bridge", by AWS\'s name of it.',
     )
     roles: RolesSettings = subsection("Execution roles, by name, and what others may do.")
+    egress: EgressSettings = subsection("Where callers of Lambda's API may have the daemon connect.")
     connections: dict[Name, ConnectionSettings] = Field(default={}, description="Clusters and AWS, by name.")
     functions: dict[Name, AnyFunctionSettings] = Field(default={}, description="What runs, by name.")
     sources: dict[Name, SourceSettings] = Field(default={}, description="Push sources, by name.")

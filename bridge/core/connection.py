@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from bridge.core.egress import Egress
+
 
 class SaslMechanism(StrEnum):
     """How a client says who it is (SASL), under the brokers' own names."""
@@ -58,6 +60,8 @@ class KafkaConnection:
     client_id: str = "bridge"
     event_source_arn: str = ""
     """The cluster's ARN: makes the events of its topics MSK's; empty: self-managed."""
+    egress: Egress | None = None
+    """What binds its clients, brokers that it advertises too: a caller of the API named it; None: the file did."""
 
     @property
     def is_on_aws(self) -> bool:

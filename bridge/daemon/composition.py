@@ -150,7 +150,9 @@ class Parts:
         self.code.configure(settings)
         self.shipping.configure(settings)
         self.streams.configure(
-            connection_values(settings), kinds={name: source.form for name, source in settings.sources.items()}
+            connection_values(settings),
+            kinds={name: source.form for name, source in settings.sources.items()},
+            egress=settings.egress.value(),
         )
         self.targets.configure(settings)
         self.retention.configure(

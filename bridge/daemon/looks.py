@@ -21,6 +21,7 @@ async def look(streams: Streams, mapping: EventSourceMapping) -> SourceLook:
     try:
         streams.check(mapping)
         async with asyncio.timeout(LOOK_MAX_S):
+            await streams.check_hosts(mapping)
             return await _look(streams, mapping)
     except ConfigError as error:
         return SourceLook(problem=str(error))

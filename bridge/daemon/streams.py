@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from bridge.config.values import Address
 from bridge.core.arn import Arn, parse_arn
 from bridge.core.connection import AwsConnection, KafkaConnection
+from bridge.core.egress import NOTHING, Egress
 from bridge.core.errors import ConfigError
 from bridge.core.function import plain_name
 from bridge.core.mapping import OF_AWS, EventSourceMapping, SourceAddress, parse_source
@@ -61,11 +62,21 @@ class Streams:
         self._aws = aws
         self._roles = roles
         self._connections: Mapping[str, KafkaConnection] = {}
+        self._egress = NOTHING
         self._kinds: Mapping[str, str] = {}
 
-    def configure(self, connections: Mapping[str, KafkaConnection], *, kinds: Mapping[str, str]) -> None:
-        """Take the connections of a new file, and the types of its push sources; what is open stays as it is."""
+    def configure(
+        self, connections: Mapping[str, KafkaConnection], *, kinds: Mapping[str, str], egress: Egress = NOTHING
+    ) -> None:
+        """Take the connections of a new file, and the types of its push sources; what is open stays as it is.
+
+        Args:
+            connections: by name.
+            kinds: by name of a push source.
+            egress: what binds clusters that are none of these: callers of the API named them.
+        """
         self._connections = dict(connections)
+        self._egress = egress
         self._kinds = dict(kinds)
 
     @property
@@ -136,7 +147,7 @@ class Streams:
     def reached_by(self, mapping: EventSourceMapping) -> tuple[object, ...]:
         """Return the connection of a mapping's source, and its function's role; that of failures is found when sent."""
         address = _parse(mapping)
-        found = (self._connections.get(address.connection), self._role(mapping))
+        found = (self._cluster(address), self._role(mapping))
         return (*found, self._aws_connection(mapping, address)) if address.kind in OF_AWS else found
 
     def refusal(self, mapping: EventSourceMapping) -> str:
@@ -225,6 +236,14 @@ class Streams:
         if address.kind in OF_AWS and address.arn and self._aws is not None:
             self._aws.check(address.arn)
 
+    async def check_hosts(self, mapping: EventSourceMapping) -> None:
+        """Refuse a mapping whose brokers no caller of the API may name. Raises ConfigError."""
+        cluster = self._cluster(_parse(mapping))
+        if cluster is not None and cluster.egress is not None:
+            from bridge.sources.pull.kafka_egress import check_servers
+
+            await check_servers(cluster.egress, cluster.bootstrap_servers)
+
     async def prepare(self, mapping: EventSourceMapping, source: EventSource | QueueOrigin) -> None:
         """Have the journal keep what the mapping has not finished, from now on, whether it runs or is paused.
 
@@ -263,12 +282,17 @@ class Streams:
         return self._outbox(TargetPlace(target=mapping.on_failure))
 
     def _connection(self, address: SourceAddress) -> KafkaConnection:
-        connection = self._connections.get(address.connection)
+        connection = self._cluster(address)
         if connection is None:
-            if address.is_inline:
-                return KafkaConnection(name="", bootstrap_servers=tuple(address.connection.split(",")))
             raise ConfigError(f"there is no [connections.{address.connection}]")
         return connection
+
+    def _cluster(self, address: SourceAddress) -> KafkaConnection | None:
+        known = self._connections.get(address.connection)
+        if known is None and address.is_inline:  # the file's are all known
+            servers = tuple(address.connection.split(","))
+            return KafkaConnection(name="", bootstrap_servers=servers, egress=self._egress)
+        return known
 
 
 def _parse(mapping: EventSourceMapping) -> SourceAddress:

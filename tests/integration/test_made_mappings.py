@@ -156,6 +156,9 @@ KAFKA = """
 type = "kafka"
 bootstrap_servers = ["{bootstrap}"]
 event_source_arn = "{cluster}"
+
+[egress]
+allow = ["127.0.0.1"]
 """
 
 
@@ -187,6 +190,10 @@ async def test_a_topic_is_mapped_all_its_life_by_its_brokers_and_by_its_clusters
     of_brokers = {"SelfManagedEventSource": {"Endpoints": {"KAFKA_BOOTSTRAP_SERVERS": servers}}, "Topics": [own]}
     await asyncio.to_thread(lives, bridge, account, of_brokers, put=put_to(own), values=values)
     api = lambda_client(bridge, account)
+    of_brokers["SelfManagedEventSource"]["Endpoints"]["KAFKA_BOOTSTRAP_SERVERS"] = ["127.0.0.2:9092"]
+    with pytest.raises(ClientError, match=r"127\.0\.0\.2:9092 is not allowed .* \[egress\] allow") as caught:
+        api.create_event_source_mapping(FunctionName="telling", StartingPosition="LATEST", **of_brokers)
+    assert caught.value.response["Error"]["Code"] == "InvalidParameterValueException"
     made = api.create_event_source_mapping(
         FunctionName="telling", EventSourceArn=CLUSTER, Topics=[managed], StartingPosition="TRIM_HORIZON"
     )

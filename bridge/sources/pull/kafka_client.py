@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from bridge.core.connection import KafkaConnection, KafkaSasl, KafkaTls, SaslMechanism
 from bridge.core.errors import ConfigError
+from bridge.sources.pull.kafka_egress import bind
 from bridge.sources.pull.kafka_tokens import token_provider
 from bridge.util import library_log
 
@@ -22,12 +23,13 @@ def client_arguments(connection: KafkaConnection) -> dict[str, Any]:
         ConfigError: a file cannot be read, a token's function cannot be found, or an extra is not installed.
     """
     library_log.tame("aiokafka")
+    client_id = connection.client_id
     sasl, tls = connection.sasl, connection.tls
     if sasl is not None and sasl.mechanism is SaslMechanism.AWS_MSK_IAM and tls is None:
         tls = KafkaTls()  # MSK offers IAM over TLS only
     arguments: dict[str, Any] = {
         "bootstrap_servers": list(connection.bootstrap_servers),
-        "client_id": connection.client_id,
+        "client_id": client_id if connection.egress is None else bind(client_id, connection.egress),
         "request_timeout_ms": REQUEST_TIMEOUT_MS,
         "retry_backoff_ms": RETRY_BACKOFF_MS,
         "security_protocol": ("SASL_" if sasl else "") + ("SSL" if tls else "PLAINTEXT"),

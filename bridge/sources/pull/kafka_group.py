@@ -250,6 +250,7 @@ class KafkaGroupSource:
         self._note_read(paused)
         if self._failure is not None:
             raise self._failure
+        consumer.check_egress()
         if not self._joined.is_set():
             await self._wait_for_the_group(consumer, wait_s)
             return Poll()

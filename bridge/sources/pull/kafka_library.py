@@ -90,6 +90,11 @@ class Consumer(AIOKafkaConsumer):  # type: ignore[misc]  # aiokafka is untyped
         """Say whether the group knows us, as far as we know: not after an expired session."""
         return self._coordinator is not None and self._coordinator.generation > 0
 
+    def check_egress(self) -> None:
+        """Raise SourceError where a broker that the cluster advertises may not be connected to: it is of no use."""
+        if said := getattr(self._client._client_id, "refused", ""):  # noqa: SLF001 - see the class
+            raise SourceError(said)
+
     def check(self) -> None:
         """Raise what the group's coordination failed with, if it did."""
         self._coordinator.check_errors()
@@ -243,6 +248,10 @@ async def start_consumer(consumer: Consumer, connection: KafkaConnection, topic:
                 partitions = await consumer.partitions_of(topic)
         if not partitions:
             raise SourceError(f"kafka {cluster_name(connection)}: no topic {topic}: create it, or check its name")
+    except SourceError:
+        await consumer.shut()
+        consumer.check_egress()
+        raise
     except BaseException:
         await consumer.shut()
         raise

@@ -35,6 +35,7 @@ class Cluster:
         self.asked = []
         self.is_shut = False
         self.generation = 1
+        self.denied = ""
 
     async def assign(self, *partitions):
         await self.listener.on_partitions_assigned(set(partitions))
@@ -88,6 +89,10 @@ class Cluster:
 
     def is_member(self):
         return self.generation > 0
+
+    def check_egress(self):
+        if self.denied:
+            raise SourceError(self.denied)
 
     def check(self):
         return None
@@ -209,6 +214,13 @@ async def test_a_machine_that_slept_starts_the_watch_anew(member):
 async def test_a_group_that_does_not_come_to_rest_is_given_up(member):
     with pytest.raises(SourceError, match="group g does not come to rest"):
         await watch(member, 200)
+
+
+async def test_a_client_that_may_not_connect_to_a_broker_is_given_up(member):
+    await member.cluster.assign(FIRST)
+    member.cluster.denied = "169.254.169.254:80 is never connected to"
+    with pytest.raises(SourceError, match=r"^169\.254"):
+        await read(member, wait_s=0)
 
 
 # --- rebalances -----------------------------------------------------------------------------------------------------
