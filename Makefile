@@ -66,12 +66,18 @@ help:
 	@$*/bin/python $(LOCKED) --target $*/share/bridge/packages -r requirements/functions.txt
 	@touch $@
 
-%/.stamp-test: requirements/test.txt %/.stamp-run %/.stamp-functions
+# A layer of functions in tests: wheels with code of the machine, for this Python.
+%/.stamp-layer: requirements/layer.txt | %/.stamp-run
+	@rm -rf $*/share/layer
+	@$*/bin/python $(LOCKED) --target $*/share/layer/python -r requirements/layer.txt
+	@touch $@
+
+%/.stamp-test: requirements/test.txt %/.stamp-run %/.stamp-functions %/.stamp-layer
 	@echo "installing what the tests need into $*"
 	@$*/bin/python $(LOCKED) -r requirements/test.txt
 	@touch $@
 
-.PRECIOUS: %/bin/pip %/.stamp-run %/.stamp-functions %/.stamp-test
+.PRECIOUS: %/bin/pip %/.stamp-run %/.stamp-functions %/.stamp-layer %/.stamp-test
 
 # --- for users ----------------------------------------------------------------------------------------
 
@@ -154,6 +160,7 @@ lock: $(VENV)/.stamp-test
 	$(LOCK) requirements/build.in -c requirements/run.txt -o requirements/build.txt
 	$(LOCK) pyproject.toml requirements/test.in -c requirements/run.txt -c requirements/build.txt -o requirements/test.txt
 	$(LOCK) requirements/functions.in -c requirements/test.txt -o requirements/functions.txt
+	$(LOCK) requirements/layer.in -o requirements/layer.txt
 	$(LOCK) requirements/services.in -o requirements/services.txt
 
 image:

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +16,14 @@ def needed(program: str, *, package: str) -> str:
     if path is None:
         lacking(f"no {program} on PATH: apt-get install {package}")
     return os.path.abspath(path)
+
+
+def layer() -> str:
+    """Return the folder of a layer with wheels for the Python of these tests (requirements/layer.txt)."""
+    folder = Path(sys.prefix) / "share" / "layer"
+    if not (folder / "python" / "numpy").is_dir():
+        lacking(f"no wheels in {folder}: make .venv/.stamp-test")
+    return str(folder)
 
 
 def lacking(text: str) -> None:

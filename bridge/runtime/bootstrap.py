@@ -27,7 +27,7 @@ if __name__ == "__main__":  # exec'd instead of forked: the file beside this one
     _package.__path__ = [os.path.dirname(os.path.abspath(__file__))]
     sys.modules["bridge"], sys.modules["bridge.runtime"] = types.ModuleType("bridge"), _package
 
-from bridge.runtime import context, encoding, log_records
+from bridge.runtime import context, encoding, log_records, wheels
 from bridge.runtime.context import Fault, LambdaContext
 
 if __name__ == "__main__":
@@ -77,7 +77,9 @@ def load_handler(text: str) -> Callable[[Any, LambdaContext], Any]:
     try:
         module = importlib.import_module(module_name.replace("/", "."))
     except ImportError as error:
-        raise Fault("Runtime.ImportModuleError", f"Unable to import module '{module_name}': {error}") from None
+        fault = Fault("Runtime.ImportModuleError", f"Unable to import module '{module_name}': {error}")
+        fault.hint = wheels.hint(error, sys.path)
+        raise fault from None
     except SyntaxError as error:
         trace = [f'  File "{error.filename}" Line {error.lineno}\n    {error.text}']
         message = f"Syntax error in module '{module_name}': {error}"
@@ -251,7 +253,7 @@ class Worker(Exchange):
         try:
             handler = load_handler(settings["handler"])
         except Fault as fault:
-            self._fail_init(self._error(fault.message, fault.error_type, fault.trace or [], ""))
+            self._fail_init(self._error(fault.message, fault.error_type, fault.trace or [], ""), fault.hint)
         except Exception as error:  # noqa: BLE001 - user code
             self._fail_init(self._describe(error, ""))
         _flush()
@@ -259,8 +261,10 @@ class Worker(Exchange):
         self._connection.send(RESULT_HEAD.pack(RESULT_HEAD.size - 4, READY, 0, elapsed, self._measure()))
         return handler
 
-    def _fail_init(self, error: dict[str, Any]) -> NoReturn:
+    def _fail_init(self, error: dict[str, Any], hint: str = "") -> NoReturn:
         self._log_error(error)
+        if hint:
+            logging.getLogger("bridge").warning(self._shown(hint))
         _flush()
         self._send(INIT_ERROR, 0, 0.0, self._encode_error(error))
         os._exit(1)

@@ -14,6 +14,8 @@ class Fault(Exception):
         self.error_type = error_type
         self.message = message
         self.trace = trace
+        self.hint = ""
+        """What our log adds to it, in one line; empty: nothing."""
 
 
 class _Fields:

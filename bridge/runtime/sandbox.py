@@ -9,8 +9,9 @@ from typing import Final
 
 from bridge.runtime import seccomp, syscalls
 
-ADDRESS_SPACE_EXTRA_MB: Final = 1024
-"""RLIMIT_AS is only a far belt: resident memory is what counts, and libraries reserve far more than they use."""
+ADDRESS_SPACE_EXTRA_MB: Final = 1024 + 64 * (os.cpu_count() or 1)
+"""RLIMIT_AS is only a far belt: resident memory is what counts, and libraries reserve far more than they use; OpenBLAS
+(numpy) 40 MB for a thread that it starts on each processor."""
 OPEN_FILES_MAX: Final = 1024
 PROCESSES_MAX: Final = 1024
 """Threads included; `limits.PROCESS_TREE_MAX` is the bound for processes."""
