@@ -45,6 +45,11 @@ class OutboxEntry:
     """Of the dead letter with everything that is sent; successes have none."""
     function: str
     """Target as written: `name[:qualifier]`."""
+    role: str | None = None
+    """ARN of the function's execution role when this was stored, for when the function is gone; empty: it had none.
+
+    None: nobody noted it, an earlier version stored this.
+    """
     created_at: float
     """Wall clock, epoch seconds."""
     position: int = -1

@@ -453,7 +453,9 @@ class Parts:
             clock=self._clock,
             region=settings.region,
             account=settings.account,
-            outbox=lambda place: OutboxDestination(place, outbox=state.outbox, added=self.outbox.added),
+            outbox=partial(
+                OutboxDestination, outbox=state.outbox, added=self.outbox.added, role_of=self.roles.arn_of_target
+            ),
             aws=self.aws,
             roles=self.roles,
         )

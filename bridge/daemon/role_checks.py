@@ -6,13 +6,15 @@ from typing import Final, Protocol
 import structlog
 
 from bridge.core.arn import parse_arn
+from bridge.core.errors import BridgeError
 from bridge.core.function import plain_name
 from bridge.core.invocation import DeadLetter
 from bridge.core.logging_config import GROUP_PREFIX
 from bridge.core.mapping import EventSourceMapping, parse_source
 from bridge.core.outcome import OutboxEntry, RecordRefused, TargetTrouble, Transport
 from bridge.core.spaces import Space
-from bridge.registry.grants import may_log, reading_refusal, sending_action, sending_refusal, sent_to
+from bridge.events.outcomes import object_key
+from bridge.registry.grants import may_log, reading_refusal, sending_action, sending_refusal
 from bridge.registry.roles import NOT_ASSUMED, Role
 
 log = structlog.get_logger("bridge.roles")
@@ -35,6 +37,14 @@ class KnownRoles(Protocol):
 
     async def find_of_target(self, target: str) -> Role | None:
         """Return it, looked up where that is due. Raises RoleUnknown."""
+        ...
+
+    def arn_of_target(self, target: str) -> str | None:
+        """Return the ARN of a function's role, empty where it has none; None: there is no such function."""
+        ...
+
+    async def find(self, arn: str) -> Role:
+        """Return a role by its ARN, looked up where that is due. Raises BridgeError: it cannot be."""
         ...
 
 
@@ -99,7 +109,8 @@ def log_check(roles: KnownRoles, *, region: str, account: str) -> Callable[[str,
 class CheckedTransport:
     """`outcome.Transport` that sends what the role of the record's function may write to the target, and as that role.
 
-    What it may not is refused: it stays among the local dead letters.
+    What it may not is refused: it stays among the local dead letters. A record whose function or alias is gone is sent
+    as the role that it had when the record was stored, or not at all.
 
     Args:
         inner: sends what no role is asked about.
@@ -120,21 +131,38 @@ class CheckedTransport:
 
     async def send(self, entry: OutboxEntry, letter: DeadLetter | None) -> None:
         """Return once the target has it. See Transport.send."""
-        role = self._roles.of_target(entry.function) if self._action else None
+        role = await self._role(entry) if self._action else None
         if role is None:
             await self._inner.send(entry, letter)
             return
         name = plain_name(entry.function.partition(":")[0])
-        self._check(role, name)
+        self._check(role, name, letter)
         sender = self._inner
         if self._assumed is not None and self._roles.connection:
             sender = self._assumed(role.arn, name)
         await sender.send(entry, letter)
 
-    def _check(self, role: Role, session: str) -> None:
+    async def _role(self, entry: OutboxEntry) -> Role | None:
+        """Return the role of a record's function as it is now; of one that is gone, the one that it had."""
+        if self._roles.arn_of_target(entry.function) is not None:
+            return self._roles.of_target(entry.function)
+        if entry.role is None and self._roles.connection:
+            raise RecordRefused(f"{entry.function} is gone, and nobody noted its execution role: sent as nobody")
+        if not entry.role:
+            return None
+        try:
+            role = await self._roles.find(entry.role)
+        except BridgeError as error:
+            raise TargetTrouble(f"{self._target}: {error}") from error
+        if self._roles.connection and not role.is_known:
+            raise RecordRefused(f"{entry.function} is gone, and its execution role {entry.role} cannot be assumed")
+        return role
+
+    def _check(self, role: Role, session: str, letter: DeadLetter | None) -> None:
         if self._roles.connection and not role.is_known:
             raise TargetTrouble(f"{self._target}: the execution role {role.arn} is not known yet, or cannot be assumed")
-        resource = sent_to(self._target)
+        is_object = letter is not None and parse_arn(self._target).service == "s3"
+        resource = f"{self._target}/{object_key(letter)}" if letter is not None and is_object else self._target
         if not role.allows(self._action, resource):
             service = parse_arn(self._target).service
             raise RecordRefused(f"AccessDenied ({service}): {role.denial(self._action, resource, session=session)}")

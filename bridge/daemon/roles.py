@@ -151,6 +151,11 @@ class Roles:
         found = self.version_of(target)
         return await self.find(found.role) if found is not None and found.role else None
 
+    def arn_of_target(self, target: str) -> str | None:
+        """Return the ARN of a function's role, empty where it has none; None: there is no such function."""
+        found = self.version_of(target)
+        return None if found is None else found.role
+
     def version_of(self, target: str) -> FunctionVersion | None:
         """Return what a target names; None: nothing."""
         name, qualifier = split_target(target)

@@ -86,6 +86,7 @@ class AsyncOutcomes:
                 id=letter.id,
                 queue=letter.queue,
                 function=letter.function,
+                role=resolved.version.role,
                 created_at=letter.dead_at,
                 position=letter.position,
             )
@@ -112,6 +113,7 @@ class AsyncOutcomes:
             kind=OutcomeKind.ON_SUCCESS,
             id=record.id,
             function=record.function,
+            role=resolved.version.role,
             created_at=now,
             position=record.position,
             record=success_record(
@@ -129,12 +131,22 @@ class AsyncOutcomes:
 
 
 class OutboxDestination:
-    """`ports.Destination` of a mapping whose failures go to a target: taken as soon as they are durable here."""
+    """`ports.Destination` of a mapping whose failures go to a target: taken as soon as they are durable here.
 
-    def __init__(self, place: TargetPlace, *, outbox: Outbox, added: Added) -> None:
+    Args:
+        place: the target.
+        outbox: what it waits in.
+        added: is told of the place.
+        role_of: returns the ARN of a function's execution role, empty where it has none, None where it is gone.
+    """
+
+    def __init__(
+        self, place: TargetPlace, *, outbox: Outbox, added: Added, role_of: Callable[[str], str | None]
+    ) -> None:
         self._place = place
         self._outbox = outbox
         self._added = added
+        self._role_of = role_of
 
     async def send(self, letter: DeadLetter) -> None:
         """Return once it is a dead letter that waits for the target. Raises StoreFull or StoreError: it is not."""
@@ -144,6 +156,7 @@ class OutboxDestination:
             id=letter.id,
             queue=letter.queue,
             function=letter.function,
+            role=self._role_of(letter.function),
             created_at=letter.dead_at,
         )
         await self._outbox.put([entry], letter=replace(letter, state=WAITING))

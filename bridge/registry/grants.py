@@ -65,20 +65,20 @@ def sending_action(arn: str) -> str:
     return SENDING.get(parse_arn(arn).service, "")
 
 
-def sent_to(arn: str) -> str:
-    """Return the resource of a send: the object of a bucket, what the ARN names of everything else."""
-    return f"{arn}/aws/lambda/async/*" if parse_arn(arn).service == "s3" else arn
-
-
 def sending_refusal(role: Role, target: str) -> str:
     """Return AWS's words for a target that a role may not write to, empty where it may; topics of Kafka ask for none.
 
-    That is what a configuration is refused with; `Role.denial` is what a send fails with.
+    That is what a configuration is refused with; `Role.denial` is what a send fails with. Which objects a bucket
+    will get is known when they are sent: here it does to be allowed some.
     """
     if not target.startswith("arn:"):
         return ""
     action = sending_action(target)
-    return _called(action) if action and not role.allows(action, sent_to(target)) else ""
+    if not action:
+        return ""
+    is_bucket = parse_arn(target).service == "s3"
+    may = role.may_within(action, f"{target}/aws/lambda/") if is_bucket else role.allows(action, target)
+    return "" if may else _called(action)
 
 
 def network_refusal(role: Role) -> str:

@@ -4,6 +4,7 @@ docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_evaluation-logic.htm
 every one that allows, and what none allows is denied. semantics 5.8 has the words of refusals.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -54,6 +55,14 @@ class Role:
         keys = {"aws:principalarn": self.arn, "aws:principalaccount": self.account}
         asked = (self.statements,) if self.boundary is None else (self.statements, self.boundary)
         return all(_allows(statements, action, resource, keys) for statements in asked)
+
+    def may_within(self, action: str, prefix: str) -> bool:
+        """Tell whether it may allow an action on something whose ARN begins so, and does not deny it on all of that."""
+        asked = (self.statements,) if self.boundary is None else (self.statements, self.boundary)
+        return all(
+            any(each["Effect"] == "Allow" and _may_begin(each, action, prefix) for each in statements)
+            for statements in asked
+        ) and not self.denies(action, f"{prefix}*")
 
     def denies(self, action: str, resource: str) -> bool:
         """Tell whether a statement of it denies an action on a resource, whatever else allows it."""
@@ -185,6 +194,16 @@ def _names(statement: Statement, member: str, value: str, same: Any) -> bool:
     if member in statement:
         return any(same(pattern, value) for pattern in _texts(statement[member]))
     return not any(same(pattern, value) for pattern in _texts(statement[f"Not{member}"]))
+
+
+def _may_begin(statement: Statement, action: str, prefix: str) -> bool:
+    """Tell whether a statement may be of an action on something whose ARN begins so."""
+    if not _names(statement, "Action", action, _same_action):
+        return False
+    if "Resource" not in statement:
+        return True
+    firsts = ((pattern, re.split(r"[*?]", pattern, maxsplit=1)[0]) for pattern in _texts(statement["Resource"]))
+    return any(first.startswith(prefix) or (prefix.startswith(first) and first != pattern) for pattern, first in firsts)
 
 
 def _same_action(pattern: str, action: str) -> bool:

@@ -15,7 +15,7 @@ from bridge.store.sqlite import Database
 
 _COLUMNS: Final = (
     "target", "connection", "kind", "id", "queue", "function", "position", "created_at", "attempts", "due_at",
-    "last_error", "is_pointer", "is_kept", "hold", "hold_bytes", "record",
+    "last_error", "is_pointer", "is_kept", "hold", "hold_bytes", "record", "role",
 )  # fmt: skip
 _PUT: Final = insert_or_replace("outbox", _COLUMNS, key=("id", "queue", "kind", "target", "connection"))
 _SELECT: Final = f"SELECT number, {', '.join(_COLUMNS)} FROM outbox "  # noqa: S608 - our own column names
@@ -216,6 +216,7 @@ class SqliteOutbox:
             is_pointer=bool(row[12]),
             is_kept=bool(row[13]),
             record=record,
+            role=row[17],
         )
 
 
@@ -223,7 +224,7 @@ def _row(entry: OutboxEntry, *, hold: str, inline: bytes) -> tuple[Any, ...]:
     return (
         entry.place.target, entry.place.connection, entry.kind.value, entry.id, entry.queue, entry.function,
         entry.position, entry.created_at, entry.attempts, entry.due_at, text(entry.last_error), int(entry.is_pointer),
-        int(entry.is_kept), hold, len(entry.record) if hold else 0, inline,
+        int(entry.is_kept), hold, len(entry.record) if hold else 0, inline, entry.role,
     )  # fmt: skip
 
 

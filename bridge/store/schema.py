@@ -103,6 +103,7 @@ MIGRATIONS: Final[tuple[Migration, ...]] = (
         "ALTER TABLE dead_letters ADD COLUMN is_kept INTEGER NOT NULL DEFAULT 0",
     ),
     (_SCHEDULES,),
+    ("ALTER TABLE outbox ADD COLUMN role TEXT",),  # NULL: stored before
 )
 """Only ever appended to: `user_version` counts how many were applied."""
 

@@ -52,7 +52,7 @@ async def due(stores: Stores, place: TargetPlace = QUEUE, *, now: float = NOW + 
 
 @pytest.mark.parametrize("record", [b"{}", LARGE], ids=len)
 async def test_what_was_put_comes_back_as_it_was(stores: Stores, record: bytes) -> None:
-    put = success(1, place=TOPIC, attempts=3, due_at=NOW + 5, last_error="it is döwn", record=record)
+    put = success(1, place=TOPIC, attempts=3, due_at=NOW + 5, last_error="it is döwn", record=record, role="arn:r")
     await stores.outbox.put([put])
 
     (found,) = await stores.outbox.due(TOPIC, now=NOW + 5, limit=10)

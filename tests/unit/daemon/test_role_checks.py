@@ -4,9 +4,11 @@ from types import SimpleNamespace
 
 import pytest
 
+from bridge.core.invocation import Condition, DeadLetter
 from bridge.core.mapping import EventSourceMapping
 from bridge.core.outcome import OutboxEntry, OutcomeKind, RecordRefused, TargetPlace, TargetTrouble
 from bridge.daemon.role_checks import CheckedTransport, mapping_check, may_read, source_arn
+from bridge.daemon.roles import RoleUnknown
 from bridge.registry.managed_policies import ACTIONS
 from bridge.registry.roles import NOT_ASSUMED, Role, forbidden, managed_statement
 
@@ -37,6 +39,20 @@ class Roles:
 
     async def find_of_target(self, target):
         return self.of_target(target)
+
+    def arn_of_target(self, target):
+        name = target.partition(":")[0]
+        if name == "gone":
+            return None
+        return ARN if name == "f" and self.found else ""
+
+    async def find(self, arn):
+        assert arn == ARN
+        if self.unknown:
+            raise RoleUnknown("IAM did not answer")
+        return self.found
+
+    unknown = False
 
 
 @pytest.mark.parametrize(
@@ -104,10 +120,11 @@ class Inner:
         self.sent.append((entry.function, letter))
 
 
-def entry(function="f:live"):
+def entry(function="f:live", role=None):
     return OutboxEntry(
-        place=TargetPlace(target=QUEUE), kind=OutcomeKind.ON_SUCCESS, id="1", function=function, created_at=0.0
-    )
+        place=TargetPlace(target=QUEUE), kind=OutcomeKind.ON_SUCCESS, id="1", function=function, role=role,
+        created_at=0.0,
+    )  # fmt: skip
 
 
 def checked(found, *, target=QUEUE, connection=""):
@@ -117,8 +134,9 @@ def checked(found, *, target=QUEUE, connection=""):
         asked.append((arn, session))
         return assumed
 
-    transport = CheckedTransport(inner, target=target, roles=Roles(found, connection), assumed=as_role)
-    return SimpleNamespace(transport=transport, inner=inner, assumed=assumed, asked=asked)
+    roles = Roles(found, connection)
+    transport = CheckedTransport(inner, target=target, roles=roles, assumed=as_role)
+    return SimpleNamespace(transport=transport, inner=inner, assumed=assumed, asked=asked, roles=roles)
 
 
 async def test_a_role_that_may_send_does():
@@ -164,3 +182,58 @@ async def test_what_iam_has_not_said_yet_is_waited_for():
 
     with pytest.raises(TargetTrouble, match=ARN):
         await made.transport.send(entry(), None)
+
+
+# --- of functions that are gone ---
+
+
+@pytest.mark.parametrize("connection", ["aws", ""])
+async def test_a_record_of_a_function_that_is_gone_is_sent_as_the_role_that_it_had(connection):
+    made = checked(SENDER, connection=connection)
+
+    await made.transport.send(entry("gone:live", role=ARN), None)
+
+    sent = [("gone:live", None)]
+    assert (made.inner.sent, made.assumed.sent) == (([], sent) if connection else (sent, []))
+    assert made.asked == ([(ARN, "gone")] if connection else [])
+
+
+async def test_it_is_not_sent_where_that_role_may_not_is_gone_too_or_was_never_noted():
+    for found, role_arn in ((role(), ARN), (forbidden(ARN), ARN), (SENDER, None)):
+        made = checked(found, connection="aws")
+        with pytest.raises(RecordRefused):
+            await made.transport.send(entry("gone", role=role_arn), None)
+        assert (made.inner.sent, made.assumed.sent) == ([], [])
+
+
+async def test_it_waits_while_iam_does_not_answer():
+    made = checked(SENDER, connection="aws")
+    made.roles.unknown = True
+    with pytest.raises(TargetTrouble, match="IAM did not answer"):
+        await made.transport.send(entry("gone", role=ARN), None)
+
+
+async def test_one_that_had_no_role_is_sent_by_the_connection():
+    made = checked(SENDER, connection="aws")
+    await made.transport.send(entry("gone", role=""), None)
+    assert made.inner.sent == [("gone", None)]
+
+
+# --- objects of a bucket ---
+
+
+async def test_a_bucket_is_asked_for_the_very_object():
+    failure = DeadLetter(
+        id="1", queue="default", function="f", source="s", received_at=1.0, dead_at=2.0, attempts=1,
+        condition=Condition.RETRIES_EXHAUSTED, payload=b"{}",
+    )  # fmt: skip
+    bucket = "arn:aws:s3:::bucket"
+    for key, is_sent in (("aws/lambda/async/f/1970/*", True), ("aws/lambda/async/g/*", False)):
+        found = role(statements=[{"Effect": "Allow", "Action": "s3:PutObject", "Resource": f"{bucket}/{key}"}])
+        made = checked(found, target=bucket)
+        if is_sent:
+            await made.transport.send(entry("f"), failure)
+        else:
+            with pytest.raises(RecordRefused, match=rf"on resource: {bucket}/aws/lambda/async/f/1970/01/01/"):
+                await made.transport.send(entry("f"), failure)
+        assert made.inner.sent == ([("f", failure)] if is_sent else [])

@@ -51,11 +51,11 @@ class Targets(World):
         )  # fmt: skip
 
     def function(
-        self, name: str = "f", *, reserved: int | None = None, dead_letter: str = "", **config: object
+        self, name: str = "f", *, reserved: int | None = None, dead_letter: str = "", role: str = "", **config: object
     ) -> None:
         super().function(name, reserved=reserved, **config)
         made: Function = self.catalog.functions[name]
-        latest = replace(made.latest, dead_letter_target=dead_letter)
+        latest = replace(made.latest, dead_letter_target=dead_letter, role=role)
         self.catalog.functions[name] = replace(made, latest=latest, connection="main")
 
     def sent(self, target: str) -> list[tuple[OutcomeKind, dict]]:
@@ -74,7 +74,7 @@ async def world(loop_strict: None):
 
 
 async def test_a_success_is_told_with_event_and_answer(world):
-    world.function(on_success=DONE)
+    world.function(on_success=DONE, role="arn:role")
     world.runtime.handlers["f"] = lambda _: {"handled": 1}
     await world.start()
     request_id = await world.post(payload=b'{"n": 12345678901234567890}')
@@ -90,6 +90,7 @@ async def test_a_success_is_told_with_event_and_answer(world):
     }
     assert record["responseContext"] == {"statusCode": 200, "executedVersion": "$LATEST"}
     assert b'"requestPayload":{"n": 12345678901234567890}' in world.targets[DONE].taken[0][0].record
+    assert world.targets[DONE].taken[0][0].role == "arn:role"
     assert world.outbox.entries == {}
 
 
@@ -124,13 +125,14 @@ async def test_a_retry_that_succeeds_counts_its_attempts(world):
 
 
 async def test_a_failure_goes_to_the_destination_and_is_no_local_dead_letter(world):
-    world.function(on_failure=QUEUE)
+    world.function(on_failure=QUEUE, role="arn:role")
     world.runtime.handlers["f"] = boom
     await world.start()
     request_id = await world.post(payload=b'{"n": 1}')
     await world.clock.advance(600)
 
     ((kind, record),) = world.sent(QUEUE)
+    assert world.targets[QUEUE].taken[0][0].role == "arn:role"
     assert kind is OutcomeKind.ON_FAILURE
     assert (record["requestContext"]["condition"], record["requestContext"]["approximateInvokeCount"]) == (
         "RetriesExhausted", 3,
@@ -297,7 +299,7 @@ async def test_the_failures_of_a_mapping_wait_as_dead_letters_with_their_records
     world.function()
     await world.start()
     place = TargetPlace(target=QUEUE, connection="main")
-    one = OutboxDestination(place, outbox=world.outbox, added=world.sender.added)
+    one = OutboxDestination(place, outbox=world.outbox, added=world.sender.added, role_of=lambda name: f"arn:{name}")
     letter = DeadLetter(
         id="00000000-0000-4000-8000-000000000001", queue="default", function="f", source="m", mapping="m",
         received_at=1.0, dead_at=2.0, condition=Condition.RETRY_ATTEMPTS_EXHAUSTED, attempts=1,
@@ -306,6 +308,7 @@ async def test_the_failures_of_a_mapping_wait_as_dead_letters_with_their_records
     world.targets[QUEUE].fail_with = DOWN
     await one.send(letter)
     assert world.dead.letters["default", letter.id] == replace(letter, state="waiting")
+    assert [entry.role for entry in await world.outbox.of_event(letter.id)] == ["arn:f"]
     world.targets[QUEUE].fail_with = None
     await world.clock.advance(5)
 

@@ -1,6 +1,7 @@
 """Execution roles: what their statements allow, the managed policies, and AWS's words for what they do not."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,6 @@ from bridge.registry.grants import (
     reading_refusal,
     sending_action,
     sending_refusal,
-    sent_to,
 )
 from bridge.registry.managed_policies import ACTIONS, managed_actions
 from bridge.registry.roles import (
@@ -241,7 +241,8 @@ def test_a_consumer_reads_the_stream_that_it_is_of():
 )
 def test_targets_ask_for_the_action_that_sends(target, words):
     assert sending_refusal(role(), target) == (f"The provided execution role does not have permissions to call {words}")
-    assert sending_refusal(role(allow(sending_action(target), sent_to(target))), target) == ""
+    resource = f"{target}/*" if ":s3:" in target else target
+    assert sending_refusal(role(allow(sending_action(target), resource)), target) == ""
 
 
 def test_topics_of_kafka_ask_for_nothing():
@@ -251,6 +252,28 @@ def test_topics_of_kafka_ask_for_nothing():
 def test_objects_of_a_bucket_are_what_is_written():
     assert sending_refusal(role(allow("s3:PutObject", "arn:aws:s3:::bucket/*")), "arn:aws:s3:::bucket") == ""
     assert sending_refusal(role(allow("s3:PutObject", "arn:aws:s3:::bucket")), "arn:aws:s3:::bucket") != ""
+
+
+@pytest.mark.parametrize(
+    ("resource", "is_refused"),
+    [
+        ("arn:aws:s3:::bucket/aws/lambda/async/orders/*", False),
+        ("arn:aws:s3:::bucket/aws/lambda/0b1c2d3e-*", False),
+        ("arn:aws:s3:::bucket/aws/*", False),
+        ("arn:aws:s3:::b*", False),
+        ("*", False),
+        ("arn:aws:s3:::bucket/other/*", True),
+        ("arn:aws:s3:::buckets/*", True),
+        ("arn:aws:s3:::bucket/", True),
+    ],
+)
+def test_a_role_that_allows_some_keys_of_a_bucket_is_taken(resource, is_refused):
+    may = allow("s3:PutObject", resource)
+    assert bool(sending_refusal(role(may), "arn:aws:s3:::bucket")) is is_refused
+    never = {"Effect": "Deny", "Action": "s3:*", "Resource": "arn:aws:s3:::bucket/*"}
+    assert sending_refusal(role(may, never), "arn:aws:s3:::bucket") != ""
+    bounded = replace(role(allow("*")), boundary=(may,))
+    assert bool(sending_refusal(bounded, "arn:aws:s3:::bucket")) is is_refused
 
 
 def test_network_interfaces_and_logs():

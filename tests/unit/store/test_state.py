@@ -22,6 +22,8 @@ from bridge.core.stream import BEFORE_ALL, Mark
 from bridge.store import hold as hold_module
 from bridge.store.ballast import Ballast, free_bytes
 from bridge.store.repair import check_state, paused_mappings, repair_state
+from bridge.store.schema import MIGRATIONS
+from bridge.store.sqlite import Database
 from bridge.store.state import State, open_state
 from tests.contract.stores import LARGE, NOW, letter, parked, record, uuid_of
 from tests.contract.test_jobs import job
@@ -418,7 +420,7 @@ async def test_a_database_of_which_nothing_is_left_is_moved_aside_whole(tmp_path
 async def test_a_newer_database_is_not_repaired(tmp_path: Path) -> None:
     await filled(tmp_path)
     with sqlite3.connect(tmp_path / "state.db") as connection:
-        connection.execute("PRAGMA user_version=9")
+        connection.execute("PRAGMA user_version=99")
     connection.close()
     with pytest.raises(StoreError, match="newer bridge"):
         repair_state(tmp_path)
@@ -432,3 +434,23 @@ async def test_a_repair_that_finds_no_file_but_its_log_moves_the_log_aside(tmp_p
     assert repair is not None
     assert check_state(tmp_path) == ""
     assert repair.aside.with_name(repair.aside.name + "-wal").exists()
+
+
+async def test_what_waited_before_roles_were_noted_waits_on(tmp_path: Path) -> None:
+    before = next(n for n, steps in enumerate(MIGRATIONS) if any("ADD COLUMN role" in step for step in steps))
+    database = Database(tmp_path / "state.db", migrations=MIGRATIONS[:before])
+    database.open()
+    await database.write(
+        lambda connection: (
+            connection.execute(
+                "INSERT INTO outbox (target, connection, kind, id, queue, function, position, created_at, attempts, "
+                "due_at, last_error, is_pointer, is_kept, hold, hold_bytes, record) "
+                "VALUES ('t', '', 'on_success', 'i', 'default', 'f', 1, 1.0, 0, 0, '', 0, 0, '', 0, x'7b7d')"
+            ).rowcount
+        )
+    )
+    await database.close()
+    state = await open_state(tmp_path)
+    (found,) = await state.outbox.page(None, after=-1, limit=10)
+    assert (found.role, found.function, found.record) == (None, "f", b"{}")
+    await state.close()
