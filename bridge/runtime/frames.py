@@ -31,6 +31,8 @@ RESULT: Final = struct.Struct("=IBIdI")
 RESULT_REST: Final = RESULT.size - 4
 FRAME_MAX_BYTES: Final = limits.SYNC_RESPONSE_MAX_BYTES + 64 * limits.KIB
 """Above this a worker talks nonsense: its own side already turns a larger answer into an error."""
+DURATION_MAX_MS: Final = 86_400_000.0
+"""A day; of a longer one, a negative one, or one that is no number, nothing can be reported."""
 APART_MIN_BYTES: Final = 16 * limits.KIB
 BEGIN_MARK: Final = b"\0bridge:begin:%d\0"
 

@@ -98,7 +98,7 @@ async def test_garbage_on_descriptor_1_is_log(runner):
     assert result.payload == b"1"
 
 
-@pytest.mark.parametrize("handler", ["garble", "answer_wrongly"])
+@pytest.mark.parametrize("handler", ["garble", "answer_wrongly", "answer_in_no_time"])
 async def test_a_worker_that_talks_nonsense_is_replaced(runner, handler):
     result = await runner.run(f"attacks.{handler}")
 

@@ -122,3 +122,10 @@ def answer_wrongly(event, context):
 
     os.write(1000, struct.pack("=IBIdI", 17, 4, 99999, 0.0, 0))
     time.sleep(30)
+
+
+def answer_in_no_time(event, context):
+    import struct
+
+    os.write(1000, struct.pack("=IBIdI", 17 + 1, 4, 1, float("nan"), 0) + b"1")
+    time.sleep(30)
