@@ -208,9 +208,8 @@ class AwsRig:
             shown = self.daemon.admin("GET", f"/admin/v1/dlq/{letter['id']}")
             if shown.status == 404:
                 continue  # delivered since it was listed: whoever it went to has it
-            found += [
-                {"id": event_id(record), "reason": letter["condition"]} for record in shown.json()["event"]["Records"]
-            ]
+            said = {"reason": letter["condition"], "t": letter["dead_at"]}
+            found += [{"id": event_id(record)} | said for record in shown.json()["event"]["Records"]]
         self._returned += self.feed.returned()
         return found + [{"id": event["id"], "reason": "redrive policy"} for event in self._returned]
 

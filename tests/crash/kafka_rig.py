@@ -247,7 +247,7 @@ class KafkaRig:
                 for records in event["records"].values():
                     for record in records:
                         place = {"partition": record["partition"], "offset": record["offset"]}
-                        found.append(place | {"reason": letter["condition"]})
+                        found.append(place | {"reason": letter["condition"], "t": letter["dead_at"]})
         return found
 
     def judge(self, *, by: str = "partition", drains: bool = True) -> dict[str, Any]:
@@ -266,7 +266,10 @@ class KafkaRig:
         if by == "partition":
             for line in handled:
                 line["key"], line["seq"] = line["partition"], line["offset"]
-        dead = [{"id": identities[each["partition"], each["offset"]], "reason": each["reason"]} for each in letters]
+        dead = [
+            {"id": identities[each["partition"], each["offset"]], "reason": each["reason"], "t": each["t"]}
+            for each in letters
+        ]
         (self.folder / "dlq.jsonl").write_text("".join(json.dumps(letter) + "\n" for letter in dead))
         verdict = ledger.check(ledger.load(self.folder / "sent.jsonl"), handled, dead)
         offsets: dict[int, list[int]] = {}

@@ -3,7 +3,7 @@
 Three ledgers, JSON lines:
 sent.jsonl     {"id","key","seq","outcome": "ok"|"fail"|"unknown"}   by the load generator (ok = it got its 202)
 handled.jsonl  {"id","key","seq","attempt","ok": true|false,"t"}     on disk before the handler returns
-dlq.jsonl      {"id","reason"}                                       read back from the dead letters
+dlq.jsonl      {"id","reason","t"}                                   read back from the dead letters; t: dead since
 """
 
 import collections
@@ -35,7 +35,7 @@ def check(sent, handled, dead):
     unexpected = out - set(attempts)
     rejected_but_handled = refused & out
     duplicated = sum(n - 1 for i, n in succeeded.items() if i in attempts)
-    out_of_order, replayed_back = order(handled)
+    out_of_order, replayed_back = order(handled, dead)
     return {
         "attempts": len(sent),
         "acked": len(acked),
@@ -56,17 +56,24 @@ def check(sent, handled, dead):
     }
 
 
-def order(handled):
-    """Count first successes after a later one of their key, and (allowed) repeats that go back."""
+def order(handled, dead=()):
+    """Count first successes after a later one of their key, and (allowed) repeats that go back.
+
+    What was a dead letter had its turn: that it comes again and succeeds, because of a kill, is a repeat.
+    """
     out_of_order = replayed_back = 0
     seen = set()
     highest = {}
+    ended = {}
+    for d in dead:
+        if "t" in d:
+            ended[d["id"]] = min(d["t"], ended.get(d["id"], d["t"]))
     for h in handled:
         if not h["ok"]:
             continue
         key = h["key"]
         if h["seq"] < highest.get(key, -1):
-            if h["id"] in seen:
+            if h["id"] in seen or ended.get(h["id"], h.get("t", 0)) < h.get("t", 0):
                 replayed_back += 1
             else:
                 out_of_order += 1
@@ -81,8 +88,8 @@ def selftest():
     def sent(i, outcome="ok"):
         return {"id": i, "key": "k", "seq": i, "outcome": outcome}
 
-    def handled(i, ok=True):
-        return {"id": i, "key": "k", "seq": i, "ok": ok}
+    def handled(i, ok=True, t=0):
+        return {"id": i, "key": "k", "seq": i, "ok": ok, "t": t}
 
     assert check([sent(1), sent(2)], [handled(1), handled(2)], [])["valid"]
     assert check([sent(1), sent(2)], [handled(1)], [])["lost"] == 1
@@ -93,6 +100,11 @@ def selftest():
     assert check([sent(1), sent(2)], [handled(2), handled(1)], [])["out_of_order"] == 1
     repeated = [handled(1), handled(2), handled(1), handled(2), handled(3)]
     assert check([sent(1), sent(2), sent(3)], repeated, [])["out_of_order"] == 0
+    late = [handled(2, t=2), handled(1, t=3)]
+    assert check([sent(1), sent(2)], late, [{"id": 1, "t": 1}])["replayed_back"] == 1
+    assert check([sent(1), sent(2)], late, [{"id": 1, "t": 1}])["valid"]
+    assert check([sent(1), sent(2)], late, [{"id": 1, "t": 4}])["out_of_order"] == 1
+    assert check([sent(1), sent(2)], late, [{"id": 1}])["out_of_order"] == 1
     assert check([sent(1)], [handled(9)], [])["unexpected"] == 1
     assert check([sent(1, "unknown")], [handled(1)], [])["recovered"] == 1
     assert check([sent(1, "unknown")], [], [])["valid"]
