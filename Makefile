@@ -24,6 +24,8 @@ WHOLE := -r sR --reruns 1 --reruns-delay 5 --only-rerun '^AssertionError: not wi
 LIVES ?= 10000
 # Of make soak.
 MINUTES ?= 10
+# Of make fuzz, for each target; make test gives each 20.
+SECONDS_EACH ?= 600
 # Pythons beside the one of .venv that the unit and contract tests run on, where they are installed.
 MINORS := 11 13
 
@@ -33,7 +35,7 @@ BOOTSTRAPS := gcc:cc libc6-dev:cc curl:curl ruby:ruby
 # Some environments forbid byte code, which makes every start of the daemon and of a worker slower.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check kafka aws mqtt integration asyncio pythons elsewhere crash-quick crash soak bench lock image clean
+.PHONY: help run test check kafka aws mqtt integration asyncio pythons elsewhere crash-quick crash soak fuzz bench sbom lock image clean
 
 help:
 	@sed -n 's/^# One command each: /&/p' Makefile
@@ -43,7 +45,9 @@ help:
 	  'check   format, lint, types, layers, unit tests' \
 	  'crash   100 kills, 50 stops, 50 rebalances, brokers away, the burst, and 10,000 random lives of a mapping' \
 	  'soak    ten minutes of everything at once, with faults: Mosquitto, Kafka, emulators of AWS, two functions' \
-  'bench   ratios against named baselines' \
+	  'fuzz    ten minutes each of what reads packages, filters, frames and signatures, on bytes nobody thought of' \
+	  'bench   ratios against named baselines' \
+	  'sbom    write dist/bridge.cdx.json: the packages that bridge is shipped with' \
 	  'lock    write requirements/*.txt anew' \
 	  'image   build the container image' \
 	  'clean   remove what make made'
@@ -77,6 +81,10 @@ help:
 	@$*/bin/python $(LOCKED) -r requirements/test.txt
 	@touch $@
 
+$(VENV)/.stamp-fuzz $(VENV)/.stamp-sbom: $(VENV)/.stamp-%: requirements/%.txt $(VENV)/.stamp-test
+	@$(BIN)/python $(LOCKED) -r $<
+	@touch $@
+
 .PRECIOUS: %/bin/pip %/.stamp-run %/.stamp-functions %/.stamp-layer %/.stamp-test
 
 # --- for users ----------------------------------------------------------------------------------------
@@ -88,6 +96,8 @@ run: $(VENV)/.stamp-run $(VENV)/.stamp-functions
 
 test:
 	@$(MAKE) check
+	@$(MAKE) fuzz SECONDS_EACH=20
+	@$(MAKE) sbom
 	@$(MAKE) integration
 	@$(MAKE) asyncio
 	@$(MAKE) pythons
@@ -151,6 +161,18 @@ crash: kafka aws mqtt
 soak: kafka aws mqtt
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
+# Pieces that read what strangers send, on bytes that nobody thought of.
+fuzz: $(VENV)/.stamp-test $(VENV)/.stamp-fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH)
+
+# What bridge is shipped with: the packages of an environment that has nothing else, as CycloneDX.
+sbom: $(VENV)/.stamp-sbom
+	@rm -rf $(VENV)-sbom
+	@$(BIN)/python -m venv --without-pip $(VENV)-sbom
+	@for of in run functions; do PIP_PYTHON=$(VENV)-sbom/bin/python $(BIN)/python $(LOCKED) -r requirements/$$of.txt; done
+	@mkdir -p dist
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file dist/bridge.cdx.json $(VENV)-sbom
+
 bench: $(VENV)/.stamp-test aws mqtt
 	@requirements/apt.sh wrk:wrk
 	$(BIN)/python -m tests.bench $(BENCH)
@@ -161,6 +183,8 @@ lock: $(VENV)/.stamp-test
 	$(LOCK) pyproject.toml requirements/test.in -c requirements/run.txt -c requirements/build.txt -o requirements/test.txt
 	$(LOCK) requirements/functions.in -c requirements/test.txt -o requirements/functions.txt
 	$(LOCK) requirements/layer.in -o requirements/layer.txt
+	$(LOCK) requirements/fuzz.in -o requirements/fuzz.txt
+	$(LOCK) requirements/sbom.in -c requirements/test.txt -o requirements/sbom.txt
 	$(LOCK) requirements/services.in -o requirements/services.txt
 
 image:
@@ -168,5 +192,5 @@ image:
 	docker build --tag bridge .
 
 clean:
-	rm -rf $(VENV) $(VENV)-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
+	rm -rf $(VENV) $(VENV)-sbom $(VENV)-3.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist
 	find bridge tests config -name __pycache__ -type d -prune -exec rm -rf {} +
