@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -26,6 +27,6 @@ def layer() -> str:
     return str(folder)
 
 
-def lacking(text: str) -> None:
+def lacking(text: str) -> NoReturn:
     """Fail the test in CI, skip it elsewhere: what it needs is not here, and `text` says how to get it."""
     (pytest.fail if CI else pytest.skip)(text)
