@@ -109,6 +109,7 @@ check: $(VENV)/.stamp-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@requirements/apt.sh $(BOOTSTRAPS)
+	@requirements/npm.sh $(VENV) || [ "$${CI:-}" != true ]
 	$(BIN)/pytest -n 2 -m 'not kafka and not aws and not mqtt' tests/unit tests/contract tests/test_layout.py
 
 # Apache Kafka; without it noida-db stands in, except in CI.
@@ -150,6 +151,7 @@ pythons: $(VENV)/.stamp-test
 
 elsewhere:
 	@requirements/apt.sh $(BOOTSTRAPS)
+	@requirements/npm.sh $(IN) || [ "$${CI:-}" != true ]
 	BRIDGE_LOOP=asyncio $(IN)/bin/pytest -n 2 -m 'not kafka and not aws and not mqtt' tests/unit tests/contract
 
 # Those of Kafka, AWS and MQTT wait more than they work: two at once.

@@ -27,6 +27,14 @@ def layer() -> str:
     return str(folder)
 
 
+def node_packages() -> str:
+    """Return the node_modules of a function in Node.js (requirements/node)."""
+    folder = Path(sys.prefix) / "share" / "node"
+    if not (folder / "brought.json").is_file():
+        lacking(f"no packages of Node.js in {folder}: requirements/npm.sh .venv")
+    return str(folder / "node_modules")
+
+
 def lacking(text: str) -> NoReturn:
     """Fail the test in CI, skip it elsewhere: what it needs is not here, and `text` says how to get it."""
     (pytest.fail if CI else pytest.skip)(text)
