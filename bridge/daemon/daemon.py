@@ -183,7 +183,7 @@ class Daemon:
                 settings,
                 self._parts,
                 self._sources.webhooks,
-                keys=lambda: self._parts.access_rules(self._settings).keys,
+                keys=lambda key_id: self._parts.access_rules(self._settings).key(key_id),
                 clock=self._clock,
             ),
             name="public",

@@ -1,6 +1,6 @@
 """Function URLs of a daemon: the application that serves them, and the addresses that they have."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from bridge.config.settings import TlsFiles
@@ -21,7 +21,7 @@ def function_url_app(
     parts: "Parts",
     webhooks: WebhookSource,
     *,
-    keys: Callable[[], Mapping[str, AccessKey]],
+    keys: Callable[[str], AccessKey | None],
     clock: "Clock",
 ) -> FunctionUrlApp:
     """Return what the public listener serves: function URLs, and webhooks for all other requests."""
@@ -30,6 +30,7 @@ def function_url_app(
         urls=parts.attached.urls,
         policies=parts.attached.policies,
         keys=keys,
+        role_of=parts.roles.known,
         intake=parts.intake,
         invoker=parts.service,
         clock=clock,

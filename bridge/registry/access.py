@@ -1,8 +1,9 @@
 """Access keys and what they allow: who a caller of Lambda's API is (pure)."""
 
+import hmac
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 from bridge.core.function import Function, space_name
 from bridge.core.spaces import Space
 from bridge.registry.roles import Role
+from bridge.registry.sigv4 import UNKNOWN_CALLER, SignatureRefused
 
 ACTION_PATTERN: Final = re.compile(r"lambda:[A-Za-z*?]{1,64}\Z|\*\Z")
 """An action or a pattern of actions: `lambda:InvokeFunction`, `lambda:Get*`, `*`."""
@@ -42,6 +44,7 @@ class Caller:
     """Who calls, once that is known."""
 
     account: str
+    """Whose name space is meant: the caller's own, or that of the function that a call names."""
     region: str
     key_id: str = ""
     """Empty: nobody was asked."""
@@ -53,6 +56,13 @@ class Caller:
     """Of a function that calls with its own credentials: what it may do, instead of `allow`."""
     session: str = ""
     """Likewise: its name."""
+    foreign: str = ""
+    """The account of whoever signed, where that is another one than the function's; empty: it is the same."""
+
+    @property
+    def signer(self) -> str:
+        """The account of whoever signed."""
+        return self.foreign or self.account
 
     @property
     def space(self) -> Space:
@@ -84,7 +94,7 @@ class Caller:
         """The principal, as errors and policies write it."""
         if self.role is not None:
             return f"arn:aws:sts::{self.role.account}:assumed-role/{self.role.name}/{self.session}"
-        return f"arn:aws:iam::{self.account}:user/{self.key_id or 'anonymous'}"
+        return f"arn:aws:iam::{self.signer}:user/{self.key_id or 'anonymous'}"
 
     def may(self, action: str, resource: str = "*") -> bool:
         """Tell whether an action (`lambda:InvokeFunction`) is allowed; AWS compares without regard to case.
@@ -96,6 +106,18 @@ class Caller:
         if self.role is not None:
             return self.role.allows(action, resource)
         return any(_pattern(pattern).match(action) for pattern in self.allow)
+
+
+def with_token(key: AccessKey | None, headers: Mapping[str, Sequence[str]]) -> AccessKey:
+    """Return a key whose token came with it, if it has one; `headers` by lower-case name.
+
+    Raises:
+        SignatureRefused: there is no such key, or another token.
+    """
+    sent = next(iter(headers.get("x-amz-security-token", ())), "")
+    if key is None or (key.token and not hmac.compare_digest(key.token.encode(), sent.encode("utf-8", "replace"))):
+        raise SignatureRefused("UnrecognizedClientException", UNKNOWN_CALLER)
+    return key
 
 
 def by_id(keys: Iterable[AccessKey]) -> Mapping[str, AccessKey]:

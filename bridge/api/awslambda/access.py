@@ -1,6 +1,5 @@
 """Who calls Lambda's API: a signature that is checked, or nobody is asked (`auth = "none"`)."""
 
-import hmac
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from bridge.api.http import Request
 from bridge.core.function import ACCOUNT_DEFAULT, REGION_DEFAULT, plain_name, space_name
 from bridge.core.ports import Clock
 from bridge.core.spaces import Space
-from bridge.registry.access import AccessKey, Caller
+from bridge.registry.access import AccessKey, Caller, with_token
 from bridge.registry.roles import Role
 from bridge.registry.sigv4 import UNKNOWN_CALLER, SignatureRefused, SignedRequest, check_signature, claimed_signer
 from bridge.util.quick import maker
@@ -89,7 +88,7 @@ def authenticate(request: Request, body_hash: Callable[[], str], rules: AccessRu
     )
     try:
         signer = check_signature(signed, secret_of=lambda key_id: _secret(rules, key_id), now=clock.stepped())
-        key = _with_token(rules.key(signer.key_id), request)
+        key = with_token(rules.key(signer.key_id), request.headers)
     except SignatureRefused as error:
         raise Refused(error.code, str(error), status=error.status, kind="") from error
     if key.role and rules.role_of is not None:
@@ -113,14 +112,6 @@ def authenticate(request: Request, body_hash: Callable[[], str], rules: AccessRu
         organization=key.organization,
         home=rules.home,
     )
-
-
-def _with_token(key: AccessKey | None, request: Request) -> AccessKey:
-    """Return a key whose token came with it, if it has one. Raises SignatureRefused."""
-    sent = request.headers.get("x-amz-security-token", [""])[0]
-    if key is None or (key.token and not hmac.compare_digest(key.token.encode(), sent.encode("utf-8", "replace"))):
-        raise SignatureRefused("UnrecognizedClientException", UNKNOWN_CALLER)
-    return key
 
 
 def _secret(rules: AccessRules, key_id: str) -> str | None:

@@ -34,7 +34,7 @@ def admitted(request: Request, caller: Caller, action: str, policies: ResourcePo
     if kind := policies.refusing((arn, name.qualifier), caller, question(caller, action)):
         resource = f"{arn}:{name.qualifier}" if name.qualifier not in ("", LATEST) else arn
         raise denied(caller, action, resource, kind=kind)
-    return replace(caller, account=account)
+    return replace(caller, account=account, foreign="" if account == caller.signer else caller.signer)
 
 
 def _resource(request: Request, caller: Caller) -> str:

@@ -33,14 +33,14 @@ async def check_configuration(
     Args:
         roles: the roles there are; None: nothing is asked of any.
         settings: FunctionConfiguration's, by AWS's names, as they are to be.
-        caller: who gives the function its role: one of another account's it cannot, and a function that calls by its
-            own role only what that role lets it pass.
+        caller: who gives the function its role: none to a function of another account, nor one of another account's;
+            a function that calls by its own role only what that role lets it pass.
         is_passed: the caller gives it; otherwise the function had it before, and nobody is asked for leave again.
     """
     role = await _found(roles, settings.get("Role", ""))
     if role is None:
         return
-    if is_passed and role.is_known and role.account != caller.account:
+    if is_passed and (caller.foreign or (role.is_known and role.account != caller.account)):
         raise Refused("AccessDeniedException", "Cross-account pass role is not allowed.", status=403)
     if is_passed and caller.role is not None and not caller.role.allows(PASS_ROLE, role.arn):
         raise denied(caller, PASS_ROLE, role.arn)

@@ -20,9 +20,10 @@ from bridge.core.record import Record
 from bridge.events.cors import Headers, answer_headers, is_preflight, preflight_headers
 from bridge.events.http import HttpOrigin, HttpRequest, TooManyParameters, domain_of, http_event
 from bridge.events.responses import BAD_GATEWAY, result_response
-from bridge.registry.access import AccessKey, Caller
+from bridge.registry.access import AccessKey, Caller, with_token
 from bridge.registry.policies import ResourcePolicies, caller_keys
-from bridge.registry.sigv4 import SignatureRefused, SignedRequest, check_signature, is_signed
+from bridge.registry.roles import Role
+from bridge.registry.sigv4 import UNKNOWN_CALLER, SignatureRefused, SignedRequest, check_signature, is_signed
 from bridge.registry.statements import INVOKE, INVOKE_URL, URL_AUTH_TYPE, VIA_URL, Question
 from bridge.registry.urls import OPEN, FunctionUrl, FunctionUrls
 from bridge.sources.push.refusals import RETRY_AFTER_S, retry_after
@@ -73,7 +74,8 @@ class FunctionUrlApp:
         webhooks: gets what is no function URL's; knows the proxies, and when nothing new is taken.
         urls: the function URLs.
         policies: asked on every request.
-        keys: returns the access keys that requests may be signed with, by id.
+        keys: returns an access key that requests may be signed with by its id, a function's own too.
+        role_of: returns the role that such a key acts as, by its ARN; None: there are none.
         intake: keeps events for replay.
         invoker: runs them.
         clock: times of events.
@@ -86,7 +88,8 @@ class FunctionUrlApp:
         *,
         urls: FunctionUrls,
         policies: ResourcePolicies,
-        keys: Callable[[], Mapping[str, AccessKey]],
+        keys: Callable[[str], AccessKey | None],
+        role_of: Callable[[str], Role] | None = None,
         intake: Intake,
         invoker: Invoker,
         clock: Clock,
@@ -96,6 +99,7 @@ class FunctionUrlApp:
         self._urls = urls
         self._policies = policies
         self._keys = keys
+        self._role_of = role_of
         self._intake = intake
         self._invoker = invoker
         self._clock = clock
@@ -170,7 +174,8 @@ class FunctionUrlApp:
         caller = self._signer(url, request)
         keys |= caller_keys(caller)
         for action in (INVOKE_URL, INVOKE):
-            question = Question(action=action, account=caller.account, arn=caller.arn, keys=keys)
+            role = "" if caller.role is None else caller.role.arn
+            question = Question(action=action, account=caller.account, arn=caller.arn, role=role, keys=keys)
             if self._policies.refusing(url.place, caller, question):
                 raise _forbidden()
         return replace(origin, account_id=caller.account, authorizer=_iam(caller), hidden_headers=_HIDDEN)
@@ -188,22 +193,30 @@ class FunctionUrlApp:
             headers=headers,
             body_hash=hashlib.sha256(request.body).hexdigest(),
         )
-        keys = self._keys()
         try:
-            signer = check_signature(
-                signed,
-                secret_of=lambda key_id: keys[key_id].secret if key_id in keys else None,
-                now=self._clock.stepped(),
-            )
+            signer = check_signature(signed, secret_of=self._secret, now=self._clock.stepped())
+            key = with_token(self._keys(signer.key_id), headers)
+            role = self._role_of(key.role) if key.role and self._role_of is not None else None
+            if key.role and (role is None or not role.is_known):  # it has left the file since
+                raise SignatureRefused("UnrecognizedClientException", UNKNOWN_CALLER)
         except SignatureRefused as error:
             raise UrlRefused(403, {"message": str(error)}, reason="signature") from error
         if signer.region != url.region:
             text = f"Credential should be scoped to a valid region, not '{signer.region[:40]}'. "
             raise UrlRefused(403, {"message": text}, reason="signature")
-        key = keys[signer.key_id]
         return Caller(
-            account=key.account, region=signer.region, key_id=key.id, allow=key.allow, organization=key.organization
+            account=key.account,
+            region=signer.region,
+            key_id=key.id,
+            allow=() if role is not None else key.allow,
+            organization=key.organization,
+            role=role,
+            session=key.session,
         )
+
+    def _secret(self, key_id: str) -> str | None:
+        key = self._keys(key_id)
+        return None if key is None else key.secret
 
     # --- what runs ----------------------------------------------------------------------------------------------
 

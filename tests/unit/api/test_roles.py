@@ -1,5 +1,7 @@
 """Execution roles at Lambda's API: what a role may not do is refused in AWS's words where it is configured."""
 
+from dataclasses import replace
+
 import pytest
 
 from bridge.api.awslambda.errors import Refused
@@ -189,6 +191,14 @@ async def test_a_known_role_is_given_within_its_account_alone():
     await given("arn:aws:iam::000000000000:role/unknown", caller("111122223333"))
     with pytest.raises(Refused, match="Cross-account pass role is not allowed"):
         await given(BASIC, caller("111122223333"))
+
+
+async def test_whoever_may_change_functions_of_another_account_gives_them_no_role():
+    foreign = replace(caller(), foreign="111122223333")
+    for arn in (BASIC, "arn:aws:iam::000000000000:role/unknown"):
+        with pytest.raises(Refused, match="Cross-account pass role is not allowed"):
+            await given(arn, foreign)
+    await given(BASIC, foreign, is_passed=False)
 
 
 async def test_a_function_that_makes_functions_gives_them_the_roles_that_its_own_lets_it_pass():

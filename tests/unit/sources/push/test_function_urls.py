@@ -15,6 +15,8 @@ from bridge.core.spaces import Space
 from bridge.registry.access import AccessKey
 from bridge.registry.attached import NoDocuments
 from bridge.registry.policies import ResourcePolicies
+from bridge.registry.roles import Role, forbidden
+from bridge.registry.sigv4 import UNKNOWN_CALLER
 from bridge.registry.statements import INVOKE, INVOKE_URL, make_statement
 from bridge.registry.urls import FunctionUrl, FunctionUrls
 from bridge.sources.push.function_urls import FunctionUrlApp
@@ -35,6 +37,11 @@ KEYS = {
     "PARTNER": AccessKey(id="PARTNER", secret="s", account="222222222222", organization="o-1234567890"),
 }
 
+ROLE = "arn:aws:iam::123456789012:role/caller"
+KEYS["MINTED"] = AccessKey(
+    id="MINTED", secret="s", token="t", account="123456789012", allow=(), role=ROLE, session="f"
+)  # fmt: skip
+
 
 class World:
     def __init__(self):
@@ -48,8 +55,9 @@ class World:
         self.webhooks = WebhookSource([route], intake=self.intake, invoker=self.invoker, clock=self.clock)
         home = Space("123456789012", "eu-central-1")
         self.urls, self.policies = FunctionUrls(NoDocuments(), home), ResourcePolicies(NoDocuments())
+        self.roles = {ROLE: forbidden(ROLE)}
         self.app = FunctionUrlApp(
-            self.webhooks, urls=self.urls, policies=self.policies, keys=lambda: KEYS, intake=self.intake,
+            self.webhooks, urls=self.urls, policies=self.policies, keys=KEYS.get, role_of=self.roles.get, intake=self.intake,
             invoker=self.invoker, clock=self.clock, domain="localhost",
         )  # fmt: skip
 
@@ -224,6 +232,23 @@ async def test_a_signed_url_lets_the_account_s_own_keys_in_by_their_actions(worl
     }  # fmt: skip
     assert "authorization" not in event["headers"]
     assert (await world.ask(headers=world.signed("READER")))[0] == 403
+
+
+async def test_a_function_calls_with_its_own_key_what_its_role_lets_it(world):
+    await world.make("AWS_IAM")
+    known = {"Effect": "Allow", "Action": [INVOKE_URL, INVOKE], "Resource": FUNCTION}
+    with_token = lambda token: world.signed("MINTED") | {"x-amz-security-token": token}  # noqa: E731
+    assert (await world.ask(headers=with_token("t")))[0] == 403, "nobody knows the role"
+    world.roles[ROLE] = Role(arn=ROLE, statements=({**known, "Action": INVOKE_URL},))
+    assert (await world.ask(headers=with_token("t")))[0] == 403, "both actions are asked for"
+    world.roles[ROLE] = Role(arn=ROLE, statements=(known,))
+    for headers in (world.signed("MINTED"), with_token("other")):
+        status, _, body = await world.ask(headers=headers)
+        assert (status, json.loads(body)["message"]) == (403, UNKNOWN_CALLER)
+    assert (await world.ask(headers=with_token("t")))[0] == 200
+    caller = world.events[0]["requestContext"]["authorizer"]["iam"]
+    assert caller["userArn"] == "arn:aws:sts::123456789012:assumed-role/caller/f"
+    assert "x-amz-security-token" not in world.events[0]["headers"]
 
 
 async def test_another_account_needs_statements_for_signed_calls(world):
