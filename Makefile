@@ -31,11 +31,13 @@ MINORS := 11 13
 
 # What builds and runs the bootstraps of tests: packages of Debian, and the programs that show they are there.
 BOOTSTRAPS := gcc:cc libc6-dev:cc curl:curl ruby:ruby
+# What makes networks of functions, and hosts for their tests.
+NETWORKS := iproute2:ip nftables:nft
 
 # Some environments forbid byte code, which makes every start of the daemon and of a worker slower.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check kafka aws mqtt languages integration asyncio pythons elsewhere crash-quick crash soak fuzz bench sbom lock image clean
+.PHONY: help run test check kafka aws mqtt integration asyncio pythons elsewhere crash-quick crash soak fuzz bench sbom lock image clean
 
 help:
 	@sed -n 's/^# One command each: /&/p' Makefile
@@ -108,7 +110,7 @@ check: $(VENV)/.stamp-test
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@requirements/apt.sh $(BOOTSTRAPS)
+	@requirements/apt.sh $(BOOTSTRAPS) $(NETWORKS)
 	@requirements/npm.sh $(VENV) || [ "$${CI:-}" != true ]
 	$(BIN)/pytest -n 2 -m 'not kafka and not aws and not mqtt' tests/unit tests/contract tests/test_layout.py
 
@@ -126,12 +128,8 @@ aws: $(VENV)/.stamp-test
 mqtt: $(VENV)/.stamp-test
 	@requirements/apt.sh mosquitto:mosquitto mosquitto-clients:mosquitto_pub || [ "$${CI:-}" != true ]
 
-# Functions of compiled languages, with AWS's libraries.
-languages: $(VENV)/.stamp-test
-	@requirements/languages.sh $(VENV)/share/languages || [ "$${CI:-}" != true ]
-
-integration: kafka aws mqtt languages
-	@requirements/apt.sh bubblewrap:bwrap tini:tini faketime:faketime $(BOOTSTRAPS)
+integration: kafka aws mqtt
+	@requirements/apt.sh bubblewrap:bwrap tini:tini faketime:faketime $(BOOTSTRAPS) $(NETWORKS)
 	$(BIN)/pytest -n 2 -rs -m 'kafka or aws or mqtt' tests/contract
 	$(BIN)/pytest -n 2 $(WHOLE) tests --ignore tests/unit --ignore tests/contract --ignore tests/crash --ignore tests/test_layout.py
 
@@ -150,7 +148,7 @@ pythons: $(VENV)/.stamp-test
 	[ -n "$$ran" ] || $(MAKE) elsewhere IN=$(VENV)
 
 elsewhere:
-	@requirements/apt.sh $(BOOTSTRAPS)
+	@requirements/apt.sh $(BOOTSTRAPS) $(NETWORKS)
 	@requirements/npm.sh $(IN) || [ "$${CI:-}" != true ]
 	BRIDGE_LOOP=asyncio $(IN)/bin/pytest -n 2 -m 'not kafka and not aws and not mqtt' tests/unit tests/contract
 

@@ -95,6 +95,8 @@ class Services:
     """Event source mappings that Lambda's API makes; None: it makes none."""
     roles: RoleFinder | None = None
     """Execution roles; None: nothing is asked of any."""
+    network: Callable[[Function], Mapping[str, object]] = lambda _: {}
+    """What is shown of a function's network; empty: it asks for none of its own."""
     has_memory_steps: Callable[[], bool] = lambda: False
     """Whether memory is counted as Lambda once did, in steps of 64 MB."""
     may_reset: Callable[[], bool] = lambda: False

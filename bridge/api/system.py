@@ -65,8 +65,9 @@ class System:
     def _view(self, function: Function) -> dict[str, object]:
         """Return what is shown of a function: with its execution role, and what that allows, where it has one."""
         arn, roles = function.latest.role, self._services.roles
+        shown = _function_view(function) | dict(self._services.network(function))
         if not arn:
-            return _function_view(function)
+            return shown
         role = None if roles is None else roles.known(arn)
         if role is None or not role.is_known:
             allowed = [
@@ -74,7 +75,7 @@ class System:
             ]
         else:
             allowed = list(in_short(role))
-        return _function_view(function) | {"role": arn, "role_allows": allowed}
+        return shown | {"role": arn, "role_allows": allowed}
 
     async def doctor(self, request: Request) -> Answer:
         """Every fact that decides what is in force, and whether it is as it should be."""

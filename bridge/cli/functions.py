@@ -137,6 +137,9 @@ def _fields(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("on failure", local.get("on_failure", "")),
         ("on success", local.get("on_success", "")),
         ("dead letters", local.get("dead_letter_target", "")),
+        ("network", local.get("network", "")),
+        ("interfaces", ", ".join(f"{eni} in {subnet}" for subnet, eni in local.get("network_interfaces", {}).items())),
+        ("addresses on AWS", _addresses(local)),
         ("role", local.get("role", "")),
         ("allows", "; ".join(local.get("role_allows", ()))),
         ("tags", ", ".join(f"{key}={value}" for key, value in found.get("Tags", {}).items())),
@@ -149,6 +152,13 @@ def _layers(shown: dict[str, Any], local: dict[str, Any]) -> list[str]:
     if shown["Version"] == "$LATEST" and "layers" in local:
         return [str(layer) for layer in local["layers"]]
     return [layer["Arn"] for layer in shown.get("Layers", ())]
+
+
+def _addresses(local: dict[str, Any]) -> str:
+    if "projected_addresses" not in local:
+        return ""
+    count, peak, memory_mb = local["projected_addresses"], local["peak_concurrency"], local["memory_mb"]
+    return f"{count} projected: {peak} at once x {memory_mb} MB / 3 GB"
 
 
 def _state(shown: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from bridge.config.runtimes import checked_runtime, interpreters
 from bridge.config.section import Section, listed, subsection
 from bridge.config.targets import TARGET_MAX_CHARS, DeadLetterTarget, FailureTarget, SuccessTarget
 from bridge.config.values import EnvironmentValue, PathValue, Secret, refuse
+from bridge.config.vpc import NETWORK_DESCRIPTION, NetworkValue, VpcValue, vpc_value
 from bridge.core import limits
 from bridge.core.arn import parse_arn
 from bridge.core.function import (
@@ -24,6 +25,7 @@ from bridge.core.function import (
     RemoteFunction,
 )
 from bridge.core.logging_config import GROUP_MAX_CHARS, GROUP_PATTERN, LEVEL_DEFAULT, TEXT, LoggingConfig
+from bridge.core.network import AUTO
 from bridge.core.outcome import LOCAL
 from bridge.registry.catalog import FunctionSpec
 from bridge.registry.interpreters import PYTHON_RUNTIMES, found
@@ -186,6 +188,8 @@ class FunctionSettings(Section):
         pattern=ROLE_PATTERN,
         description="Its execution role: a [roles.X], or an ARN; left out: none, and nothing is asked of it.",
     )
+    vpc_config: VpcValue = Field(default=None, description="Its subnets and security groups; left out: none.")
+    network: NetworkValue = Field(default=AUTO, description=NETWORK_DESCRIPTION)
 
 
 def _checked_arn(written: str) -> str:
@@ -293,6 +297,8 @@ def _spec(
         connection=function.connection,
         role=role_arn(function.role, settings.account),
         logging=_logging(function.logging_config),
+        vpc=vpc_value(function.vpc_config),
+        network=function.network,
     )
 
 

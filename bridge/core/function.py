@@ -10,6 +10,7 @@ from bridge.core.arn import Arn
 from bridge.core.connection import AwsConnection
 from bridge.core.errors import FunctionNotFound
 from bridge.core.logging_config import DEFAULT, GROUP_PREFIX, LoggingConfig
+from bridge.core.network import AUTO, VpcConfig
 
 REGION_DEFAULT: Final = "us-east-1"
 ACCOUNT_DEFAULT: Final = "000000000000"
@@ -150,6 +151,15 @@ class FunctionVersion:
     """AWS's code, `: `, and why no worker can run it (no interpreter, no package, no key); empty: they can."""
     logging: LoggingConfig = DEFAULT
     """How its workers' log is written."""
+    vpc: VpcConfig | None = None
+    """Its subnets and security groups; None: it has none."""
+    network: str = AUTO
+    """Which network its workers have: `auto`, `vpc` or `none`, see `core.network`."""
+
+    @property
+    def space(self) -> str:
+        """Region and account of its ARN, as text."""
+        return ".".join(self.arn.split(":")[3:5])
 
     @property
     def log_group(self) -> str:

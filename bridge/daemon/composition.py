@@ -34,6 +34,7 @@ from bridge.daemon.log_shipping import LogShipping
 from bridge.daemon.looks import look
 from bridge.daemon.masking import register_secrets
 from bridge.daemon.mqtt import MqttMaker
+from bridge.daemon.networks import check_networks
 from bridge.daemon.permits import implied_statements
 from bridge.daemon.push import MAKERS
 from bridge.daemon.role_checks import log_check, mapping_check
@@ -267,6 +268,7 @@ class Parts:
         await self.pool.open()
         self._exit.push_async_callback(self.pool.close)
         self.check_confinement(settings, is_reachable=not settings.listen.api.is_loopback)
+        await check_networks(self.catalog.functions(), self.pool)
         # Where a file is tried, nothing elsewhere is invoked by accident.
         is_allowed = self._allow_remote or not (self._asks_before_remote or self._is_local)
         self.remote = RemoteFunctions(self.aws.clients, clock=self._clock, is_allowed=is_allowed)
@@ -317,6 +319,7 @@ class Parts:
         await self.roles.open()
         self.file_layers = FileLayers(self.made)
         await self.file_layers.apply(self.catalog)
+        await self.pool.networks.prepare(function.latest for function in self.catalog.functions())
 
     def provision(self) -> None:
         """Start provisioned workers, once the api that they may call listens."""

@@ -19,7 +19,7 @@ from bridge.config.mistakes import ConfigErrors
 from bridge.config.settings import Settings, TlsFiles
 from bridge.core import limits
 from bridge.core.errors import BridgeError, ConfigError
-from bridge.core.function import FunctionVersion
+from bridge.core.function import Function, FunctionVersion
 from bridge.core.mapping import MappingState
 from bridge.daemon.composition import Parts, read_catalog
 from bridge.daemon.edits import Edits
@@ -27,6 +27,7 @@ from bridge.daemon.function_urls import address_of, function_url_app
 from bridge.daemon.health import TROUBLE_TOLD_S, Fact, Health
 from bridge.daemon.listening import listener_limits
 from bridge.daemon.masking import register_secrets
+from bridge.daemon.networks import check_networks, network_view
 from bridge.daemon.notices import lost_functions, notices
 from bridge.daemon.permits import make_permits
 from bridge.daemon.push import PushSources
@@ -250,11 +251,19 @@ class Daemon:
             reload=self.reload, readiness=self._problems, facts=self._facts, troubles=self._troubles,
             outbox=state.outbox, sender=parts.outbox, version=__version__, clock=self._clock,
             account_concurrency=lambda: self._settings.invocation.account_concurrency,
-            warmth=parts.pool.provisioned.state,
+            warmth=parts.pool.provisioned.state, network=self._network,
             async_payload_max_bytes=self._settings.invocation.async_payload_max_bytes, status=self._status,
             has_memory_steps=lambda: self._settings.invocation.legacy_memory_steps,
             roles=parts.roles, may_reset=lambda: self._settings.dev.reset,
         )  # fmt: skip
+
+    def _network(self, function: Function) -> dict[str, object]:
+        return network_view(
+            function,
+            self._parts.catalog.functions(),
+            networks=self._parts.pool.networks,
+            account_concurrency=self._settings.invocation.account_concurrency,
+        )
 
     # --- while it runs --------------------------------------------------------------------------
 
@@ -293,6 +302,7 @@ class Daemon:
                 self._check_reachable(settings)
                 self._parts.check_confinement(settings, is_reachable=self._is_reachable)
                 catalog = await asyncio.to_thread(read_catalog, settings)
+                await check_networks(catalog.functions(), self._parts.pool)
                 await self._parts.file_layers.apply(catalog)
                 self._parts.file_layers.check(catalog, current=self._parts.catalog)
                 prepared = self._sources.prepare(settings)
@@ -394,6 +404,7 @@ class Daemon:
             ("clock", abs(step_s) < 1, f"stepped by {step_s:+.1f} s since the start"),
             *self._notices(),
             *lost_functions(self._parts.catalog.functions()),
+            *self._parts.pool.networks.facts(self._versions()),
             *self._parts.runtimes.facts(self._versions()),
             *self._health.facts(),
             *self._sources.facts(),

@@ -27,6 +27,7 @@ from bridge.core.function import (
     space_name,
 )
 from bridge.core.logging_config import DEFAULT, LoggingConfig
+from bridge.core.network import AUTO, VpcConfig
 from bridge.registry.packages import digest_folder
 from bridge.registry.virtualenvs import changed_ns
 
@@ -61,6 +62,8 @@ class FunctionSpec:
     """ARN of its execution role; empty: it has none."""
     remote: RemoteFunction | None = None
     logging: LoggingConfig = DEFAULT
+    vpc: VpcConfig | None = None
+    network: str = AUTO
 
 
 def build_function(spec: FunctionSpec, *, region: str = REGION_DEFAULT, account: str = ACCOUNT_DEFAULT) -> Function:
@@ -85,6 +88,8 @@ def build_function(spec: FunctionSpec, *, region: str = REGION_DEFAULT, account:
         role=spec.role,
         remote=spec.remote,
         logging=spec.logging,
+        vpc=spec.vpc,
+        network=spec.network,
         runtime=spec.runtime,
         interpreter=spec.interpreter,
     )
@@ -108,6 +113,7 @@ def _revision(version: FunctionVersion) -> str:
         version.timeout_s, version.memory_mb, version.ephemeral_storage_mb, sorted(version.environment.items()),
         astuple(version.logging), version.role, version.runtime, version.interpreter, version.opt,
         changed_ns(version.interpreter),
+        version.vpc, version.network,
     ]  # fmt: skip
     return _digest(facts)
 

@@ -21,6 +21,7 @@ from bridge.core.function import (
     plain_name,
 )
 from bridge.core.logging_config import LoggingConfig
+from bridge.core.network import AUTO, VpcConfig
 from bridge.core.outcome import LOCAL
 from bridge.core.spaces import Space
 from bridge.registry.interpreters import INTERPRETER, found, trouble
@@ -60,6 +61,8 @@ class MadeVersion:
     modified_at: str
     """ISO 8601 with milliseconds, as AWS writes it."""
     revision_id: str = field(default_factory=new_id)
+    network: str = AUTO
+    """Of a version of a function of the file, what that one's `network` says."""
 
     @property
     def code_sha256(self) -> str:
@@ -69,7 +72,7 @@ class MadeVersion:
     def compared(self) -> tuple[object, ...]:
         """Return what makes a new version when it changes, but for the variables, which are sealed."""
         settings = {name: value for name, value in self.settings.items() if name not in NOT_COMPARED}
-        return settings, self.package, tuple(self.layers)
+        return settings, self.package, tuple(self.layers), self.network
 
 
 NOT_KEPT: Final = MadeVersion(settings={}, package="", code_size=0, modified_at="", revision_id="")
@@ -282,7 +285,10 @@ class Builder:
             code = self.code_of(version.package)
         except BridgeError as error:
             unrunnable = f"InvalidZipFileException: {error}; {_remedy(version, _AGAIN)}"
-        facts = (made.id, version.version, version.package, settings, unwrapped_part(version.environment), interpreter)
+        facts = (
+            made.id, version.version, version.package, settings, unwrapped_part(version.environment), interpreter,
+            version.network,
+        )  # fmt: skip
         return FunctionVersion(
             name=made.name,
             version=version.version,
@@ -302,6 +308,8 @@ class Builder:
             interpreter=interpreter,
             unrunnable=unrunnable,
             logging=LoggingConfig.of(settings.get("LoggingConfig", {}), function=plain_name(made.name)),
+            vpc=VpcConfig.of(settings.get("VpcConfig", {})),
+            network=version.network,
         )
 
 

@@ -75,6 +75,8 @@ def declared_settings(version: FunctionVersion, *, account: str) -> dict[str, An
         settings |= {"Runtime": runtime, "Handler": version.handler, "MemorySize": version.memory_mb}
     if version.dead_letter_target:
         settings["DeadLetterConfig"] = {"TargetArn": version.dead_letter_target}
+    if version.vpc is not None:
+        settings["VpcConfig"] = version.vpc.members()
     if version.layers:
         settings["Layers"] = [
             {"Arn": _layer_arn(each, version, account), "CodeSize": each.size} for each in version.layers
@@ -103,4 +105,5 @@ def declared_latest(version: FunctionVersion, *, account: str) -> MadeVersion:
         layers=[layer.package for layer in version.layers],
         modified_at="",
         revision_id=declared_revision(version),
+        network=version.network,
     )

@@ -14,10 +14,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
-from bridge.runtime import bootstrap, mounts, runtime_api, sandbox, syscalls
+from bridge.runtime import bootstrap, mounts, network, runtime_api, sandbox, syscalls
 
 KILL_ROUNDS_MAX: Final = 1000
 REQUEST_MAX_BYTES: Final = 1 << 18
+DESCRIPTORS_MAX: Final = 4
+"""Of a request: socket, log pipe, tokens, and the network, where it is one that workers share."""
+_OWN: Final = 3
 _SIGNALS: Final = frozenset({signal.SIGCHLD, signal.SIGTERM})
 """What a keeper waits for: a child's end, or the zygote's word to end its worker. Else they wait, blocked, for it."""
 
@@ -68,7 +71,7 @@ def run(
 
 
 def _keep(worker: int, channel: socket.socket, door: socket.socket, *, control: socket.socket) -> None:
-    data, descriptors, _, _ = socket.recv_fds(channel, REQUEST_MAX_BYTES, 3)
+    data, descriptors, _, _ = socket.recv_fds(channel, REQUEST_MAX_BYTES, DESCRIPTORS_MAX)
     if not data:
         os.kill(worker, signal.SIGKILL)
         return
@@ -87,6 +90,8 @@ def _keep(worker: int, channel: socket.socket, door: socket.socket, *, control: 
                 ways=request["ways"],
                 new_proc=request["process_namespace"],
             )
+            if request["resolver"]:
+                mounts.cover_resolver(request["resolver"])
         socket.send_fds(door, [data], descriptors)
     except OSError as error:
         _tell(control, {"op": "failed", "id": request["id"], "error": str(error)})
@@ -165,11 +170,20 @@ def _be_worker(door: socket.socket, *, control: socket.socket, serve: Callable[[
         syscalls.die_with_parent(signal.SIGKILL)
         os.setsid()
         bootstrap.rehearse()
-        data, descriptors, _, _ = socket.recv_fds(door, REQUEST_MAX_BYTES, 3)
+        data, descriptors, _, _ = socket.recv_fds(door, REQUEST_MAX_BYTES, DESCRIPTORS_MAX)
         if not data:
             os._exit(0)
         request = json.loads(data)
-        _arrange_descriptors(request, descriptors, report=control)
+        own, others = descriptors[:_OWN], descriptors[_OWN:]
+        try:
+            network.enter(request["network"], others)
+        except OSError as error:
+            said = f"its network cannot be had: {error}"
+            _tell(control, {"op": "failed", "id": request["id"], "error": said})
+            os._exit(status)
+        # Asked before the capabilities go, in a worker that runs no function.
+        alone = sandbox.attempt("network namespace", network.be_alone) if request["probe"] else None
+        _arrange_descriptors(request, own, report=control)
         facts = sandbox.confine(
             user=request["user"],
             memory_mb=None if request["runtime_api"] else request["memory_mb"],
@@ -177,7 +191,8 @@ def _be_worker(door: socket.socket, *, control: socket.socket, serve: Callable[[
             filtered=request["filtered"],
         )
         os.chdir(mounts.TASK_ROOT if request["mounts"] else request["code"])
-        if request["probe"]:
+        if alone is not None:
+            facts.append(alone)
             _tell(control, {"op": "probed", "id": request["id"], "facts": [fact.as_list() for fact in facts]})
             os._exit(0)
         control.close()

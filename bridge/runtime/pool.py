@@ -77,6 +77,7 @@ class WorkerPool:
         self._starter = Starter(confined, logs=logs, clock=clock, on_report=self._reported, on_end=self._zygote_ended)
         self._time_text = TimeText()
         self._fleets: dict[tuple[str, str], Fleet] = {}
+        self.networks = self._starter.networks
         self.credentials = self._starter.credentials = WorkerCredentials(fleets=self._fleets, end=self._end)
         self._workers: dict[int, Worker] = {}
         self._busy: set[Worker] = set()

@@ -16,10 +16,11 @@ import structlog
 from bridge.core.errors import RuntimeUnavailable
 from bridge.core.function import Interpreter
 from bridge.core.ports import Clock
-from bridge.runtime import commands, environment, frames, mounts, users
+from bridge.runtime import commands, environment, frames, mounts, networks, users
 from bridge.runtime.credentials import WorkerCredentials
 from bridge.runtime.fleet import Fleet
 from bridge.runtime.logs import FunctionLogs, stream_name
+from bridge.runtime.networks import Network, Networks
 from bridge.runtime.process import Owner, Worker
 from bridge.runtime.sandbox import Fact
 from bridge.runtime.spawner import ProcessFile, Zygote
@@ -80,6 +81,7 @@ class Starter:
         self._processes = ProcessFile(confinement.run_folder / "processes")
         self._zygote = Zygote(on_report=self._report, on_end=on_end)
         self._lock = asyncio.Lock()
+        self.networks = Networks(confinement.run_folder)
         self._users = users.Users(confinement.run_folder / "users")
         self._mounts = False
         self._own_users = False
@@ -115,6 +117,7 @@ class Starter:
         """
         self._confinement.run_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         await self._processes.end_leftovers()
+        await self.networks.open()
         try:
             await self._open_zygote()
             self.facts += await self._probe()
@@ -249,6 +252,7 @@ class Starter:
             "probe": False,
             "exec": None,
             "runtime_api": False,
+            **networks.OF_THE_MACHINE,
         }
 
     async def launch(self, fleet: Fleet, worker: Worker) -> None:
@@ -273,10 +277,11 @@ class Starter:
             region=self._confinement.region,
             is_provisioned=worker.is_provisioned,
         )
+        shared = await self.networks.enter(version, worker)
         if self.credentials is not None and version.role:
             variables |= await self.credentials.source(version)
-            if worker.is_finished:
-                raise RuntimeUnavailable(f"no worker for {version.name}: it was ended before it began")
+        if worker.is_finished:
+            raise RuntimeUnavailable(f"no worker for {version.name}: it was ended before it began")
         request = self._request(
             worker.id,
             code=fleet.code,
@@ -292,7 +297,8 @@ class Starter:
         if fleet.needs_exec:
             request["exec"] = environment.exec_request(version, variables, task_root=task_root, opt=opt)
         request["runtime_api"] = commands.is_served(version)
-        await self._attach(worker, request)
+        request |= networks.request_of(version, shared)
+        await self._attach(worker, request, shared)
         worker.began_at = self._clock.monotonic()
         packages = Path(mounts.RUNTIME_FOLDER) if self._packages and self._mounts else self._packages
         if request["runtime_api"]:
@@ -317,7 +323,7 @@ class Starter:
             return mounts.TASK_ROOT, opt, mounts.SCRATCH
         return fleet.code, opt, worker.slot
 
-    async def _attach(self, worker: Worker, request: dict[str, Any]) -> None:
+    async def _attach(self, worker: Worker, request: dict[str, Any], shared: Network | None) -> None:
         with contextlib.ExitStack() as theirs:
             ours, socket_end = socket.socketpair()
             theirs.callback(socket_end.close)
@@ -327,7 +333,8 @@ class Starter:
             os.set_blocking(log_read, False)
             tokens = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             worker.hold(ours, log_fd=log_read, tokens=tokens)
-            self._zygote.start(request, [socket_end.fileno(), log_write, tokens])
+            others = [] if shared is None else [shared.link.descriptor]
+            self._zygote.start(request, [socket_end.fileno(), log_write, tokens, *others])
             await worker.open(self._logs, self._clock)  # while the worker begins
 
     def kill(self, worker: Worker) -> None:
@@ -337,4 +344,5 @@ class Starter:
     async def close(self) -> None:
         """End the zygote, and with it every worker; twice is fine."""
         await self._zygote.close()
+        await self.networks.close()
         await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)

@@ -174,7 +174,7 @@ class Zygote:
             self._reap()
 
     def _handle(self) -> bool:
-        data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 20, 3)
+        data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 20, keeper.DESCRIPTORS_MAX)
         if not data:
             return False
         request = json.loads(data)

@@ -7,7 +7,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from bridge.api.awslambda.errors import Refused, invalid
-from bridge.core import limits, logging_config
+from bridge.core import limits, logging_config, network
 from bridge.core.function import ENVIRONMENT_NAME_PATTERN, RESERVED_ENVIRONMENT
 from bridge.registry.interpreters import RUNTIMES
 
@@ -23,6 +23,7 @@ TAG_VALUE_MAX_CHARS: Final = 256
 _DEAD_LETTER_PATTERN: Final = r"(arn:(aws[a-zA-Z-]*)?:[a-z0-9-.]+:.*)|()"
 _KMS_KEY_PATTERN: Final = r"(arn:(aws[a-zA-Z-]*)?:kms:[a-z0-9-]+:\d{12}:(key|alias)/[a-zA-Z0-9/_-]{1,256})|()"
 """Of a key or an alias, more narrowly than AWS: it is what is asked for, and where."""
+_ID_SHOWN_CHARS: Final = 30
 _JSON_TYPES: Final[Mapping[type, str]] = {str: "String", int: "Integer", bool: "Boolean", dict: "Map", list: "List"}
 _NOT_OFFERED: Final = (
     "FileSystemConfigs", "ImageConfig", "DurableConfig", "TenancyConfig", "CapacityProviderConfig", "PublishTo",
@@ -177,6 +178,7 @@ def configuration(body: Body, *, creates: bool, has_memory_steps: bool = False) 
     runtime = body.get("Runtime", str)
     body.finish()
     _check_offered(body)
+    found["VpcConfig"] = _checked_vpc(found["VpcConfig"])
     if runtime is not None and runtime not in RUNTIMES:
         listed = ", ".join(RUNTIMES)
         raise invalid(
@@ -237,15 +239,36 @@ def _dead_letter(body: Body) -> dict[str, Any] | None:
 def _vpc(body: Body) -> dict[str, Any] | None:
     if (inner := body.inner("VpcConfig")) is None:
         return None
-    subnets, groups = inner.get("SubnetIds", list) or [], inner.get("SecurityGroupIds", list) or []
-    if not subnets and not groups:
-        return {}
+    subnets = _ids(inner, "SubnetIds", most=network.SUBNETS_MAX)
+    groups = _ids(inner, "SecurityGroupIds", most=network.GROUPS_MAX)
     return {
-        "SubnetIds": [str(each)[:64] for each in subnets][:16],
-        "SecurityGroupIds": [str(each)[:64] for each in groups][:5],
+        "SubnetIds": subnets,
+        "SecurityGroupIds": groups,
         "Ipv6AllowedForDualStack": inner.get("Ipv6AllowedForDualStack", bool) or False,
-        "VpcId": "",
     }
+
+
+def _ids(inner: Body, name: str, *, most: int) -> list[str]:
+    found = inner.get(name, list) or []
+    if not all(isinstance(each, str) for each in found):
+        raise Refused("SerializationException", f"VpcConfig.{name} holds Strings")
+    if len(found) > most:
+        shown = f"[{', '.join(each[:_ID_SHOWN_CHARS] for each in found)}]"
+        inner.refuse(shown, f"vpcConfig.{name[:1].lower()}{name[1:]}", f"have length less than or equal to {most}")
+    return found
+
+
+def _checked_vpc(members: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return VpcConfig as it is kept: nothing of one that detaches; refuse what EC2 would not find."""
+    if members is None:
+        return None
+    subnets, groups = members["SubnetIds"], members["SecurityGroupIds"]
+    if bool(subnets) != bool(groups):
+        raise invalid(network.NOT_BOTH)
+    for said in (*map(network.subnet_mistake, subnets), *map(network.group_mistake, groups)):
+        if said:
+            raise invalid(said)
+    return members if subnets else {}
 
 
 def _snap_start(body: Body) -> dict[str, Any] | None:

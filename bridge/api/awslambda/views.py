@@ -9,6 +9,7 @@ from typing import Any, Final
 from bridge.api.awslambda.control import PENDING, MadeFunctions
 from bridge.core.errors import SealBroken
 from bridge.core.function import LATEST, EventInvokeConfig, Function, FunctionVersion, function_arn, plain_name
+from bridge.core.network import vpc_id
 from bridge.core.outcome import LOCAL
 from bridge.registry.access import Caller
 from bridge.registry.made import MadeAlias, MadeFunction, MadeVersion
@@ -30,7 +31,8 @@ def configuration(function: Function, version: FunctionVersion, caller: Caller, 
         qualified: the ARN names the version.
     """
     arn = function_arn(function.name, region=caller.region, account=caller.account)
-    return declared_settings(version, account=caller.account) | {
+    settings = with_vpc_id(declared_settings(version, account=caller.account), version.space)
+    return settings | {
         "FunctionName": function.name,
         "FunctionArn": f"{arn}:{version.version}" if qualified else arn,
         "Version": version.version,
@@ -54,7 +56,7 @@ def made_configuration(
         return configuration(function, function.latest, caller, qualified=qualified)
     arn, state = functions.home.arn(made.name), functions.state(made.name)
     shown: dict[str, Any] = {
-        **version.settings,
+        **with_vpc_id(version.settings, functions.home.within(made.name).name),
         "FunctionName": plain_name(made.name),
         "FunctionArn": f"{arn}:{version.version}" if qualified else arn,
         "CodeSha256": version.code_sha256,
@@ -84,6 +86,13 @@ def made_configuration(
         except SealBroken as error:
             shown["Environment"] = {"Error": {"ErrorCode": error.code, "Message": str(error)}}
     return shown
+
+
+def with_vpc_id(settings: Mapping[str, Any], space: str) -> dict[str, Any]:
+    """Return settings as they are shown: VpcConfig with its VpcId, that of the account and region."""
+    if "VpcConfig" not in settings:
+        return dict(settings)
+    return {**settings, "VpcConfig": {**settings["VpcConfig"], "VpcId": vpc_id(space)}}
 
 
 @lru_cache(maxsize=256)

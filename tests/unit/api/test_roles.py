@@ -64,7 +64,7 @@ async def api(tmp_path):
             "The provided execution role does not have permissions to call Publish on SNS",
         ),
         (
-            {"Role": BASIC, "VpcConfig": {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}},
+            {"Role": BASIC, "VpcConfig": {"SubnetIds": ["subnet-0a1b2c3d"], "SecurityGroupIds": ["sg-0a1b2c3d"]}},
             "The provided execution role does not have permissions to call CreateNetworkInterface on EC2",
         ),
     ],
@@ -80,7 +80,7 @@ async def test_a_configuration_that_the_role_does_not_carry(api, given, words):
 
 
 async def test_one_that_it_carries_is_taken_and_runs_under_it(api):
-    network = {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}
+    network = {"SubnetIds": ["subnet-0a1b2c3d"], "SecurityGroupIds": ["sg-0a1b2c3d"]}
     made = await api.create(Role=SENDS, DeadLetterConfig={"TargetArn": QUEUE}, VpcConfig=network, Publish=True)
 
     assert made["Role"] == SENDS

@@ -31,6 +31,7 @@ SOURCES = {("sources", "hello"), ("sources", "nightly"), ("sources", "sensors")}
 """One of each type: their settings are described."""
 NOT_DEFAULT = {
     ("runtimes",), ("roles", "worker", "managed"), ("roles", "worker", "statements"), ("functions", "hello", "role"), ("functions",), ("connections",), ("access_keys",), ("sources",), ("mappings",), ("functions", "hello", "environment"),
+    ("functions", "hello", "vpc_config", "subnet_ids"), ("functions", "hello", "vpc_config", "security_group_ids"),
     ("functions", "hello", "reserved_concurrency"), ("functions", "billing", "connection"), ("sources", "hello", "methods"),
     ("sources", "anyone", "verify", "delivery_header"), ("connections", "secured", "tls"),
     ("connections", "secured", "sasl", "username"), ("sources", "orders_topic", "topics"),

@@ -378,6 +378,25 @@ batch_sise = 3
             f'{loc}.application_log_level: counts where log_format is "JSON"',
         ]
 
+    def test_a_network_that_makes_no_sense(self, mistakes):
+        loc = "bridge.toml:4: functions.hello"
+        groups = "security_group_ids = ['sg-0a1b2c3d']"
+        both = f"subnet_ids = ['subnet-0a1b2c3d'], {groups}"
+
+        assert mistakes(GOOD + f"vpc_config = {{ {groups} }}\n") == [
+            f"{loc}.vpc_config: subnet_ids and security_group_ids belong together: give both, or leave both empty"
+        ]
+        assert mistakes(GOOD + f"vpc_config = {{ subnet_ids = ['subnet-x'], {groups} }}\n") == [
+            f"{loc}.vpc_config: 'subnet-x' is no id of a subnet: subnet- and 8 to 17 of 0-9 a-f"
+        ]
+        assert mistakes(GOOD + f"vpc_config = {{ {both.replace('sg-', '')} }}\n") == [
+            f"{loc}.vpc_config: '0a1b2c3d' is no id of a security group: sg- and 8 to 17 of 0-9 a-f"
+        ]
+        assert mistakes(GOOD + "network = 'vpc'\n") == [f'{loc}.network: "vpc" is for functions with a vpc_config']
+        assert mistakes(GOOD + f"network = 'none'\nvpc_config = {{ {both} }}\n") == [
+            f'{loc}.network: "none" and a vpc_config exclude each other'
+        ]
+
     def test_an_override_is_named_by_its_variable(self, mistakes):
         found = mistakes(GOOD, {"BRIDGE_PUBLIC": "nowhere", "BRIDGE_TLS": "on", "BRIDGE_STATE": "code/app.py"})
 

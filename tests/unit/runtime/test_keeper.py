@@ -51,7 +51,7 @@ def keep(nth):
 
 
 request = {"id": 1, "user": None, "memory_mb": 128, "scratch_mb": 1, "mounts": False, "filtered": False,
-           "code": "/", "probe": False, "exec": None, "runtime_api": False, "process_namespace": False}
+           "code": "/", "probe": False, "exec": None, "runtime_api": False, "process_namespace": False, "network": "", "resolver": ""}
 syscalls.become_subreaper()
 reports, control = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
 for nth in itertools.count():
