@@ -39,7 +39,7 @@ class World:
         self.tasks.append(task)
         return task
 
-    async def watch(self, folders, config):
+    async def watch(self, folders, config, *, marks):
         self.watched.append(folders)
         while True:
             yield await self.edits.get()
