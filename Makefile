@@ -37,7 +37,7 @@ NETWORKS := iproute2:ip nftables:nft
 # Some environments forbid byte code, which makes every start of the daemon and of a worker slower.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test check kafka aws mqtt integration asyncio pythons elsewhere crash-quick crash soak fuzz bench sbom lock image clean
+.PHONY: help run test check kafka aws mqtt languages integration asyncio pythons elsewhere crash-quick crash soak fuzz bench sbom lock image clean
 
 help:
 	@sed -n 's/^# One command each: /&/p' Makefile
@@ -128,7 +128,11 @@ aws: $(VENV)/.stamp-test
 mqtt: $(VENV)/.stamp-test
 	@requirements/apt.sh mosquitto:mosquitto mosquitto-clients:mosquitto_pub || [ "$${CI:-}" != true ]
 
-integration: kafka aws mqtt
+# Functions of compiled languages, with AWS's libraries.
+languages: $(VENV)/.stamp-test
+	@requirements/languages.sh $(VENV)/share/languages || [ "$${CI:-}" != true ]
+
+integration: kafka aws mqtt languages
 	@requirements/apt.sh bubblewrap:bwrap tini:tini faketime:faketime $(BOOTSTRAPS) $(NETWORKS)
 	$(BIN)/pytest -n 2 -rs -m 'kafka or aws or mqtt' tests/contract
 	$(BIN)/pytest -n 2 $(WHOLE) tests --ignore tests/unit --ignore tests/contract --ignore tests/crash --ignore tests/test_layout.py

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -26,7 +27,6 @@ def layer() -> str:
     return str(folder)
 
 
-<<<<<<< HEAD
 def node_packages() -> str:
     """Return the node_modules of a function in Node.js (requirements/node)."""
     folder = Path(sys.prefix) / "share" / "node"
@@ -36,8 +36,5 @@ def node_packages() -> str:
 
 
 def lacking(text: str) -> NoReturn:
-=======
-def lacking(text: str) -> None:
->>>>>>> 61ca0dc (Give functions with a vpc_config a network namespace for each set of subnets and groups, and those that ask for none no network)
     """Fail the test in CI, skip it elsewhere: what it needs is not here, and `text` says how to get it."""
     (pytest.fail if CI else pytest.skip)(text)

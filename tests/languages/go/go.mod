@@ -1,0 +1,5 @@
+module bridge.tests/handlers
+
+go 1.18
+
+require github.com/aws/aws-lambda-go v1.54.0
