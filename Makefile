@@ -47,7 +47,7 @@ help:
 	  'check   format, lint, types, layers, unit tests' \
 	  'crash   100 kills, 50 stops, 50 rebalances, brokers away, the burst, and 10,000 random lives of a mapping' \
 	  'soak    ten minutes of everything at once, with faults: Mosquitto, Kafka, emulators of AWS, two functions' \
-	  'fuzz    ten minutes each of what reads packages, filters, frames and signatures, on bytes nobody thought of' \
+	  'fuzz    ten minutes of random bytes for each reader of packages, filters, frames and signatures' \
 	  'bench   ratios against named baselines' \
 	  'sbom    write dist/bridge.cdx.json: the packages that bridge is shipped with' \
 	  'lock    write requirements/*.txt anew' \
@@ -169,7 +169,7 @@ crash: kafka aws mqtt
 soak: kafka aws mqtt
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
-# Pieces that read what strangers send, on bytes that nobody thought of.
+# Random bytes, guided by coverage, for what reads untrusted input.
 fuzz: $(VENV)/.stamp-test $(VENV)/.stamp-fuzz
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH)
 
