@@ -110,5 +110,7 @@ class Services:
     """Invocations at once of all functions."""
     warmth: Callable[[FunctionVersion], Warmth] = lambda _: Warmth()
     """How far the provisioned concurrency of a version is."""
+    sandbox_level: Callable[[FunctionVersion], str] = lambda _: "basic"
+    """How far the workers of a version are confined."""
     status: Callable[[], Mapping[str, object]] = field(default=dict)
     """Further sections of `GET status`: listeners, workers, journal, tasks."""

@@ -63,9 +63,11 @@ class System:
         return json_answer({"functions": shown, "interpreter": INTERPRETER})
 
     def _view(self, function: Function) -> dict[str, object]:
-        """Return what is shown of a function: with its execution role, and what that allows, where it has one."""
+        """Return what is shown of a function: also what confines it here, its execution role and what that allows."""
         arn, roles = function.latest.role, self._services.roles
         shown = _function_view(function) | dict(self._services.network(function))
+        if function.latest.remote is None:
+            shown["sandbox"] = self._services.sandbox_level(function.latest)
         if not arn:
             return shown
         role = None if roles is None else roles.known(arn)

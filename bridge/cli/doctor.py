@@ -323,6 +323,7 @@ def _sandbox() -> list[Finding]:
 
 
 async def _probe(folder: Path) -> list[Finding]:
+    from bridge.runtime import confined
     from bridge.runtime.logs import FunctionLogs
     from bridge.runtime.starter import Confinement, Starter
     from bridge.util.clocks import SystemClock
@@ -345,7 +346,8 @@ async def _probe(folder: Path) -> list[Finding]:
     )
     try:
         await starter.open()
-        return [Finding(fact.mechanism, fact.in_force, fact.detail) for fact in starter.facts]
+        facts = [(fact.mechanism, fact.in_force, fact.detail) for fact in starter.confined.facts]
+        return [Finding(*finding) for finding in confined.findings(starter.confined.level, facts)]
     finally:
         await starter.close()
         logs.close()

@@ -143,6 +143,7 @@ def _fields(found: dict[str, Any]) -> list[tuple[str, object]]:
         ("role", local.get("role", "")),
         ("allows", "; ".join(local.get("role_allows", ()))),
         ("tags", ", ".join(f"{key}={value}" for key, value in found.get("Tags", {}).items())),
+        ("sandbox", local.get("sandbox", "")),
         ("trouble", local.get("trouble", "")),
     ]
 

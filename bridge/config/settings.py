@@ -186,7 +186,7 @@ class RuntimeSettings(Section):
         default="auto",
         description="auto: mount namespace, Landlock and seccomp where the kernel has them; basic: none of them.",
     )
-    sandbox_min: Literal["basic", "seccomp", "landlock", "namespaces"] = Field(
+    sandbox_min: Literal["basic", "seccomp", "landlock", "namespaces", "cgroup"] = Field(
         default="basic", description="The daemon does not start where workers are confined by less than this level."
     )
     packages: PathValue | None = Field(

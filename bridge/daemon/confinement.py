@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from bridge.core.errors import ConfigError
+from bridge.runtime.confined import LEVELS
 
 if TYPE_CHECKING:
     from bridge.config.settings import Settings
 
-LEVELS: Final = ("basic", "seccomp", "landlock", "namespaces")
-"""Of a sandbox, weakest first."""
 _HINT: Final = "`bridge doctor` shows what is missing"
 
 

@@ -33,7 +33,7 @@ from bridge.daemon.permits import make_permits
 from bridge.daemon.push import PushSources
 from bridge.daemon.ready import Ready, announce, ready_receivers, ready_routes
 from bridge.registry.catalog import FunctionCatalog
-from bridge.runtime.landlock import NOTHING_LEFT
+from bridge.runtime import confined
 from bridge.util import telemetry
 from bridge.util.aio import Supervisor
 from bridge.util.clocks import SystemClock
@@ -252,6 +252,7 @@ class Daemon:
             outbox=state.outbox, sender=parts.outbox, version=__version__, clock=self._clock,
             account_concurrency=lambda: self._settings.invocation.account_concurrency,
             warmth=parts.pool.provisioned.state, network=self._network,
+            sandbox_level=parts.pool.sandbox_level,
             async_payload_max_bytes=self._settings.invocation.async_payload_max_bytes, status=self._status,
             has_memory_steps=lambda: self._settings.invocation.legacy_memory_steps,
             roles=parts.roles, may_reset=lambda: self._settings.dev.reset,
@@ -399,7 +400,7 @@ class Daemon:
                 "then `bridge doctor` says more)"
             )
         return [
-            *((name, ok or text == NOTHING_LEFT, text) for name, ok, text in self._parts.pool.sandbox_facts()),
+            *confined.findings(self._parts.pool.sandbox_level(), self._parts.pool.sandbox_facts()),
             ("journal", not stats.damaged, journal),
             ("clock", abs(step_s) < 1, f"stepped by {step_s:+.1f} s since the start"),
             *self._notices(),

@@ -1,7 +1,8 @@
 """How an invocation ends: the report, the last log lines, the caller's result."""
 
 import asyncio
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import structlog
 
@@ -19,6 +20,13 @@ GONE_MAX_S: Final = 0.9
 LAST_WORDS_S: Final = 0.05
 EXIT_MAX_S: Final = 0.2
 """A worker whose socket has closed has this long to end by itself, so that its exit status is known."""
+
+
+def note(worker: Worker, ended: Mapping[str, Any]) -> None:
+    """Note how the process of a worker has ended, as its keeper reports it."""
+    worker.ended_status = ended["status"]
+    if ended["short_of_memory"]:  # it grew faster than anybody looks
+        worker.peak_kb = worker.version.memory_mb << 10
 
 
 def refuse(job: Job, error: RuntimeUnavailable) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
-from bridge.runtime import bootstrap, mounts, network, runtime_api, sandbox, syscalls
+from bridge.runtime import bootstrap, cgroups, mounts, network, runtime_api, sandbox, syscalls
 
 KILL_ROUNDS_MAX: Final = 1000
 REQUEST_MAX_BYTES: Final = 1 << 18
@@ -32,6 +32,8 @@ def run(
     mounted: bool,
     process_namespace: bool,
     serve: Callable[[int, int], NoReturn],
+    groups: cgroups.Cgroups | None = None,
+    group: str = "",
 ) -> NoReturn:
     """Be a keeper: fork a worker-to-be, wait for the request, furnish its namespaces, let it go, wait for its end.
 
@@ -43,6 +45,8 @@ def run(
         mounted: the zygote has a mount namespace, so each worker gets one.
         process_namespace: this is process 1 of a namespace.
         serve: the worker's main loop, given socket and token descriptors.
+        groups: where the worker is put into the control group `group`; None: into none.
+        group: see `groups`.
     """
     try:
         # No handler: it would interrupt whatever comes next, also the killing, and just before a wait it would not run.
@@ -59,10 +63,10 @@ def run(
         if worker == 0:
             ours.close()
             channel.close()
-            _be_worker(theirs, control=control, serve=serve)
+            _be_worker(theirs, control=control, serve=serve, group=None if groups is None else group)
         theirs.close()
         try:
-            _keep(worker, channel, ours, control=control)
+            _keep(worker, channel, ours, control=control, group=_Group(groups, group, worker))
         finally:
             if not process_namespace:
                 kill_children()
@@ -70,7 +74,30 @@ def run(
         os._exit(0)  # a forked child must never return into the zygote's loop
 
 
-def _keep(worker: int, channel: socket.socket, door: socket.socket, *, control: socket.socket) -> None:
+class _Group:
+    """The worker's control group, if it has one: entered while the worker still prepares itself."""
+
+    def __init__(self, groups: cgroups.Cgroups | None, name: str, worker: int) -> None:
+        self._groups = groups
+        self._name = name
+        self._refusal: OSError | None = None
+        if groups is not None:
+            try:
+                groups.enter(name, worker)
+            except OSError as error:
+                self._refusal = error
+
+    def check(self) -> None:
+        """Raise OSError: the worker is not in it."""
+        if self._refusal is not None:
+            raise OSError(f"control group: {self._refusal}")
+
+    def was_short_of_memory(self) -> bool:
+        """Tell whether the kernel has killed in it for want of memory."""
+        return self._groups is not None and self._groups.was_short_of_memory(self._name)
+
+
+def _keep(worker: int, channel: socket.socket, door: socket.socket, *, control: socket.socket, group: _Group) -> None:
     data, descriptors, _, _ = socket.recv_fds(channel, REQUEST_MAX_BYTES, DESCRIPTORS_MAX)
     if not data:
         os.kill(worker, signal.SIGKILL)
@@ -79,6 +106,7 @@ def _keep(worker: int, channel: socket.socket, door: socket.socket, *, control: 
     # The daemon takes our process id from the message's credentials: here it may have another number.
     _tell(control, {"op": "started", "id": request["id"]})
     try:
+        group.check()
         if request["mounts"]:
             mounts.furnish_worker(
                 code=request["code"],
@@ -100,7 +128,8 @@ def _keep(worker: int, channel: socket.socket, door: socket.socket, *, control: 
         os.close(descriptor)
     status = _wait(worker)
     if status is not None:
-        _tell(control, {"op": "ended", "id": request["id"], "status": status})
+        is_short = group.was_short_of_memory()
+        _tell(control, {"op": "ended", "id": request["id"], "status": status, "short_of_memory": is_short})
 
 
 def _wait(worker: int) -> int | None:
@@ -162,7 +191,9 @@ def children() -> list[int]:
         return found
 
 
-def _be_worker(door: socket.socket, *, control: socket.socket, serve: Callable[[int, int], NoReturn]) -> NoReturn:
+def _be_worker(
+    door: socket.socket, *, control: socket.socket, serve: Callable[[int, int], NoReturn], group: str | None
+) -> NoReturn:
     status = 70
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -193,6 +224,8 @@ def _be_worker(door: socket.socket, *, control: socket.socket, serve: Callable[[
         os.chdir(mounts.TASK_ROOT if request["mounts"] else request["code"])
         if alone is not None:
             facts.append(alone)
+            if group is not None:
+                facts.append(sandbox.attempt("control group", lambda: cgroups.check_own(group)))
             _tell(control, {"op": "probed", "id": request["id"], "facts": [fact.as_list() for fact in facts]})
             os._exit(0)
         control.close()

@@ -118,11 +118,11 @@ class WorkerPool:
 
     def sandbox_facts(self) -> list[tuple[str, bool, str]]:
         """Return each mechanism, whether it is in force, and a detail; measured, never assumed."""
-        return [(fact.mechanism, fact.in_force, fact.detail) for fact in self._starter.facts]
+        return [(fact.mechanism, fact.in_force, fact.detail) for fact in self._starter.confined.facts]
 
-    def sandbox_level(self) -> str:
-        """Return the strongest level in force: `namespaces`, `landlock`, `seccomp` or `basic`."""
-        return self._starter.level
+    def sandbox_level(self, version: FunctionVersion | None = None) -> str:
+        """Return the strongest level in force for every worker, or for those of one function; of `confined.LEVELS`."""
+        return self._starter.confined.level if version is None else self._starter.confined.level_of(version)
 
     async def close(self, deadline: float | None = None) -> None:
         """Let what runs finish until `deadline` (clock.monotonic), then end every worker; twice is fine."""
@@ -365,7 +365,7 @@ class WorkerPool:
             case "started":
                 worker.pid = report["pid"]
             case "ended":
-                worker.ended_status = report["status"]
+                endings.note(worker, report)
             case "failed":
                 worker.start_error = report["error"]
                 if not worker.pid:

@@ -49,10 +49,14 @@ class Zygote:
         assert self._process is not None
         return self._process.pid
 
-    async def open(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+    async def open(self, settings: Mapping[str, Any], *, groups: Sequence[int] = ()) -> dict[str, Any]:
         """Start the process, or take the one that waits, and return its hello.
 
         Call it on the main thread: PDEATHSIG follows threads.
+
+        Args:
+            settings: what it is to do.
+            groups: descriptors of our control groups; none: workers get none.
 
         Raises:
             RuntimeUnavailable: it did not start.
@@ -61,7 +65,8 @@ class Zygote:
         self._process, self._control = launch.take()
         self._hello = loop.create_future()
         loop.add_reader(self._control.fileno(), self._read)
-        self._send(settings)
+        with contextlib.suppress(OSError):  # it ended: the reader or the deadline notices
+            socket.send_fds(self._control, [json.dumps(settings).encode()], groups)
         try:
             async with asyncio.timeout(HELLO_MAX_S):
                 return await self._hello
@@ -130,6 +135,7 @@ class Zygote:
 
     async def close(self) -> None:
         """Close the socket, upon which it ends all workers and itself; twice is fine."""
+        self._send({"op": "end"})
         self._disconnect()
         process, self._process = self._process, None
         if process is None:

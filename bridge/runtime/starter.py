@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ import structlog
 from bridge.core.errors import RuntimeUnavailable
 from bridge.core.function import Interpreter
 from bridge.core.ports import Clock
-from bridge.runtime import commands, environment, frames, mounts, networks, users
+from bridge.runtime import cgroup_home, cgroups, commands, confined, environment, frames, mounts, networks, users
 from bridge.runtime.credentials import WorkerCredentials
 from bridge.runtime.fleet import Fleet
 from bridge.runtime.logs import FunctionLogs, stream_name
@@ -30,7 +30,8 @@ log = structlog.get_logger("bridge.runtime")
 UNMOUNTED: Final = "unmounted"
 """Everything but namespaces: what `auto` falls back to."""
 PROBE_MAX_S: Final = 30.0
-PROBE_ID: Final = 0
+PROBES: Final = {0: confined.PYTHON, -1: confined.COMMAND}
+"""Ids of the workers that only tell what confines them, and their kind."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class Confinement:
     run_folder: Path
     """Folder of ours for scratch spaces and the list of our processes."""
     sandbox: str
-    """`auto` (everything the kernel allows), `unmounted` (auto without namespaces) or `basic`."""
+    """`auto` (everything the kernel allows), `unmounted` (auto without namespaces and control groups) or `basic`."""
     packages: Path | None
     """Folder that comes last on sys.path (boto3)."""
     deny_paths: Sequence[Path]
@@ -88,22 +89,18 @@ class Starter:
         self._process_namespaces = False
         self._opt = False
         """Workers see their layers at /opt; else under the path that they really have."""
-        self._ids = PROBE_ID
+        self._ids = 0
         self._slots = 0
-        self._probe_answer: asyncio.Future[list[Fact]] | None = None
+        self._probe_answers: dict[int, asyncio.Future[list[Fact]]] = {}
+        self._home: cgroup_home.Home | None = None
+        """Where workers have their control groups; None: nowhere."""
+        self._no_home = ""
         self._living: dict[int, int] = {}
         """Process id of the keeper by worker id."""
-        self.facts: list[Fact] = []
+        self._zygote_facts: list[Fact] = []
+        self.confined = confined.Confined()
         self.credentials: WorkerCredentials | None = None
         """What workers are given of their function's role; None: nothing."""
-
-    @property
-    def level(self) -> str:
-        """The strongest level in force: `namespaces`, `landlock`, `seccomp` or `basic`."""
-        in_force = {fact.mechanism for fact in self.facts if fact.in_force}
-        if {"mount namespace", "process namespace"} <= in_force:
-            return "namespaces"
-        return next((level for level in ("landlock", "seccomp") if level in in_force), "basic")
 
     def user_of(self, name: str) -> int:
         """Return the user id of a function's workers, where they have one of their own."""
@@ -118,24 +115,55 @@ class Starter:
         self._confinement.run_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         await self._processes.end_leftovers()
         await self.networks.open()
+        await asyncio.to_thread(self._find_home)
+        while True:
+            try:
+                await self._open_zygote()
+                self.confined.measured(await self._probe())
+            except RuntimeUnavailable as error:
+                if self._sandbox != "auto":
+                    raise
+                # What the kernel says yes to one by one may still not work together: go on with less, and say so.
+                log.warning("sandbox_degraded", error=str(error))
+                await self._zygote.close()
+                if self._home is None:
+                    self._sandbox = UNMOUNTED
+                else:
+                    await self._leave_home(str(error))
+            else:
+                return
+
+    def _find_home(self) -> None:
+        if self._sandbox != "auto":
+            self._no_home = f"sandbox = {self._sandbox}"
+            return
         try:
-            await self._open_zygote()
-            self.facts += await self._probe()
-        except RuntimeUnavailable as error:
-            if self._sandbox != "auto":
-                raise
-            # What the kernel says yes to one by one may still not work together: go on with less, and say so.
-            log.warning("sandbox_degraded", error=str(error))
-            await self._zygote.close()
-            self._sandbox = UNMOUNTED
-            await self._open_zygote()
-            self.facts += await self._probe()
+            self._home = cgroup_home.find(self._confinement.run_folder)
+        except OSError as error:
+            self._no_home = str(error)
+
+    async def _leave_home(self, why: str) -> None:
+        home, self._home, self._no_home = self._home, None, why
+        if home is not None:
+            await asyncio.to_thread(home.remove)
 
     async def _open_zygote(self) -> None:
         await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
         self._scratch = self._scratch_default
         await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
         self._scratch.mkdir(mode=0o711)
+        groups: list[int] = []
+        if self._home is not None:
+            await asyncio.to_thread(self._home.clear)
+            groups = self._home.descriptors()
+        try:
+            await self._greet(groups)
+        finally:
+            for descriptor in groups:
+                os.close(descriptor)
+
+    async def _greet(self, groups: Sequence[int]) -> None:
+        """Tell the zygote what it is to do, and take what it has got."""
         hello = await self._zygote.open(
             {
                 "sandbox": self._sandbox,
@@ -145,7 +173,9 @@ class Starter:
                 "denied": self._denied,
                 "code_store": None if self._confinement.code_store is None else str(self._confinement.code_store),
                 "denied_ports": list(self._confinement.deny_ports),
-            }
+                "group_home": "" if self._home is None else self._home.folders[0].name,
+            },
+            groups=groups,
         )
         self._processes.add(self._zygote.pid, living=self._pids)
         self._mounts = hello["mounts"]
@@ -153,38 +183,45 @@ class Starter:
         self._process_namespaces = hello["process_namespaces"]
         self._opt = hello["opt"]
         self._scratch = Path(hello["scratch"])
-        self.facts = [Fact(mechanism=m, in_force=f, detail=d) for m, f, d in hello["facts"]]
+        self._zygote_facts = _facts(hello["facts"])
+        if self._home is None or not self._mounts:
+            detail = self._no_home or cgroups.NOT_THERE
+            self._zygote_facts.append(Fact(mechanism="control group", in_force=False, detail=detail))
 
     def _pids(self) -> list[int]:
         return [self._zygote.pid, *self._living.values()]
 
-    async def _probe(self) -> list[Fact]:
-        """Start a worker that only reports what confines it."""
-        self._probe_answer = asyncio.get_running_loop().create_future()
+    async def _probe(self) -> dict[str, list[Fact]]:
+        """Start workers that only report what confines them, one of each kind."""
+        self._probe_answers = {number: asyncio.get_running_loop().create_future() for number in PROBES}
         pipes = [os.pipe() for _ in range(3)]
-        request = self._request(
-            PROBE_ID,
-            code=str(Path(__file__).parent),
-            slot=self._slot("probe"),
-            user=users.FIRST,
-            memory_mb=128,
-            scratch_mb=1,
-        )
         try:
-            self._zygote.start(request | {"probe": True}, [write for _, write in pipes])
+            for number, kind in PROBES.items():
+                request = self._request(
+                    number,
+                    code=str(Path(__file__).parent),
+                    slot=self._probe_slot(number),
+                    user=users.FIRST,
+                    memory_mb=128,
+                    scratch_mb=1,
+                )
+                request |= {"probe": True, "runtime_api": kind == confined.COMMAND}
+                self._zygote.start(request, [write for _, write in pipes])
             async with asyncio.timeout(PROBE_MAX_S):
-                return await self._probe_answer
+                found = await asyncio.gather(*self._probe_answers.values())
+            kinds = zip(PROBES.values(), found, strict=True)
+            return {kind: [*self._zygote_facts, *facts] for kind, facts in kinds}
         except TimeoutError:
             raise RuntimeUnavailable("no worker could be started") from None
         finally:
-            self._probe_answer = None
+            self._probe_answers = {}
             for pair in pipes:
                 os.close(pair[0])
                 os.close(pair[1])
 
     def _report(self, report: dict[str, Any]) -> None:
         worker_id = report["id"]
-        if worker_id == PROBE_ID:
+        if worker_id in PROBES:
             self._probed(report)
             return
         if report["op"] == "started":
@@ -195,13 +232,13 @@ class Starter:
         self._on_report(report)
 
     def _probed(self, report: dict[str, Any]) -> None:
-        answer = self._probe_answer
+        answer = self._probe_answers.get(report["id"])
         if report["op"] == "gone":
-            self.drop_slot(self._slot("probe"))
+            self.drop_slot(self._probe_slot(report["id"]))
         if answer is None or answer.done():
             return
         if report["op"] == "probed":
-            answer.set_result([Fact(mechanism=m, in_force=f, detail=d) for m, f, d in report["facts"]])
+            answer.set_result(_facts(report["facts"]))
         elif report["op"] == "failed":
             answer.set_exception(RuntimeUnavailable(f"no worker could be started: {report['error']}"))
 
@@ -209,6 +246,9 @@ class Starter:
 
     def _slot(self, name: str) -> str:
         return str(self._scratch / name)
+
+    def _probe_slot(self, number: int) -> str:
+        return self._slot(f"probe{number}")
 
     def drop_slot(self, slot: str) -> None:
         """Free a scratch space that no worker uses any more."""
@@ -345,4 +385,9 @@ class Starter:
         """End the zygote, and with it every worker; twice is fine."""
         await self._zygote.close()
         await self.networks.close()
+        await self._leave_home("closed")
         await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
+
+
+def _facts(reported: Iterable[Sequence[Any]]) -> list[Fact]:
+    return [Fact(mechanism=m, in_force=f, detail=d) for m, f, d in reported]

@@ -34,21 +34,39 @@ def _return_package() -> None:
 
 
 _borrow_package()
-from bridge.runtime import bootstrap, keeper, landlock, mounts, sandbox, syscalls  # noqa: E402
+from bridge.runtime import bootstrap, cgroups, keeper, landlock, mounts, sandbox, syscalls  # noqa: E402
 
 _return_package()
 
 _END_S: Final = 2.0
 SPARE_AFTER_MS: Final = 5
+GROUPS_AGAIN_MS: Final = 20
+GROUPS_TRIES_MAX: Final = 500
+"""How often a control group is tried to be removed, in which something does not end."""
 
 
 class Zygote:
     """Forks workers on request and reports their ends."""
 
     def __init__(
-        self, control: socket.socket, settings: dict[str, Any], *, refusal: str, ports_ruleset: int | None
+        self,
+        control: socket.socket,
+        settings: dict[str, Any],
+        *,
+        refusal: str,
+        ports_ruleset: int | None,
+        groups: cgroups.Cgroups | None,
     ) -> None:
         self._control = control
+        self._groups = groups
+        """Control groups, one for each worker."""
+        self._is_told_to_end = False
+        """The daemon still lives when it closes the socket."""
+        self._groups_made = 0
+        self._group_of: dict[int, str] = {}
+        """By the keeper's process id."""
+        self._ended_groups: dict[str, int] = {}
+        """Still to be removed, and how often that was tried."""
         self._ports_ruleset = ports_ruleset
         """What was made ahead for the denied ports."""
         self._refusal = refusal
@@ -73,7 +91,10 @@ class Zygote:
         needed = settings["needed"]
         if settings["sandbox"] == "auto":
             self._enter_mounts(root=root, needed=needed)
+            if not self._mounts:
+                self._groups = None
         else:
+            self._groups = None
             detail = f"sandbox = {settings['sandbox']}"
             self._facts.append(sandbox.Fact(mechanism="mount namespace", in_force=False, detail=detail))
         packages = [] if settings["packages"] is None else [settings["packages"]]
@@ -163,15 +184,20 @@ class Zygote:
         poller.register(wake_read, select.POLLIN)
         while True:
             # The next worker is forked in a quiet moment, not when it is waited for.
-            ready = poller.poll(None if self._spare is not None else SPARE_AFTER_MS)
+            pause_ms = SPARE_AFTER_MS if self._spare is None else GROUPS_AGAIN_MS if self._ended_groups else None
+            ready = poller.poll(pause_ms)
             if not ready and self._spare is None:
-                self._spare = self._fork_keeper()
+                try:
+                    self._spare = self._fork_keeper()
+                except OSError:
+                    continue  # no process or group to be had just now; who asks for a worker is told
             for descriptor, _ in ready:
                 if descriptor == wake_read:
                     os.read(wake_read, 4096)
                 elif not self._handle():
                     return
             self._reap()
+            self._remove_groups()
 
     def _handle(self) -> bool:
         data, descriptors, _, _ = socket.recv_fds(self._control, 1 << 20, keeper.DESCRIPTORS_MAX)
@@ -183,6 +209,8 @@ class Zygote:
                 self._start(request, descriptors)
             elif request["op"] == "kill":
                 self._kill(request["id"])
+            elif request["op"] == "end":
+                self._is_told_to_end = True
             elif request["op"] == "drop_scratch" and self._mounts:
                 mounts.drop_scratch(request["scratch"])
         except OSError as error:
@@ -222,6 +250,9 @@ class Zygote:
         self._keepers[request["id"]] = pid
         self._ids[pid] = request["id"]
         with channel:
+            if self._groups is not None:
+                memory_mb = request["memory_mb"] + request["scratch_mb"] + cgroups.EXTRA_MB
+                self._groups.limit(self._group_of[pid], memory_mb=memory_mb, tasks=sandbox.PROCESSES_MAX)
             socket.send_fds(channel, [json.dumps(request).encode()], descriptors)
 
     @staticmethod
@@ -230,6 +261,7 @@ class Zygote:
 
     def _fork_keeper(self) -> tuple[int, socket.socket]:
         """Fork a keeper with its worker-to-be; return its process id and the channel for its request."""
+        group = self._new_group()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if self._process_namespaces:
             syscalls.unshare(syscalls.CLONE_NEWPID)
@@ -244,16 +276,37 @@ class Zygote:
                     mounted=self._mounts,
                     process_namespace=self._process_namespaces,
                     serve=bootstrap.serve,
+                    groups=self._groups,
+                    group=group,
                 )
         finally:
             if self._process_namespaces:
                 syscalls.setns(self._own_namespace, syscalls.CLONE_NEWPID)
         theirs.close()
+        self._group_of[pid] = group
         return pid, ours
+
+    def _new_group(self) -> str:
+        self._groups_made += 1
+        name = str(self._groups_made)
+        if self._groups is not None:
+            self._groups.make(name)
+        return name
+
+    def _remove_groups(self) -> None:
+        """Remove the groups of workers that have ended; what is in one still is on its way out."""
+        if self._groups is not None:
+            for name, tries in list(self._ended_groups.items()):
+                if (self._groups.kill(name) and self._groups.remove(name)) or tries == GROUPS_TRIES_MAX:
+                    del self._ended_groups[name]  # what does not end is left to the next daemon
+                else:
+                    self._ended_groups[name] = tries + 1
 
     def _kill(self, worker_id: int) -> None:
         pid = self._keepers.get(worker_id)
         if pid is not None:
+            if self._groups is not None:
+                self._groups.kill(self._group_of[pid])
             os.kill(pid, signal.SIGKILL if self._process_namespaces else signal.SIGTERM)
 
     def _reap(self) -> None:
@@ -267,6 +320,8 @@ class Zygote:
             if self._spare is not None and pid == self._spare[0]:
                 self._spare[1].close()
                 self._spare = None
+            if (group := self._group_of.pop(pid, None)) is not None and self._groups is not None:
+                self._ended_groups[group] = 0
             worker_id = self._ids.pop(pid, None)
             if worker_id is not None:
                 del self._keepers[worker_id]
@@ -285,7 +340,10 @@ class Zygote:
 
         def give_up(_signal: int, _frame: object) -> None:
             keeper.kill_children()
+            self._remove_groups()
             os._exit(0)
+
+        self._ended_groups |= dict.fromkeys(self._group_of.values(), 0)
 
         signal.signal(signal.SIGALRM, give_up)
         signal.setitimer(signal.ITIMER_REAL, _END_S)
@@ -300,6 +358,11 @@ class Zygote:
                 del self._keepers[ended]
         if not self._process_namespaces:
             keeper.kill_children()
+        while self._groups is not None and self._ended_groups:
+            self._remove_groups()
+            select.select((), (), (), 0.002)
+        if self._groups is not None and not self._is_told_to_end:
+            self._groups.remove_home(self._settings["group_home"])
 
 
 def _enter_user_namespace(control: socket.socket) -> str:
@@ -333,7 +396,7 @@ def main() -> None:
     control.set_inheritable(False)
     ports = [int(port) for port in sys.argv[2:]]
     ruleset = _ports_ruleset(ports)
-    data = control.recv(1 << 20)
+    data, folders, _, _ = socket.recv_fds(control, 1 << 20, len(cgroups.CONTROLLERS))
     if not data:
         return  # the daemon ended before it had a use for us
     settings = json.loads(data)
@@ -343,7 +406,8 @@ def main() -> None:
     refusal = ""
     if settings["sandbox"] == "auto" and os.geteuid() != 0:
         refusal = _enter_user_namespace(control)
-    zygote = Zygote(control, settings, refusal=refusal, ports_ruleset=ruleset)
+    groups = cgroups.Cgroups(folders) if folders else None
+    zygote = Zygote(control, settings, refusal=refusal, ports_ruleset=ruleset, groups=groups)
     # The names of this script are no business of functions; the objects live on through `zygote`.
     sys.modules["__main__"] = types.ModuleType("__main__")
     sys.argv = [""]

@@ -158,7 +158,7 @@ def test_the_sandbox_is_probed_without_a_daemon(monkeypatch):
 
     found = doctor._sandbox()
 
-    assert {"limits", "no new privileges"} <= {finding.name for finding in found}
+    assert {"sandbox level", "control group", "limits", "no new privileges"} <= {finding.name for finding in found}
 
 
 CONFIGURED = """

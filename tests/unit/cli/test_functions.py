@@ -221,6 +221,18 @@ def test_show_has_versions_and_aliases(functions, folder):
     assert INTERPRETER in declared
 
 
+def test_the_level_in_force_for_its_workers_is_shown(tmp_path):
+    def level(version):
+        return {"hello": "cgroup"}[version.name]
+
+    with serving(lambda folder: ServedMade(folder, rules=AccessRules(), sandbox_level=level), tmp_path) as served:
+        shown = invoke("--state", str(served.state), "functions", "show", "hello")
+        whole = invoke("--state", str(served.state), "functions", "show", "hello", "--json")
+
+    assert ["sandbox", "cgroup"] in [line.split() for line in shown.out.splitlines()]
+    assert json.loads(whole.out)["Local"]["sandbox"] == "cgroup"
+
+
 def test_aliases_with_weights(functions, folder, served):
     deployed(functions, folder, "--publish")
     (folder / "app.py").write_text("def handler(event, context): return 'two'\n")

@@ -4,7 +4,8 @@ import pytest
 
 from bridge.config.load import load
 from bridge.core.errors import ConfigError
-from bridge.daemon.confinement import LEVELS, check_confinement
+from bridge.daemon.confinement import check_confinement
+from bridge.runtime.confined import LEVELS
 
 KEYS = "access_keys = { BRIDGEKEY = { secret = { env = 'LAMBDA_SECRET' } } }"
 ELSEWHERE = "listen = { api = '0.0.0.0:8599', tls = 'upstream' }"
