@@ -331,7 +331,7 @@ class Worker(asyncio.BufferedProtocol):
             self.is_ready = True
             self.init_ms = duration_ms
             self._owner.worker_ready(self)
-        elif kind == frames.INIT_ERROR and not self.is_ready:
+        elif kind == frames.INIT_ERROR and not self.is_ready and self.failure is None:
             self._owner.worker_failed_init(self, payload)
         else:
             return False

@@ -31,6 +31,7 @@ from bridge.registry.zips import ZipRefused, read_zip
 from bridge.runtime import frames
 from bridge.runtime.loopback_http import NotHttp, Peer
 from bridge.runtime.process import READ_BYTES, Worker
+from bridge.runtime.results import KILLED
 from bridge.sources.push.signatures import make_verifier
 from bridge.testing.clock import ManualClock
 from tests.unit.pipeline.test_generated import EVENTS, PATTERNS
@@ -141,7 +142,9 @@ class _Notes:
         self.told: list[tuple[object, ...]] = []
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        def note(_worker: object, *what: Any) -> None:
+        def note(worker: Worker, *what: Any) -> None:
+            if name == "worker_failed_init":
+                worker.failure = KILLED  # as the pool has it
             self.told.append((name, *(getattr(each, "sequence", each) for each in what)))
 
         return note
