@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from bridge.api.app import ReloadResult
 from bridge.config.watch import Edited
+from bridge.core.function import Interpreter
 from bridge.daemon import edits as module
 from bridge.daemon.edits import Edits
 from bridge.registry.catalog import FunctionCatalog, FunctionSpec
@@ -15,7 +16,7 @@ from tests.harness import wait_until, write_function
 class World:
     """Parts that remember what they are told, and edits that come when a test says so."""
 
-    def __init__(self, folder, monkeypatch):
+    def __init__(self, folder, monkeypatch, *, interpreter=None):
         self.told, self.reloaded, self.watched = [], [], []
         self.edits = asyncio.Queue()
         layer = folder / "layer"
@@ -23,7 +24,7 @@ class World:
         code = write_function(folder / "code", "def handler(event, context): pass\n")
         self.layer = str(layer)
         catalog = FunctionCatalog.from_specs(
-            [FunctionSpec(name="f", code=code, handler="app.handler", layers=[self.layer])]
+            [FunctionSpec(name="f", code=code, handler="app.handler", layers=[self.layer], interpreter=interpreter)]
         )
         parts = SimpleNamespace(
             catalog=catalog, file_layers=SimpleNamespace(apply=self.apply), function_changed=self.told.append
@@ -41,6 +42,7 @@ class World:
 
     async def watch(self, folders, config, *, marks):
         self.watched.append(folders)
+        self.marks = marks
         while True:
             yield await self.edits.get()
 
@@ -65,6 +67,21 @@ async def test_an_edited_layer_retires_the_workers_of_those_that_have_it(tmp_pat
     world.edits.put_nowait(Edited(functions=frozenset({f"layer:{world.layer}"})))
     await wait_until(lambda: world.told == ["f"], description="the function has changed")
     assert set(world.watched[0]) == {"f", f"layer:{world.layer}"}
+    await world.close()
+
+
+async def test_packages_that_come_into_a_virtual_environment_retire_the_workers(tmp_path, monkeypatch):
+    site = tmp_path / "venv" / "lib" / "python3.13" / "site-packages"
+    site.mkdir(parents=True)
+    one = Interpreter(program="", version="3.13", prefix="", virtualenv=str(tmp_path / "venv"))
+    world = World(tmp_path, monkeypatch, interpreter=one)
+    world.under_test.start()
+    await wait_until(lambda: world.watched, description="it watches")
+    assert world.marks == {"f": site}
+
+    (site / "new.py").touch()
+    world.edits.put_nowait(Edited(functions=frozenset({"f"})))
+    await wait_until(lambda: world.told == ["f"], description="the function has changed")
     await world.close()
 
 
