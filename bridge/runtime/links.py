@@ -134,21 +134,22 @@ class Links:
             OSError: something of it is refused, or no address is free.
         """
         self._number += 1
-        network = _free_network(what)
-        outside, inside = network[1], network[2]
-        link = Link(descriptor=_new_namespace(), interface=f"{self.prefix}{self._number}", address=str(inside))
-        try:
-            _batch(
-                f"link add {link.interface} type veth peer name {INSIDE} netns /proc/self/fd/{link.descriptor}",
-                f"addr add {outside}/{PREFIX_BITS} dev {link.interface}",
-                f"link set {link.interface} up",
-                descriptors=[link.descriptor],
-            )
-            _within(link.descriptor, lambda: _furnish(inside=str(inside), outside=str(outside)))
-            _run("nft", "add", "element", "inet", self.table, "insides", f"{{ {inside} }}")
-        except BaseException:
-            self.drop(link)
-            raise
+        with _alone():  # or another daemon would find the same addresses free
+            network = _free_network(f"{self.id} {what}")
+            outside, inside = network[1], network[2]
+            link = Link(descriptor=_new_namespace(), interface=f"{self.prefix}{self._number}", address=str(inside))
+            try:
+                _batch(
+                    f"link add {link.interface} type veth peer name {INSIDE} netns /proc/self/fd/{link.descriptor}",
+                    f"addr add {outside}/{PREFIX_BITS} dev {link.interface}",
+                    f"link set {link.interface} up",
+                    descriptors=[link.descriptor],
+                )
+                _within(link.descriptor, lambda: _furnish(inside=str(inside), outside=str(outside)))
+                _run("nft", "add", "element", "inet", self.table, "insides", f"{{ {inside} }}")
+            except BaseException:
+                self.drop(link)
+                raise
         return link
 
     def drop(self, link: Link) -> None:

@@ -21,6 +21,7 @@ from bridge.runtime import links
 from bridge.runtime.links import Links
 from bridge.runtime.networks import MACHINE, Networks, resolver
 from tests.harness import ROOT, wait_for
+from tests.tools import lacking
 from tests.unit.runtime.bootstraps import SHELL, executable, talker
 from tests.unit.runtime.conftest import own_pool
 
@@ -52,8 +53,15 @@ REFUSED = {"No route to host", "Connection refused", "Network is unreachable"}
 
 @pytest.fixture(scope="module")
 def is_root():
-    if os.environ.get("CI") != "true" and links.missing():
-        pytest.skip("needs root, ip and nft (Debian: iproute2, nftables)")
+    if missing := links.missing():
+        lacking(f"needs root, ip and nft: {missing}")
+
+
+@pytest.fixture
+def can_be_alone(shared):
+    facts = {mechanism: detail for mechanism, ok, detail in shared.pool.sandbox_facts() if not ok}
+    if "network namespace" in facts:
+        lacking(f"needs root or user namespaces: {facts['network namespace']}")
 
 
 def greet(listener):
@@ -207,7 +215,7 @@ async def test_the_runtime_api_lives_in_the_namespace(runner, host, tmp_path):
 
 
 @pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["forked", "executed"])
-async def test_none_has_its_own_loopback_alone(runner, variables):
+async def test_none_has_its_own_loopback_alone(runner, can_be_alone, variables):
     code = (
         f"{INTERFACES}\nheard = socket.create_server(('127.0.0.1', 0))\nsocket.create_connection(heard.getsockname())"
     )
@@ -219,7 +227,7 @@ async def test_none_has_its_own_loopback_alone(runner, variables):
         assert await runner.value("app.run", {"code": CONNECT, "to": loopback}, **fields) == "Connection refused"
 
 
-async def test_none_behind_the_runtime_api(runner, tmp_path):
+async def test_none_behind_the_runtime_api(runner, can_be_alone, tmp_path):
     code = executable(tmp_path / "code", SHELL)
 
     assert await runner.value("any", 7, code=code, runtime="provided.al2023", name="native", network=NONE) == {
