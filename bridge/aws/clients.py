@@ -1,12 +1,12 @@
 """Clients of AWS that live as long as the daemon: one attempt a call, pools of our size, connections kept alive."""
 
 import asyncio
-import contextlib
 import importlib
 from typing import Any, Final
 
 from bridge.aws.credentials import ConnectionCredentials
 from bridge.aws.http import one_attempt
+from bridge.core import limits
 from bridge.core.connection import AwsConnection
 from bridge.core.ports import Clock
 from bridge.util.clocks import SystemClock
@@ -14,6 +14,8 @@ from bridge.util.clocks import SystemClock
 READ_MAX_S: Final = 70.0
 """Default of the longest silence in an answer: above the 20 s of a long poll and the slowest of the services."""
 POOL_DEFAULT: Final = 64
+LINGER_S: Final = 2 * READ_MAX_S
+"""A client that has made room for others is closed so late: what it was asked last has long ended."""
 _STALE: Final = frozenset({
     "ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidClientTokenId",
     "UnrecognizedClientException", "InvalidAccessKeyId",
@@ -21,10 +23,15 @@ _STALE: Final = frozenset({
 """Codes after which other credentials may help."""
 
 
+_Key = tuple[AwsConnection, str, str, float, int]
+"""Connection, service, region, longest silence, connections."""
+
+
 class AwsClients:
     """aiobotocore's clients, one per service, connection, region and size, made when first asked for.
 
-    aiobotocore is imported with the first of them: a daemon without AWS does not pay for it.
+    aiobotocore is imported with the first of them: a daemon without AWS does not pay for it. Of those that act as a
+    function's role `limits.AWS_ROLE_CLIENTS_MAX` are kept: whoever calls asks for the client before each call.
 
     Args:
         clock: tells when a role's credentials are due.
@@ -33,8 +40,10 @@ class AwsClients:
     def __init__(self, *, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self._lock = asyncio.Lock()
-        self._exit = contextlib.AsyncExitStack()
-        self._clients: dict[tuple[object, ...], Any] = {}
+        self._clients: dict[_Key, Any] = {}
+        """Those of roles in the order of their last use, among the others."""
+        self._roles = 0
+        self._leaving: dict[asyncio.Task[None], Any] = {}
         self._credentials: dict[AwsConnection, ConnectionCredentials] = {}
         self._is_closed = False
 
@@ -65,6 +74,8 @@ class AwsClients:
         region = region or connection.region
         key = (connection, service, region, read_timeout_s, pool)
         if (known := self._clients.get(key)) is not None:
+            if connection.is_of_function:
+                self._clients[key] = self._clients.pop(key)
             return known
         async with self._lock:  # whoever comes second finds it made
             if self._is_closed:
@@ -72,14 +83,44 @@ class AwsClients:
             if (known := self._clients.get(key)) is None:
                 known = await self._make(connection, service, region, read_timeout_s, pool)
                 self._clients[key] = known
+                if connection.is_of_function:
+                    self._roles += 1
+                    self._make_room()
         return known
+
+    def _make_room(self) -> None:
+        """Let the client of a role go that was used longest ago, where there are too many."""
+        while self._roles > limits.AWS_ROLE_CLIENTS_MAX:
+            key = next(key for key in self._clients if key[0].is_of_function)
+            client = self._clients.pop(key)
+            self._roles -= 1
+            if not any(other[0] == key[0] for other in self._clients):
+                self._credentials.pop(key[0], None)
+            task = asyncio.create_task(self._close_later(client), name="aws-client-leaves")
+            self._leaving[task] = client
+            task.add_done_callback(self._left)
+
+    def _left(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and task.exception() is None:
+            self._leaving.pop(task, None)
+
+    async def _close_later(self, client: Any) -> None:
+        await self._clock.sleep(LINGER_S)
+        await _close(client)
 
     async def close(self) -> None:
         """Close every client and its connections; twice is fine."""
         async with self._lock:
             self._is_closed = True
+            for task in self._leaving:
+                task.cancel()
+            await asyncio.gather(*self._leaving, return_exceptions=True)
+            clients = [*self._clients.values(), *self._leaving.values()]
             self._clients.clear()
-            await self._exit.aclose()
+            self._leaving.clear()
+            self._roles = 0
+            for client in clients:
+                await _close(client)
 
     async def _make(
         self, connection: AwsConnection, service: str, region: str, read_timeout_s: float, pool: int
@@ -91,14 +132,12 @@ class AwsClients:
         session = module.AioSession()
         session.register_component("credential_provider", _Provider(credentials))
         endpoint = connection.endpoint(service)
-        client = await self._exit.enter_async_context(
-            session.create_client(
-                service,
-                region_name=region,
-                endpoint_url=endpoint or None,
-                config=one_attempt(read_timeout_s=read_timeout_s, pool=pool, is_endpoint=bool(endpoint)),
-            )
-        )
+        client = await session.create_client(
+            service,
+            region_name=region,
+            endpoint_url=endpoint or None,
+            config=one_attempt(read_timeout_s=read_timeout_s, pool=pool, is_endpoint=bool(endpoint)),
+        ).__aenter__()
 
         def called(parsed: Any, **_: Any) -> None:
             if isinstance(parsed, dict) and parsed.get("Error", {}).get("Code") in _STALE:
@@ -106,6 +145,10 @@ class AwsClients:
 
         client.meta.events.register("after-call", called)
         return client
+
+
+async def _close(client: Any) -> None:
+    await client.__aexit__(None, None, None)
 
 
 class _Provider:

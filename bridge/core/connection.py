@@ -89,6 +89,8 @@ class AwsConnection:
     """With `role_arn` only: what AWS calls us while we are it."""
     external_id: str = field(default="", repr=False)
     """With `role_arn` only."""
+    is_of_function: bool = False
+    """The role is a function's: there may be very many of these, and clients of few are kept."""
     profile: str = ""
     """Of boto's files; empty: boto's chain as it is."""
     access_key_id: str = ""

@@ -210,6 +210,8 @@ TARGET_BACKOFF_MAX_S: Final = 300.0
 """Between tries of a target that takes nothing, doubling; for ever."""
 TARGET_SENDS_MAX: Final = 32
 """Records of one target that are sent at once."""
+AWS_ROLE_CLIENTS_MAX: Final = 256
+"""Clients of AWS that act as roles of functions, one a function and service; the one that is used least goes."""
 RECURSION_MAX: Final = 16
 """Records of one function that may lie within each other: functions that tell each other stop there. AWS stops such
 loops after about as many (docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html)."""

@@ -64,6 +64,7 @@ class AwsReach:
             role_arn=role_arn,
             session_name=session.ljust(2, "-"),  # STS wants two characters
             external_id=by.external_id,
+            is_of_function=True,
             profile=by.profile,
             access_key_id=by.access_key_id,
             secret_access_key=by.secret_access_key,

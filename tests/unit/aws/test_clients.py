@@ -5,12 +5,15 @@ import socket
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 
 import pytest
+from botocore.exceptions import HTTPClientError
 
-from bridge.aws.clients import AwsClients
+from bridge.aws.clients import LINGER_S, AwsClients
 from bridge.aws.errors import AwsTroubleKind, trouble
 from bridge.aws.http import _kept_alive
+from bridge.core import limits
 from bridge.core.connection import AwsConnection
 from tests.http_stub import HALF, HANG, RESET, Answer, failed
 
@@ -107,6 +110,31 @@ async def test_closed_without_a_warning_and_for_good(stub, clients, connection):
 
     with pytest.raises(RuntimeError):
         await clients.client(connection, "kinesis")
+
+
+async def test_of_the_clients_of_roles_few_are_kept_and_the_others_closed_once_they_have_ended(
+    stub, clients, connection, clock, monkeypatch
+):
+    monkeypatch.setattr(limits, "AWS_ROLE_CLIENTS_MAX", 2)
+    stub.answer = Answer(body=b'{"StreamNames": [], "HasMoreStreams": false}')
+    # Without a role of STS's: who it is does not matter here.
+    one, two, three = (replace(connection, session_name=name, is_of_function=True) for name in ("aa", "bb", "cc"))
+    plain = await clients.client(connection, "kinesis")
+    first, second = await clients.client(one, "kinesis"), await clients.client(two, "kinesis")
+    assert await clients.client(one, "kinesis") is first, "used last"
+    await clients.client(three, "kinesis")
+    assert await clients.client(one, "kinesis") is first
+
+    await second.list_streams()  # a call that had begun is let end
+    await clock.advance(LINGER_S + 1)
+    await asyncio.sleep(0)
+    with pytest.raises(HTTPClientError):
+        await second.list_streams()
+    assert await clients.client(two, "kinesis") is not second
+    assert await clients.client(connection, "kinesis") is plain, "the file's own stay"
+    await plain.list_streams()
+    await clients.close()  # one is on its way out yet
+    assert clients._leaving == {}
 
 
 def test_connections_are_kept_alive_below_what_nat_forgets():
