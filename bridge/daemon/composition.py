@@ -241,7 +241,7 @@ class Parts:
             self.folder.logs, max_bytes_per_function=settings.runtime.log_mb_per_function * limits.MIB
         )
         self.closed_ports = hidden_ports(settings) if settings.runtime.sandbox != "basic" else ()
-        self.shipping = LogShipping(settings, logs=self.logs, aws=self.aws, clock=self._clock)
+        self.shipping = LogShipping(settings, logs=self.logs, aws=self.aws, clock=self._clock, roles=self.roles)
         self._exit.push_async_callback(self.shipping.close)
         packages = settings.runtime.packages or (_PACKAGES if _PACKAGES.is_dir() else None)
         self.pool = WorkerPool(

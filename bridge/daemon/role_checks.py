@@ -87,14 +87,18 @@ def mapping_check(roles: KnownRoles, *, region: str, account: str) -> Callable[[
     return refused
 
 
+def version_in(stream: str) -> str:
+    """Return the function's version, which the name of a log stream holds."""
+    return stream.partition("[")[2].partition("]")[0]
+
+
 def log_check(roles: KnownRoles, *, region: str, account: str) -> Callable[[str, str, str], bool]:
     """Return what says whether a function's role lets it have a log stream, given its name, the stream, the group."""
     told: set[tuple[str, str]] = set()
     home = Space(account, region)
 
     def may(function: str, stream: str, group: str) -> bool:
-        version = stream.partition("[")[2].partition("]")[0]  # the stream's name holds it
-        role = roles.of_target(f"{function}:{version}")
+        role = roles.of_target(f"{function}:{version_in(stream)}")
         place, space = group or GROUP_PREFIX + plain_name(function), home.within(function)
         if role is None or may_log(role, group=place, stream=stream, region=space.region, account=space.account):
             return True

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 
@@ -38,8 +38,26 @@ _CUT_SPARE_BYTES: Final = 16
 _BUSY: Final = "OperationAbortedException"
 """Somebody else is making the group."""
 
-Key = tuple[str, str]
-"""Log group and stream."""
+
+class Writer(NamedTuple):
+    """As whom lines are sent."""
+
+    role: str = ""
+    """ARN of an execution role; empty: as the connection."""
+    session: str = ""
+    """With it: the function's name."""
+
+
+class _Place(NamedTuple):
+    """A log group, and who writes there: what one may not, another may."""
+
+    group: str
+    writer: Writer
+
+
+CONNECTION: Final = Writer()
+_Key = tuple[_Place, str]
+"""Where, and which stream."""
 
 
 class _Stream:
@@ -121,7 +139,7 @@ class _Group:
 
 
 class CloudWatchLogs:
-    """`runtime.logs.LogSink`: takes lines at once, and sends them when it can.
+    """What is behind `runtime.logs.LogSink`: takes lines at once, and sends them when it can.
 
     Delivery is at least once: a call whose answer is lost is made again. A group or stream that is missing is made.
     A service that throttles, fails or refuses the credentials is asked again after 1 to 60 s, for ever; meanwhile
@@ -129,16 +147,16 @@ class CloudWatchLogs:
     dropped, counted, and told in the log.
 
     Args:
-        client: returns the service's client; may raise ConfigError.
+        client: returns the service's client of a writer; may raise ConfigError.
         clock: waits and back-off.
     """
 
-    def __init__(self, *, client: Callable[[], Awaitable[Any]], clock: Clock) -> None:
+    def __init__(self, *, client: Callable[[Writer], Awaitable[Any]], clock: Clock) -> None:
         self._client = client
         self._clock = clock
-        self._streams: dict[Key, _Stream] = {}
-        self._groups: dict[str, _Group] = {}
-        self._known: dict[Key, None] = {}
+        self._streams: dict[_Key, _Stream] = {}
+        self._groups: dict[_Place, _Group] = {}
+        self._known: dict[_Key, None] = {}
         """Streams that are there, the longest known first."""
         self._size = 0
         self._wake = asyncio.Event()
@@ -157,10 +175,13 @@ class CloudWatchLogs:
         group.size += added
         self._size += added
 
-    def put(self, group: str, stream: str, written: Sequence[tuple[float, bytes]]) -> None:
+    def put(
+        self, group: str, stream: str, written: Sequence[tuple[float, bytes]], *, writer: Writer = CONNECTION
+    ) -> None:
         """Take whole lines; never raises, never waits."""
-        state = self._groups.setdefault(group, _Group())
-        entry = self._streams.setdefault((group, stream), _Stream())
+        place = _Place(group, writer)
+        state = self._groups.setdefault(place, _Group())
+        entry = self._streams.setdefault((place, stream), _Stream())
         room = min(limits.CLOUDWATCH_BUFFER_MAX_BYTES - self._size, limits.CLOUDWATCH_GROUP_MAX_BYTES - state.size)
         dropped, before = 0, entry.size
         for at, data in written:
@@ -170,7 +191,7 @@ class CloudWatchLogs:
                 entry.add(at, data)
         self._grow(state, entry.size - before)
         if not entry.size:
-            del self._streams[group, stream]
+            del self._streams[place, stream]
         if dropped:
             self._drop(dropped, "full")
         self._wake.set()
@@ -202,10 +223,10 @@ class CloudWatchLogs:
             self._round = asyncio.create_task(self._send_due(), name="cloudwatch-round")
             await asyncio.shield(self._round)
             now = self._clock.monotonic()
-            for name in [
-                name for name, group in self._groups.items() if not group.size and group.failing_since is None
+            for place in [
+                place for place, group in self._groups.items() if not group.size and group.failing_since is None
             ]:
-                del self._groups[name]
+                del self._groups[place]
             if self._dropped and self._told_at is not None and now - self._told_at >= TOLD_S:
                 self._tell(now)
 
@@ -222,10 +243,10 @@ class CloudWatchLogs:
             for _ in range(min(limits.CLOUDWATCH_SENDS_MAX, len(due))):
                 group.create_task(serve())
 
-    def _is_due(self, group: str) -> bool:
-        return self._groups[group].retry_at <= self._clock.monotonic()
+    def _is_due(self, place: _Place) -> bool:
+        return self._groups[place].retry_at <= self._clock.monotonic()
 
-    async def _send(self, key: Key) -> None:
+    async def _send(self, key: _Key) -> None:
         entry, group = self._streams[key], self._groups[key[0]]
         for _ in range(ROUND_BATCHES_MAX):
             before = entry.size
@@ -246,17 +267,17 @@ class CloudWatchLogs:
                 del self._streams[key]
                 return
 
-    async def _try(self, key: Key, batch: list[tuple[int, str, int]]) -> int | None:
+    async def _try(self, key: _Key, batch: list[tuple[int, str, int]]) -> int | None:
         """Send a batch; returns how many of its events were refused for good, None when it is to be sent again."""
         is_known, is_made = key in self._known, False
         try:
             async with asyncio.timeout(CALL_MAX_S):
-                client = await self._client()
+                client = await self._client(key[0].writer)
                 if not is_known:
                     await self._make(client, key)
                 is_made = True
                 answer = await client.put_log_events(
-                    logGroupName=key[0],
+                    logGroupName=key[0].group,
                     logStreamName=key[1],
                     logEvents=[{"timestamp": at, "message": message} for at, message, _ in batch],
                 )
@@ -270,7 +291,7 @@ class CloudWatchLogs:
                 if is_known:  # somebody deleted it: it is made anew, at once
                     return None
             if is_made and found.kind in (AwsTroubleKind.INVALID, AwsTroubleKind.TOO_LARGE) and found.code != _BUSY:
-                log.warning("log_events_refused", group=key[0], stream=key[1], error=found.message)
+                log.warning("log_events_refused", group=key[0].group, stream=key[1], error=found.message)
                 self._recovered(key[0])
                 return len(batch)
             self._failed(key[0], found.message, found)
@@ -278,17 +299,18 @@ class CloudWatchLogs:
         self._recovered(key[0])
         return _rejected(answer.get("rejectedLogEventsInfo") or {}, len(batch))
 
-    async def _make(self, client: Any, key: Key) -> None:
+    async def _make(self, client: Any, key: _Key) -> None:
         """Make a stream, and its group where that is missing; what is there already is fine."""
-        if not await _made(client.create_log_stream(logGroupName=key[0], logStreamName=key[1])):
-            await _made(client.create_log_group(logGroupName=key[0]))
-            await client.create_log_stream(logGroupName=key[0], logStreamName=key[1])
+        group = key[0].group
+        if not await _made(client.create_log_stream(logGroupName=group, logStreamName=key[1])):
+            await _made(client.create_log_group(logGroupName=group))
+            await client.create_log_stream(logGroupName=group, logStreamName=key[1])
         self._known[key] = None
         if len(self._known) > STREAMS_KNOWN_MAX:
             del self._known[next(iter(self._known))]
 
-    def _failed(self, name: str, text: str, found: AwsTrouble | None) -> None:
-        group, now = self._groups[name], self._clock.monotonic()
+    def _failed(self, place: _Place, text: str, found: AwsTrouble | None) -> None:
+        group, now = self._groups[place], self._clock.monotonic()
         least, most = limits.CLOUDWATCH_BACKOFF_MIN_S, limits.CLOUDWATCH_BACKOFF_MAX_S
         group.backoff_s = min(max(least, group.backoff_s * 2), most)
         if found is not None and found.retry_after_s is not None:
@@ -296,14 +318,14 @@ class CloudWatchLogs:
         group.retry_at = now + group.backoff_s
         if group.failing_since is None:
             group.failing_since = now
-            log.warning("log_events_not_sent", group=name, error=text, retry_s=group.backoff_s)
+            log.warning("log_events_not_sent", group=place.group, error=text, retry_s=group.backoff_s)
         group.error = text
 
-    def _recovered(self, name: str) -> None:
-        group = self._groups[name]
+    def _recovered(self, place: _Place) -> None:
+        group = self._groups[place]
         if group.failing_since is not None:
             lasted_s = self._clock.monotonic() - group.failing_since
-            log.info("log_events_sent_again", group=name, lasted_s=round(lasted_s, 1))
+            log.info("log_events_sent_again", group=place.group, lasted_s=round(lasted_s, 1))
         group.failing_since, group.backoff_s, group.retry_at, group.error = None, 0.0, 0.0, ""
 
     # --- what is known, the end ---------------------------------------------------------------
@@ -312,15 +334,17 @@ class CloudWatchLogs:
         """Return a line for each log group that has taken nothing for longer than `after_s` seconds."""
         now = self._clock.monotonic()
         return [
-            f"CloudWatch Logs takes nothing for {name} for {now - group.failing_since:.0f} s, {group.size} bytes wait: "
-            f"{group.error}"
-            for name, group in self._groups.items()
+            f"CloudWatch Logs takes nothing for {place.group} for {now - group.failing_since:.0f} s, "
+            f"{group.size} bytes wait: {group.error}"
+            for place, group in self._groups.items()
             if group.failing_since is not None and now - group.failing_since > after_s
         ]
 
     def fact(self) -> tuple[bool, str]:
         """Return whether all is well, and what is known."""
-        failing = [f"{name}: {group.error}" for name, group in self._groups.items() if group.failing_since is not None]
+        failing = [
+            f"{place.group}: {group.error}" for place, group in self._groups.items() if group.failing_since is not None
+        ]
         return not failing, "; ".join([f"{self.waiting} bytes of log events wait", *failing])
 
     async def close(self, *, deadline_s: float) -> None:
@@ -331,7 +355,7 @@ class CloudWatchLogs:
                     await asyncio.wait({self._round})
                 for group in self._groups.values():
                     group.retry_at = 0.0
-                while any(self._is_due(name) for name, _ in self._streams):
+                while any(self._is_due(place) for place, _ in self._streams):
                     await self._send_due()
         if self._round is not None:
             self._round.cancel()

@@ -49,7 +49,7 @@ def stream_name(version: str, *, at: float, token: str, function: str = "") -> s
 class LogSink(Protocol):
     """Who else gets what is written."""
 
-    def put(self, group: str, stream: str, written: Sequence[tuple[float, bytes]]) -> None:
+    def put(self, group: str, stream: str, written: Sequence[tuple[float, bytes]], *, function: str) -> None:
         """Take whole lines, each part with its time (epoch seconds), in order. Never raises, never waits."""
         ...
 
@@ -198,7 +198,7 @@ class FunctionLogs:
         if not entry.pending:
             return
         if self.sink is not None:
-            self.sink.put(entry.group, entry.name, entry.pending)
+            self.sink.put(entry.group, entry.name, entry.pending, function=entry.function)
         data = entry.take(self.time_text)
         try:
             self._open_file(entry).write(data)

@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 
 from bridge.core import limits
 from bridge.core.errors import ConfigError
-from bridge.destinations.cloudwatch import BATCH_MAX_BYTES, BATCH_MAX_EVENTS, EVENT_MAX_BYTES, CloudWatchLogs
+from bridge.destinations.cloudwatch import BATCH_MAX_BYTES, BATCH_MAX_EVENTS, EVENT_MAX_BYTES, CloudWatchLogs, Writer
 from bridge.testing.clock import ManualClock
 from bridge.util import telemetry
 from tests.harness import wait_until
@@ -74,8 +74,13 @@ class Shipped:
         self.service = Service()
         self.sink = CloudWatchLogs(client=self._client, clock=self.clock)
         self.refused: ConfigError | None = None
+        self.asked: list[Writer] = []
+        self.denied: set[str] = set()
 
-    async def _client(self):
+    async def _client(self, writer):
+        self.asked.append(writer)
+        if writer.role in self.denied:
+            raise ConfigError("not assumed")
         if self.refused is not None:
             raise self.refused
         return self.service
@@ -271,3 +276,17 @@ async def test_close_gives_up_on_trouble_and_on_silence():
     await shipped.sink.close(deadline_s=0.01)
     assert counted("stopped") - before == 3
     assert shipped.sink.waiting == 0
+
+
+async def test_each_line_is_sent_as_its_writer_and_one_that_may_not_holds_no_other_up(shipped):
+    allowed, denied = Writer("arn:allowed", "f"), Writer("arn:denied", "g")
+    shipped.denied.add("arn:denied")
+    shipped.sink.put(GROUP, "s-f", [(AT, b"one\n")], writer=allowed)
+    shipped.sink.put(GROUP, "s-g", [(AT, b"two\n")], writer=denied)
+    await shipped.until(lambda: shipped.service.messages(stream="s-f") == ["one\n"], "the one is sent")
+    assert set(shipped.asked) == {allowed, denied}
+    assert shipped.sink.fact() == (False, f"{shipped.sink.waiting} bytes of log events wait; {GROUP}: not assumed")
+    shipped.sink.put(GROUP, "s-f", [(AT, b"three\n")], writer=allowed)
+    await shipped.until(lambda: shipped.service.messages(stream="s-f") == ["one\n", "three\n"], "and goes on")
+    shipped.denied.clear()
+    await shipped.until(lambda: shipped.service.messages(stream="s-g") == ["two\n"], "the other follows")
