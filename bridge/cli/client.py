@@ -64,13 +64,13 @@ class Client:
         self._timeout_s = timeout_s
 
     # --- whole answers --------------------------------------------------------------------------------------------
-    def get(self, path: str, query: Query | None = None) -> Any:
-        """GET a JSON document."""
-        return _document(self.raw("GET", path, query=query))
+    def get(self, path: str, query: Query | None = None, *, see: str = "") -> Any:
+        """GET a JSON document; `see` is the command that lists what there is, told where there is none of that name."""
+        return _document(self.raw("GET", path, query=query, see=see))
 
-    def post(self, path: str, body: Mapping[str, object] | None = None) -> Any:
-        """POST a JSON object, get a JSON document."""
-        return _document(self.raw("POST", path, body=json.dumps(body or {}).encode()))
+    def post(self, path: str, body: Mapping[str, object] | None = None, *, see: str = "") -> Any:
+        """POST a JSON object, get a JSON document; `see` as for `get`."""
+        return _document(self.raw("POST", path, body=json.dumps(body or {}).encode(), see=see))
 
     def raw(
         self,
@@ -82,10 +82,11 @@ class Client:
         headers: Mapping[str, str] | None = None,
         timeout_s: float | None = None,
         refuse: bool = True,
+        see: str = "",
     ) -> Reply:
         """Send one request; with `refuse` an error status raises, without it is returned.
 
-        A body in pieces needs the header `content-length`.
+        A body in pieces needs the header `content-length`. `see` as for `get`.
         """
         with self._open(method, path, query, body, headers, timeout_s) as response, self._reported():
             content = response.read(_ANSWER_MAX_BYTES + 1)
@@ -97,22 +98,22 @@ class Client:
                 body=content,
             )
         if refuse and reply.status >= 400:
-            raise refusal(reply)
+            raise refusal(reply, see=see)
         return reply
 
     # --- streams --------------------------------------------------------------------------------------------------
-    def lines(self, path: str, query: Query | None = None) -> Iterator[bytes]:
-        """Yield the raw lines of an NDJSON stream, without their ends, until the daemon ends it."""
+    def lines(self, path: str, query: Query | None = None, *, see: str = "") -> Iterator[bytes]:
+        """Yield the raw lines of an NDJSON stream, without their ends, until the daemon ends it; `see` as for `get`."""
         with self._open("GET", path, query, None, None, None) as response:
             if response.status >= 400:
                 with self._reported():
                     reply = Reply(status=response.status, headers={}, body=response.read(1 << 20))
-                raise refusal(reply)
+                raise refusal(reply, see=see)
             yield from self._split(response)
 
-    def stream(self, path: str, query: Query | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the objects of an NDJSON stream."""
-        for line in self.lines(path, query):
+    def stream(self, path: str, query: Query | None = None, *, see: str = "") -> Iterator[dict[str, Any]]:
+        """Yield the objects of an NDJSON stream; `see` as for `get`."""
+        for line in self.lines(path, query, see=see):
             yield json.loads(line)
 
     def _split(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -216,8 +217,8 @@ def _checked(line: bytes) -> bytes:
     return line
 
 
-def refusal(reply: Reply) -> Failed:
-    """Return the error that an answer stands for."""
+def refusal(reply: Reply, *, see: str = "") -> Failed:
+    """Return the error that an answer stands for; of a 404 with `see`, the command that lists what there is."""
     text, more = f"the daemon answers {reply.status}", []
     try:
         value = json.loads(reply.body)
@@ -226,6 +227,8 @@ def refusal(reply: Reply) -> Failed:
     if isinstance(value, dict):
         text = str(value.get("error") or value.get("message") or value.get("Message") or text)
         more = [str(line) for line in value.get("mistakes", [])]
+    if see and reply.status == 404:
+        more.append(f"what there is: {see}")
     if reply.status == 401:
         return Misused(
             "the daemon refuses the token; see --token, BRIDGE_TOKEN and the file `token` of its state folder"

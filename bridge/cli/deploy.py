@@ -62,7 +62,7 @@ def _variables(_context: click.Context, param: click.Parameter, values: tuple[st
 @click.option("--timeout", type=int, metavar="SECONDS", help="1 to 900.")
 @click.option("--layer", "layers", multiple=True, metavar="ARN", help="A layer version; those given replace all.")
 @click.option("--role", metavar="ARN", help="Execution role: of a [roles.X], or any other.")
-@click.option("--description", metavar="TEXT")
+@click.option("--description", metavar="TEXT", help="Of the function.")
 @click.option("--publish", is_flag=True, help="Publish a version of it.")
 @click.option("--alias", metavar="NAME", help="Publish, and let this alias point to it.", shell_complete=complete_alias)
 @json_option

@@ -28,7 +28,10 @@ _HAND_OVER_S = 1000.0
 """A function may run for a quarter of an hour."""
 _COLUMNS = ("ID", "DEAD SINCE", "SOURCE", "FUNCTION", "WHY", "TRIES", "STATE", "ERROR")
 _queue_option = click.option(
-    "--queue", metavar="NAME", help="`default`, `replay:NAME`, or `*` for all.", shell_complete=complete_queue
+    "--queue",
+    metavar="NAME",
+    help="Which dead letters: `default`, `replay:NAME` (those of a replay), or `*` for all.",
+    shell_complete=complete_queue,
 )
 _where_option = click.option("--where", metavar="PATTERN", help="Only events that match a filter pattern.")
 _FIELDS = ("since", "until", "source", "function", "queue")
@@ -48,7 +51,9 @@ for _command in (targets_command, waiting_command, push_command, give_up_command
 @selection_options
 @_where_option
 @_queue_option
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many, oldest first.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="How many, oldest first."
+)
 @json_option
 @click.pass_context
 def dlq_list(
@@ -111,7 +116,9 @@ def _row(letter: dict[str, Any]) -> list[object]:
 @click.pass_context
 def dlq_show(context: click.Context, letter_id: str, queue: str | None, as_json: bool) -> None:  # noqa: FBT001 - click's signature
     """Show one dead letter: why, every attempt, the event. ID may be any unique beginning."""
-    letter = connect(Options.of(context)).get(f"/dlq/{segment(letter_id)}", {"queue": queue})
+    letter = connect(Options.of(context)).get(
+        f"/dlq/{segment(letter_id)}", {"queue": queue}, see="bridge dlq list --queue '*'"
+    )
     if as_json:
         output.document(letter)
         return

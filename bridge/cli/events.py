@@ -27,7 +27,9 @@ def events_command() -> None:
 @selection_options
 @outcome_options
 @ids_option
-@click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many, newest first.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=20, show_default=True, metavar="N", help="How many, newest first."
+)
 @json_option
 @click.pass_context
 def events_list(context: click.Context, /, limit: int, as_json: bool, ids: tuple[str, ...], **chosen: Any) -> None:  # noqa: FBT001 - click's signature
@@ -84,7 +86,7 @@ def _error(item: dict[str, Any]) -> str:
 @click.pass_context
 def events_show(context: click.Context, event_id: str, as_json: bool) -> None:  # noqa: FBT001 - click's signature
     """Show one event: what it holds, every attempt, what it waits for. ID may be any unique beginning."""
-    event = connect(Options.of(context)).get(f"/events/{segment(event_id)}")
+    event = connect(Options.of(context)).get(f"/events/{segment(event_id)}", see="bridge events list")
     if as_json:
         output.document(event)
         return

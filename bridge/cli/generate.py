@@ -42,7 +42,7 @@ def generate_event_command() -> None:
 @click.option("--bootstrap-servers", default="localhost:9092", show_default=True, metavar="HOST:PORT,…")
 @click.option(
     "--count", type=click.IntRange(1, generate.COUNT_MAX), default=1, show_default=True, metavar="N",
-    help="So many records, at rising offsets.",
+    help="How many records, with rising offsets.",
 )  # fmt: skip
 @click.option("--records", is_flag=True, help="Not an event, but each record as a line of JSON: key, value, headers.")
 def _kafka(**options: Any) -> None:

@@ -20,7 +20,16 @@ from bridge.events.items import NotAnItem, item, parse_plain
 from bridge.events.streams import shard_name
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-_POSITION: Final = click.IntRange(0, 10**129 - 1)
+
+
+class _Position(click.IntRange):
+    """A sequence number: 129 digits at most, which help does not write out."""
+
+    def _describe_range(self) -> str:
+        return "up to 129 digits"
+
+
+_POSITION: Final = _Position(0, 10**129 - 1)
 _ATTRIBUTE_KINDS: Final = ("String", "Number", "Binary")
 
 
@@ -109,7 +118,7 @@ ATTRIBUTE_OPTION: Final = click.option(
 @click.option("--identity-arn", default="", metavar="ARN", help="The execution role; else one that is made up.")
 @click.option("--arn", default="", metavar="ARN", help="The stream's; else of --region, --account and --stream.")
 @place_options
-@count_option("So many records, at rising sequence numbers.")
+@count_option("How many records, with rising sequence numbers.")
 @click.option("--records", is_flag=True, help="Not an event, but each record as a line for `bridge put --records`.")
 def _kinesis(**options: Any) -> None:
     """Print the event of Kinesis records."""
@@ -155,7 +164,7 @@ def _kinesis(**options: Any) -> None:
 @click.option("--timestamp", type=Milliseconds(), metavar="TIME|MS", help="Else now.")
 @click.option("--arn", default="", metavar="ARN", help="The stream's; else of --region, --account and --table.")
 @place_options
-@count_option("So many records, at rising sequence numbers.")
+@count_option("How many records, with rising sequence numbers.")
 @click.option("--records", is_flag=True, help="Not an event, but each record as a line of JSON for `bridge put`.")
 def _dynamodb(**options: Any) -> None:
     """Print the event of changes in a DynamoDB table."""
@@ -239,7 +248,7 @@ def _item(options: Mapping[str, Any], option: str, text: bytes) -> dict[str, Any
 @click.option("--timestamp", type=Milliseconds(), metavar="TIME|MS", help="When it was sent; else now.")
 @click.option("--arn", default="", metavar="ARN", help="The queue's; else of --region, --account and --queue.")
 @place_options
-@count_option("So many messages.")
+@count_option("How many messages.")
 @click.option("--records", is_flag=True, help="Not an event, but each message as a line for `bridge put --records`.")
 def _sqs(**options: Any) -> None:
     """Print the event of SQS messages."""

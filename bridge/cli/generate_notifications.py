@@ -32,7 +32,7 @@ _S3_EVENTS: Final = (
     "ObjectRemoved:Delete", "ObjectRemoved:DeleteMarkerCreated", "ObjectRestore:Post", "ObjectRestore:Completed",
     "ObjectTagging:Put", "ObjectTagging:Delete", "LifecycleExpiration:Delete", "ReducedRedundancyLostObject",
 )  # fmt: skip
-_AS_SENT: Final = "Not the event, but the body that %s posts."
+_AS_SENT: Final = "Print what %s, instead of the event."
 
 
 def _as_sent(sender: str) -> Callable[[Command], Command]:
@@ -50,8 +50,8 @@ def _as_sent(sender: str) -> Callable[[Command], Command]:
 @click.option("--subscription-arn", default="", metavar="ARN", help="Else one of the topic.")
 @click.option("--arn", default="", metavar="ARN", help="The topic's; else of --region, --account and --topic.")
 @place_options
-@count_option("So many records; AWS sends one.")
-@_as_sent("the topic, each on a line; its signature is made up,")
+@count_option("How many records (AWS sends one).")
+@_as_sent("the topic posts (a line each, with a made-up signature)")
 def _sns(**options: Any) -> None:
     """Print the event of notifications of an SNS topic."""
     check_are_texts(options)
@@ -94,8 +94,8 @@ def _sns(**options: Any) -> None:
 @click.option("--source-ip", default="127.0.0.1", show_default=True, metavar="ADDRESS")
 @click.option("--timestamp", type=Milliseconds(), metavar="TIME|MS", help="Else now.")
 @click.option("--region", default=REGION_DEFAULT, show_default=True, metavar="REGION")
-@count_option("So many records; AWS sends one.")
-@_as_sent("MinIO")
+@count_option("How many records (AWS sends one).")
+@_as_sent("MinIO posts")
 def _s3(**options: Any) -> None:
     """Print the event of changes in an S3 bucket."""
     check_are_texts(options)
@@ -130,7 +130,7 @@ def _s3(**options: Any) -> None:
 @click.option("--timestamp", type=Milliseconds(), metavar="TIME|MS", help="Else now.")
 @click.option("--replay-name", default="", metavar="NAME", help="Of a replay of an archive.")
 @place_options
-@_as_sent("an application puts: an entry of PutEvents, instead of the envelope that an API destination")
+@_as_sent("an application puts on the bus (an entry of PutEvents)")
 def _eventbridge(**options: Any) -> None:
     """Print an event of an EventBridge bus."""
     check_are_texts(options)
@@ -161,8 +161,8 @@ def _eventbridge(**options: Any) -> None:
 @click.option("--filter-name", default="bridge", show_default=True, metavar="NAME", help="The subscription filter's.")
 @click.option("--timestamp", type=Milliseconds(), metavar="TIME|MS", help="Of the log events; else now.")
 @click.option("--account", default=ACCOUNT_DEFAULT, show_default=True, metavar="ID")
-@count_option("So often the messages.")
-@_as_sent("a log shipper (the same JSON, neither zipped nor in base64)")
+@count_option("How many times the messages.")
+@_as_sent("a log shipper posts (plain JSON, neither zipped nor in base64)")
 def _cloudwatch_logs(**options: Any) -> None:
     """Print the event of a CloudWatch Logs subscription."""
     check_are_texts(options)
@@ -187,7 +187,7 @@ def _cloudwatch_logs(**options: Any) -> None:
 @click.option("--extension", "extensions", type=Pair(), multiple=True, metavar="NAME=VALUE", help="May be repeated.")
 @click.option("--id", "event_id", default="", metavar="ID", help="Else a new one.")
 @click.option("--timestamp", type=Milliseconds(), metavar="TIME|MS", help="Else now.")
-@_as_sent("a sender (the same, to be sent as application/cloudevents+json),")
+@_as_sent("a sender posts as application/cloudevents+json")
 def _cloudevents(**options: Any) -> None:
     """Print a CloudEvent in the JSON format, which is what a function gets of every mode."""
     check_are_texts(options)

@@ -24,7 +24,7 @@ _FORMATS: Final = ("iot-raw", "iot-rule", "records")
 @click.option("--timezone", default=UTC_NAME, show_default=True, metavar="ZONE", help="Of --schedule.")
 @click.option("--id", "event_id", default="", metavar="ID", help="Of the first event; else a new one.")
 @place_options
-@count_option("So many events, one a line: the next ticks of --schedule.")
+@count_option("How many events, one a line, for the next ticks of --schedule.")
 def _schedule(**options: Any) -> None:
     """Print the event of a tick, as a schedule and EventBridge send it."""
     check_are_texts(options)
@@ -63,8 +63,10 @@ def _ticks(options: dict[str, Any], since: float) -> list[int]:
 @click.option("--qos", type=click.IntRange(0, 1), default=1, show_default=True)
 @click.option("--retain", is_flag=True, help="The topic's last message, kept by the broker.")
 @click.option("--message-id", type=click.IntRange(1, 65_535), default=1, show_default=True, metavar="N")
-@click.option("--property", "properties", type=Pair(), multiple=True, metavar="NAME=VALUE", help="Of MQTT 5's user.")
-@click.option("--content-type", metavar="TEXT", help="Of MQTT 5.")
+@click.option(
+    "--property", "properties", type=Pair(), multiple=True, metavar="NAME=VALUE", help="A user property (MQTT 5)."
+)
+@click.option("--content-type", metavar="TEXT", help="Content type (MQTT 5).")
 @click.option("--timestamp", type=Milliseconds(), metavar="TIME|MS", help="When it came; else now.")
 def _mqtt(**options: Any) -> None:
     """Print the event of an MQTT message, by format."""

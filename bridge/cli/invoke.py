@@ -27,9 +27,12 @@ _PAYLOAD_MAX_BYTES: Final = 6 * 1024 * 1024 + 1
     "kind",
     type=click.Choice(["RequestResponse", "Event", "DryRun"], case_sensitive=False),
     default="RequestResponse",
-    help="Wait for the answer; store it and go; or only check.",
+    show_default=True,
+    help="RequestResponse waits for the answer, Event stores it and returns, DryRun only checks.",
 )
-@click.option("--log", "with_log", is_flag=True, help="Show the last 4 KB of the invocation's log on standard error.")
+@click.option(
+    "--log", "with_log", is_flag=True, help="Also print the last 4 KB of the invocation's log, on standard error."
+)
 @click.pass_context
 def invoke_command(context: click.Context, function: str, payload: str, kind: str, with_log: bool) -> int:  # noqa: FBT001 - click's signature
     """Invoke FUNCTION and print what it returned."""
@@ -42,7 +45,7 @@ def invoke_command(context: click.Context, function: str, payload: str, kind: st
         "POST", f"/invoke/{segment(function)}", body=event, headers=headers, timeout_s=INVOKE_TIMEOUT_S, refuse=False
     )
     if reply.status >= 400:
-        raise refusal(reply)
+        raise refusal(reply, see="bridge functions list")
     if tail := reply.headers.get("x-amz-log-result"):
         for line in base64.b64decode(tail).decode("utf-8", "replace").splitlines():
             output.note(line.replace("\t", "  "))
@@ -84,9 +87,15 @@ def _print_answer(body: bytes) -> None:
 @click.command("logs")
 @click.argument("function", metavar="FUNCTION|GROUP", shell_complete=complete_function)
 @click.option("--stream", metavar="NAME", help="Only streams whose name begins so: 2026/01/31/[$LATEST]…")
-@click.option("-f", "--follow", is_flag=True, help="Go on with new lines as they come.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new lines as they come.")
 @click.option(
-    "-n", "--lines", type=click.IntRange(0, 10_000), default=100, show_default=True, help="How many to begin with."
+    "-n",
+    "--lines",
+    type=click.IntRange(0, 10_000),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="How many of the last lines to begin with.",
 )
 @json_option
 @click.pass_context
@@ -103,7 +112,8 @@ def logs_command(
     client = connect(Options.of(context))
     path, query = f"/logs/{segment(function)}", {"lines": lines, "follow": follow, "stream": stream}
     try:
-        for raw in client.lines(path, query) if as_json else client.stream(path, query):
+        read = client.lines if as_json else client.stream
+        for raw in read(path, query, see="bridge functions list"):
             if isinstance(raw, bytes):
                 click.echo(raw)
             else:

@@ -90,11 +90,16 @@ def _print_version(context: click.Context, _param: click.Parameter, value: bool)
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option(
-    "--url", envvar="BRIDGE_URL", metavar="URL", help="The daemon's api, http://127.0.0.1:8581.  [BRIDGE_URL]"
+    "--url",
+    envvar="BRIDGE_URL",
+    metavar="URL",
+    help="The daemon's api listener, such as http://127.0.0.1:8581.  [BRIDGE_URL]",
 )
 @click.option("--token", envvar="BRIDGE_TOKEN", metavar="TOKEN", help="Its admin token.  [BRIDGE_TOKEN]")
-@click.option("--state", envvar="BRIDGE_STATE", metavar="FOLDER", help="Its state folder, for both.  [BRIDGE_STATE]")
-@click.option("--config", metavar="FILE", help="The configuration; else bridge.toml of this folder.")
+@click.option(
+    "--state", envvar="BRIDGE_STATE", metavar="FOLDER", help="Its state folder, which tells both.  [BRIDGE_STATE]"
+)
+@click.option("--config", metavar="FILE", help="The configuration; default: bridge.toml in this folder.")
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
 )
@@ -103,8 +108,10 @@ def cli(context: click.Context, /, **_options: str | None) -> None:
     """Carry events from where they happen to functions that handle them, and replay them.
 
     Without --url the daemon is found through its state folder: BRIDGE_STATE, `state` in the
-    configuration, .bridge in this folder; one of `bridge run --local` in the folder of that name
-    and -local.
+    configuration, or .bridge in this folder; else, if `bridge run --local` runs, through the same
+    name with -local.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 3 no daemon.
     """
     if os.environ.get("NO_COLOR"):
         context.color = False

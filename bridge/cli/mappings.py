@@ -56,7 +56,7 @@ def mappings_command() -> None:
 @json_option
 @click.pass_context
 def mappings_list(context: click.Context, as_json: bool) -> None:  # noqa: FBT001 - click's signature
-    """List mappings: how far behind each is, how old its oldest unfinished record, how many batches are blocked."""
+    """List mappings: state, lag, age of the oldest unfinished record, blocked batches."""
     found = connect(Options.of(context)).get("/mappings")["mappings"]
     if as_json:
         output.lines(found)

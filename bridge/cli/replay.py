@@ -26,6 +26,7 @@ from bridge.cli.failures import Failed, Misused
 from bridge.cli.locate import Options, connect
 from bridge.cli.ranges import check_range, export_query, range_options, selected_range, stated_range
 
+_SEE: Final = "bridge replays list"
 _FUNCTION: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(:[A-Za-z0-9_$-]{1,128})?\Z")
 
 
@@ -34,7 +35,7 @@ _FUNCTION: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(:[A-Za-z0-9_$-]{1,128})?\Z")
 @outcome_options
 @ids_option
 @range_options
-@click.option("--limit", type=click.IntRange(1), help="At most this many, oldest first.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most this many, oldest first.")
 @click.option(
     "--to",
     metavar="FUNCTION[:Q]|FILE|-",
@@ -239,7 +240,7 @@ def replays_list(context: click.Context, as_json: bool) -> None:  # noqa: FBT001
 @click.pass_context
 def replays_show(context: click.Context, name: str, as_json: bool) -> None:  # noqa: FBT001 - click's signature
     """Show one replay."""
-    job = connect(Options.of(context)).get(f"/replays/{segment(name)}")
+    job = connect(Options.of(context)).get(f"/replays/{segment(name)}", see=_SEE)
     if as_json:
         output.document(job)
         return
@@ -263,7 +264,7 @@ def replays_show(context: click.Context, name: str, as_json: bool) -> None:  # n
 def replays_resume(context: click.Context, name: str, as_json: bool) -> int:  # noqa: FBT001 - click's signature
     """Go on with a paused replay and follow it to its end; Ctrl-C pauses it again."""
     client = connect(Options.of(context))
-    return _watched(client, client.post(f"/replays/{segment(name)}/resume"), as_json=as_json)
+    return _watched(client, client.post(f"/replays/{segment(name)}/resume", see=_SEE), as_json=as_json)
 
 
 def _action(verb: str, text: str) -> click.Command:
@@ -272,7 +273,7 @@ def _action(verb: str, text: str) -> click.Command:
     @json_option
     @click.pass_context
     def command(context: click.Context, name: str, as_json: bool) -> None:  # noqa: FBT001 - click's signature
-        job = connect(Options.of(context)).post(f"/replays/{segment(name)}/{verb}")
+        job = connect(Options.of(context)).post(f"/replays/{segment(name)}/{verb}", see=_SEE)
         if as_json:
             output.document(job)
         else:

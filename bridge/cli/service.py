@@ -50,14 +50,20 @@ def load_settings(context: click.Context, file: str | None, *, local: bool = Fal
 
 @click.command("run")
 @_file
-@click.option("--watch", is_flag=True, help="Use edited code from the next invocation on.")
+@click.option(
+    "--watch",
+    is_flag=True,
+    help="Take an edited file at once: code from the next invocation on, and the configuration.",
+)
 @click.option(
     "--local",
     is_flag=True,
-    help="Read every pull source from an embedded stream, with a state folder apart; no broker is touched.",
+    help="Try the file without brokers and AWS: embedded streams in place of pull sources, a state folder apart.",
 )
 @click.option(
-    "--allow-remote", is_flag=True, help="Join consumer groups that others consume with; invoke remote functions."
+    "--allow-remote",
+    is_flag=True,
+    help="Read what others may be reading too (consumer groups, AWS), and invoke functions elsewhere.",
 )
 @click.pass_context
 def run_command(

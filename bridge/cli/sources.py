@@ -22,7 +22,7 @@ def sources_command() -> None:
 @json_option
 @click.pass_context
 def sources_list(context: click.Context, as_json: bool) -> None:  # noqa: FBT001 - click's signature
-    """List push sources: from where, to what, how many events were accepted since the start, the next tick."""
+    """List push sources: path or topic, function, events accepted since the start, next tick."""
     found = connect(Options.of(context)).get("/sources")["sources"]
     if as_json:
         output.lines(found)

@@ -13,14 +13,16 @@ from bridge.cli.locate import Options, connect
 
 _PAGE_MAX = 1000
 _target_argument = click.argument("target", metavar="[TARGET]", required=False)
-_connection_option = click.option("--connection", metavar="NAME", help="Where one target is reached by several.")
+_connection_option = click.option(
+    "--connection", metavar="NAME", help="By which connection, where several lead to the target."
+)
 
 
 @click.command("targets")
 @json_option
 @click.pass_context
 def targets_command(context: click.Context, as_json: bool) -> None:  # noqa: FBT001 - click's signature
-    """List the targets of records that something waits for: since when, and why."""
+    """List the targets that records wait for: since when, and why."""
     found = connect(Options.of(context)).get("/targets")["targets"]
     if as_json:
         output.lines(found)
@@ -47,7 +49,9 @@ def targets_command(context: click.Context, as_json: bool) -> None:  # noqa: FBT
 @click.command("waiting")
 @_target_argument
 @_connection_option
-@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many, oldest first.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=50, show_default=True, metavar="N", help="How many, oldest first."
+)
 @json_option
 @click.pass_context
 def waiting_command(
@@ -57,8 +61,9 @@ def waiting_command(
     limit: int,
     as_json: bool,  # noqa: FBT001 - click's signature
 ) -> None:
-    """List single records that wait for TARGET (or any), and those kept since it does not take them.
+    """List the records that wait for TARGET (or any).
 
+    Those that the target refused for good are kept, and listed too.
     With --json the records of successes are shown whole; those of failures are in their dead letters.
     """
     query = {"target": target, "connection": connection, "whole": as_json}
@@ -112,9 +117,10 @@ def push_command(context: click.Context, target: str | None, connection: str | N
 @yes_option
 @click.pass_context
 def give_up_command(context: click.Context, target: str, connection: str | None, yes: bool) -> None:  # noqa: FBT001
-    """Send nothing more of what waits for TARGET: failures stay here as dead letters, records of successes go.
+    """Stop sending what waits for TARGET.
 
-    What ends later is sent there again for as long as the file says so.
+    Failures stay here as dead letters, records of successes are deleted. Events that end later are sent
+    there again, for as long as the configuration names the target.
     """
     client = connect(Options.of(context))
     body = {"target": target} | ({} if connection is None else {"connection": connection})

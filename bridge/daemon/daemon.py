@@ -393,7 +393,9 @@ class Daemon:
     def _facts(self) -> list[tuple[str, bool, str]]:
         stats = self._parts.journal.stats()
         step_s = self._clock.step_s()
-        journal = f"{stats.segments} segments, {stats.size_bytes / limits.MIB:.1f} MiB"
+        segments = f"{stats.segments} segment{'' if stats.segments == 1 else 's'}"
+        journal = f"{segments}, {stats.size_bytes / limits.MIB:.1f} MiB"
+        stepped = f"stepped by {step_s:+.1f} s since the start" if abs(step_s) >= 0.1 else "no step since the start"
         if stats.damaged:
             journal += (
                 f"; damaged records: {stats.damaged}, the first in {stats.damaged_file} (stop the daemon, "
@@ -402,7 +404,7 @@ class Daemon:
         return [
             *confined.findings(self._parts.pool.sandbox_level(), self._parts.pool.sandbox_facts()),
             ("journal", not stats.damaged, journal),
-            ("clock", abs(step_s) < 1, f"stepped by {step_s:+.1f} s since the start"),
+            ("clock", abs(step_s) < 1, stepped),
             *self._notices(),
             *lost_functions(self._parts.catalog.functions()),
             *self._parts.pool.networks.facts(self._versions()),

@@ -108,7 +108,8 @@ def test_show_json_is_the_apis_document(bridge, served):
 def test_ids_that_name_nothing(bridge, wanted, code):
     found = bridge("events", "show", wanted)
 
-    assert (found.code, found.err.count("\n")) == (code, 1), found.err
+    assert (found.code, found.err.startswith("bridge: ")) == (code, True)
+    assert ("\n  what there is: bridge events list\n" in found.err) == (code == 1), found.err
 
 
 def test_tail_follows(bridge, served):
