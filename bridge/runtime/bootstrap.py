@@ -42,6 +42,7 @@ OK: Final = 4
 ERROR: Final = 5
 SKIPPED: Final = 6
 LEAVING: Final = 7
+SHUTDOWN: Final = 8
 AHEAD: Final = 1
 MARK: Final = 2
 LENGTH: Final = struct.Struct("=I")
@@ -51,6 +52,8 @@ RESULT_HEAD: Final = struct.Struct("=IBIdI")
 """length, kind, sequence, duration in ms, peak resident memory in KiB."""
 BEGIN_MARK: Final = b"\0bridge:begin:%d\0"
 """Written into the log before a frame that was sent ahead: what follows belongs to that invocation."""
+NOT_RUN: Final = b"EXTENSION\tName: %b\tState: LaunchError\tEvents: []\tError Type: Extension.NotRunHere\n"
+"""Of each extension: they run beside programs behind the Runtime API alone."""
 MESSAGE_MAX_CHARS: Final = 256 * 1024
 RESPONSE_MAX_BYTES: Final = 6 * 1024 * 1024 + 100
 _NO_BREAK_SPACE: Final = "\u00a0"
@@ -250,6 +253,8 @@ class Worker(Exchange):
         self._logs_json = os.environ.get("AWS_LAMBDA_LOG_FORMAT", "").upper() == "JSON"
         _open_streams()
         _open_logging(self, log_records.JsonFormatter(self._shown) if self._logs_json else None)
+        for name in settings["extensions"]:
+            os.write(1, NOT_RUN % name.encode())
         try:
             handler = load_handler(settings["handler"])
         except Fault as fault:

@@ -78,7 +78,9 @@ def wrapped(command: list[str], environment: Mapping[str, str], *, task_root: st
 
 
 def extensions(opt: str) -> list[str]:
-    """Return the names of the external extensions that a function's layers hold."""
+    """Return the names of the external extensions that a function's layers hold; `opt` is empty without layers."""
+    if not opt:
+        return []
     try:
         return sorted(entry.name for entry in os.scandir(Path(opt) / "extensions") if entry.is_file())
     except OSError:

@@ -140,6 +140,7 @@ def init_settings(
         "path": layer_paths(version, opt),
         "packages": [] if packages is None else [str(packages)],
         "rewrite": rewrite,
+        "extensions": commands.extensions(version.opt),
     }
 
 
@@ -166,6 +167,7 @@ def api_settings(
     return {
         "environment": environment,
         "commands": commands.commands(version, environment, task_root=task_root, opt=opt),
-        "extensions": commands.extensions(version.opt) if version.opt else [],
+        "extensions": commands.extensions(version.opt),
+        "opt": opt,
         "process_namespace": process_namespace,
     }

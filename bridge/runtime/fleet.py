@@ -9,7 +9,7 @@ from bridge.core import limits
 from bridge.core.errors import Throttled
 from bridge.core.function import FunctionVersion
 from bridge.core.invocation import THROTTLE_ACCOUNT
-from bridge.runtime import environment
+from bridge.runtime import commands, environment
 from bridge.runtime.job import Job
 from bridge.runtime.process import Worker
 from bridge.util import telemetry
@@ -62,6 +62,8 @@ class Fleet:
         self.init_failure = ""
         self.is_retired = False
         self.needs_exec = environment.needs_exec(version)
+        self.has_extensions = commands.is_served(version) and bool(commands.extensions(version.opt))
+        """External ones, which an invocation waits for, and which are told of a worker's end."""
         self.free_slots: list[str] = []
         """Scratch spaces whose worker has ended; their content is for the next one."""
         self.mean_s = MEAN_START_S
@@ -115,7 +117,7 @@ class Fleet:
     @property
     def may_send_ahead(self) -> bool:
         """True when its invocations are short enough."""
-        return self.mean_s < AHEAD_MEAN_MAX_S
+        return self.mean_s < AHEAD_MEAN_MAX_S and not self.has_extensions
 
     @property
     def depth(self) -> int:

@@ -20,6 +20,8 @@ ERROR: Final = 5
 SKIPPED: Final = 6
 LEAVING: Final = 7
 """The worker ends after what it sends next: nothing more is to be sent to it."""
+SHUTDOWN: Final = 8
+"""To a worker with extensions: it is to end, and to tell them."""
 AHEAD: Final = 1
 """Flag of an INVOKE frame: needs a token from the worker's counter before it may start."""
 MARK: Final = 2
@@ -41,6 +43,11 @@ def encode_init(settings: Mapping[str, Any]) -> bytes:
     """Return the first frame of a worker: handler, environment, paths."""
     body = orjson.dumps(settings)
     return struct.pack("=IB", len(body) + 1, INIT) + body
+
+
+def encode_shutdown(reason: str) -> bytes:
+    """Return the frame that lets a worker with extensions end: `spindown`, `timeout` or `failure`."""
+    return struct.pack("=IB", len(reason) + 1, SHUTDOWN) + reason.encode()
 
 
 def encode_invoke(job: "Job", timeout_ms: int, flags: int) -> list[bytes]:

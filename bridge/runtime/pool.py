@@ -332,8 +332,7 @@ class WorkerPool:
         """End a worker with its tree; its running job ends with `failure` once it is gone."""
         if worker.failure is None and not worker.is_finished:
             worker.failure = failure
-            self._starter.kill(worker)
-            self._loop.call_later(endings.GONE_MAX_S, self._finish, worker)
+            self._loop.call_later(self._starter.kill(worker), self._finish, worker)
 
     def _fail(self, worker: Worker, failure: results.Failure) -> None:
         """End a worker that broke a limit, at work or idle."""

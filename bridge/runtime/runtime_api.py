@@ -2,19 +2,19 @@
 
 Child side, standard library only. It runs where the Python bootstrap would, starts the function's own program (a
 bootstrap, or the client of a language) as its child, and ends as that one ends. Answers and refusals are those of
-semantics 6.1; what they leave open follows AWS's Runtime Interface Emulator.
+semantics 6.1; what they leave open follows AWS's Runtime Interface Emulator. With extensions (`extensions.py`) an
+invocation ends when all of them have asked for the next event, too, and the end of the worker is told to them.
 """
 
-import base64
 import json
 import os
 import re
 import select
 import signal
 import time
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
-from bridge.runtime import loopback_http
+from bridge.runtime import loopback_http, posted
 from bridge.runtime.bootstrap import (
     AHEAD,
     BEGIN_MARK,
@@ -26,17 +26,21 @@ from bridge.runtime.bootstrap import (
     READY,
     RESPONSE_MAX_BYTES,
     RESULT_HEAD,
+    SHUTDOWN,
     SKIPPED,
     Connection,
     ResponseTooLarge,
     claim,
 )
+from bridge.runtime.extensions import NO_TELEMETRY, PREFIX, RUNTIME_SHARE, SHUTDOWN_MAX_S, Extension, Extensions
 from bridge.runtime.loopback_http import Peer, Request
 
 PEERS_MAX: Final = 64
 """Connections at once; a further one is closed."""
 EXIT_MAX_MS: Final = 1000
 """How long a program that has told of its failed init may take to end."""
+KEPT_BACK_S: Final = 0.2
+"""Before its timeout an invocation that has been answered waits no longer for the extensions."""
 MEASURED_AFTER_MS: Final = 20
 """The memory is looked at after a longer invocation, and after each sixteenth."""
 SPAWN_TRIES: Final = 100
@@ -44,15 +48,8 @@ SPAWN_AGAIN_S: Final = 0.02
 _NEXT: Final = b"/2018-06-01/runtime/invocation/next"
 _INIT_ERROR: Final = b"/2018-06-01/runtime/init/error"
 _INVOCATION: Final = re.compile(rb"/2018-06-01/runtime/invocation/([^/]*)/(response|error)")
-_UNSUPPORTED: Final = {
-    b"/2020-01-01/extension/": "Extensions are not run here.",
-    b"/2018-06-01/runtime/restore/": "SnapStart is not offered here.",
-}
+_RESTORE: Final = b"/2018-06-01/runtime/restore/"
 _ACCEPTED: Final = b'{"status":"OK"}\n'
-_HTTP_ANSWER: Final = re.compile(
-    rb"\r\ncontent-type:[ \t]*application/vnd\.awslambda\.http-integration-response", re.IGNORECASE
-)
-_PRELUDE_END: Final = bytes(8)
 _PEAK: Final = re.compile(rb"VmHWM:\s*([0-9]+) kB")
 _NO_LINE: Final = bytes.maketrans(b"\r\n\0", b"   ")
 
@@ -79,6 +76,14 @@ class RuntimeApi:
         self._status_file = -1
         self._program = -1
         self._program_end = -1
+        self._due: list[bytes] = []
+        """An invocation that came before the extensions were ready for it."""
+        self._is_open = False
+        """We hear what the daemon sends."""
+        self._is_ending = False
+        self._deadline = 0.0
+        """When an answer that waits for extensions is given without them, monotonic."""
+        self._last_id = ""
 
     def run(self) -> NoReturn:
         """Serve until the end of the process."""
@@ -88,22 +93,129 @@ class RuntimeApi:
         self._process_namespace: bool = settings["process_namespace"]
         environment = settings["environment"]
         environment["AWS_LAMBDA_RUNTIME_API"] = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        for name in settings["extensions"]:
-            line = f"EXTENSION\tName: {name}\tState: LaunchError\tEvents: []\tError Type: Extension.NotRunHere\n"
-            _write_log(line.encode())
-        self._start(settings["commands"], environment)
+        self._extensions = Extensions(environment=environment, spawn=_spawned, opt=settings["opt"])
         self._poller.register(self._listener, select.POLLIN)
-        self._poller.register(self._program_end, select.POLLIN)
+        self._has_external = bool(settings["extensions"])
+        if self._has_external:
+            self._start_extensions(settings["extensions"])
+        else:
+            self._start(settings["commands"], environment)
         while True:
-            while self._asking is not None and self._daemon.has_frame():  # one that was taken back hands nothing out
-                self._hand_out()
-            events = self._poller.poll(None if self._init_error is None else EXIT_MAX_MS)
+            if self._program < 0 and self._extensions.are_registered:
+                self._start(settings["commands"], environment)
+            self._advance()
+            events = self._poller.poll(self._patience_ms())
             if not events:
-                self._fail_init()  # it has told of its error and does not end
+                self._lose_patience()
             for descriptor, _ in events:
                 # What the program sent before its end comes before the end, which stays readable.
                 if descriptor != self._program_end or len(events) == 1:
                     self._attend(descriptor)
+
+    def _advance(self) -> None:
+        """End the invocation, and hand out the next one, where runtime and extensions wait for it."""
+        while self._asking is not None and self._extensions.are_waiting:
+            self._let_go()
+            if not self._is_ready:
+                self._be_ready()
+            if self._due:
+                self._hand_out(self._due.pop(0))
+            elif self._daemon.has_frame():  # one that was taken back hands nothing out
+                self._take_frame()
+            else:
+                self._listen(wanted=True)
+                return
+        self._listen(wanted=self._has_external)  # there a shutdown comes at any time
+
+    def _listen(self, *, wanted: bool) -> None:
+        if wanted is not self._is_open:
+            self._is_open = wanted
+            if wanted:
+                self._poller.register(self._daemon, select.POLLIN)
+            else:
+                self._poller.unregister(self._daemon)
+
+    def _take_frame(self) -> None:
+        frame = self._daemon.read()
+        if frame[0] == SHUTDOWN:
+            self._shut_down(bytes(frame[1:]).decode())
+            os._exit(0)
+        if self._asking is not None and self._extensions.are_waiting:
+            self._hand_out(frame)
+        else:
+            self._due.append(bytes(frame))
+
+    def _patience_ms(self) -> float | None:
+        if self._init_error is not None:
+            return EXIT_MAX_MS
+        if self._held is not None and self._extensions.are_any:
+            return max(0.0, self._deadline - time.monotonic()) * 1000
+        return None
+
+    def _lose_patience(self) -> None:
+        if self._init_error is not None:
+            self._fail_init()  # it has told of its error and does not end
+        if self._held is not None:  # its caller has waited for the extensions long enough
+            self._send(LEAVING, 0, 0.0, b"")
+            self._let_go()
+            self._shut_down("timeout")
+            os._exit(1)
+
+    # --- extensions -------------------------------------------------------------------------------------------
+
+    def _start_extensions(self, names: list[str]) -> None:
+        try:
+            for end in self._extensions.start(names):
+                self._poller.register(end, select.POLLIN)
+        except OSError as error:
+            kind = "PermissionDenied" if isinstance(error, PermissionError) else "UnknownError"
+            _write_log(f"EXTENSION\tName: {names[0]}\tState: LaunchError\tEvents: []\tError Type: {kind}\n".encode())
+            self._refuse_start((error.strerror or str(error)).lower(), "Extension.LaunchError")
+
+    def _extension_ended(self, each: Extension, status: int) -> None:
+        """Fail what runs, as AWS does; the worker ends."""
+        if self._is_ending:
+            return
+        text = posted.status_text(status)
+        kind = "Extension.Crash"
+        if each.error_type:
+            kind = f"Extension.{'ExitError' if self._is_ready else 'InitError'}"
+        if not self._is_ready:
+            _write_log(self._extensions.unready())
+            self._refuse_start(text, kind)
+        if self._request_id or self._held is not None:
+            message = f"RequestId: {self._last_id} Error: {text}"
+            self._request_id = b""
+            self._held = None
+            _write_log(f"{message}\n{kind}\n".encode())
+            self._send(LEAVING, 0, 0.0, b"")
+            duration_ms = (time.perf_counter() - self._began) * 1000
+            self._send(
+                ERROR, self._sequence, duration_ms, json.dumps({"errorType": kind, "errorMessage": message}).encode()
+            )
+        self._shut_down("failure")
+        os._exit(1)
+
+    def _shut_down(self, reason: str) -> None:
+        """Let the runtime and the extensions end, for as long as they may; then this process ends, and all with it."""
+        if self._is_ending or not self._has_external:
+            return
+        self._is_ending = True
+        deadline = time.monotonic() + SHUTDOWN_MAX_S
+        self._listen(wanted=False)
+        if self._program_end >= 0:
+            self._poller.unregister(self._program_end)
+            is_quiet = reason == "spindown"
+            try:
+                signal.pidfd_send_signal(self._program_end, signal.SIGTERM if is_quiet else signal.SIGKILL)
+                select.select((self._program_end,), (), (), SHUTDOWN_MAX_S * RUNTIME_SHARE)
+                signal.pidfd_send_signal(self._program_end, signal.SIGKILL)
+            except OSError:
+                pass  # it has ended
+        self._extensions.shut_down(reason, left_s=deadline - time.monotonic())
+        while self._extensions.are_living and (left_s := deadline - time.monotonic()) > 0:
+            for descriptor, _ in self._poller.poll(left_s * 1000):
+                self._attend(descriptor)
 
     # --- the program ------------------------------------------------------------------------------------------
 
@@ -118,15 +230,17 @@ class RuntimeApi:
                 reason = os.strerror(error.errno or 0).lower()
                 self._refuse_start(f"fork/exec {command[0]}: {reason}")
             self._program_end = os.pidfd_open(self._program)
+            self._poller.register(self._program_end, select.POLLIN)
             self._status_file = os.open(f"/proc/{self._program}/status", os.O_RDONLY | os.O_CLOEXEC)
             return
         names = " ".join(command[0] for command in commands)
         self._refuse_start(f"Couldn't find valid bootstrap(s): [{names}]")
 
-    def _refuse_start(self, text: str) -> NoReturn:
+    def _refuse_start(self, text: str, error_type: str = "Runtime.InvalidEntrypoint") -> NoReturn:
         # Whoever waits for it knows the request id that belongs before the text.
-        error = {"errorType": "Runtime.InvalidEntrypoint", "platformText": text}
+        error = {"errorType": error_type, "platformText": text}
         self._send(INIT_ERROR, 0, 0.0, json.dumps(error).encode())
+        self._shut_down("failure")
         os._exit(1)
 
     def _program_ended(self) -> NoReturn:
@@ -137,6 +251,7 @@ class RuntimeApi:
             self._let_go()
         if self._init_error is not None:
             self._fail_init()
+        self._shut_down("failure")
         if os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             if number != signal.SIGKILL:
@@ -146,6 +261,7 @@ class RuntimeApi:
 
     def _fail_init(self) -> NoReturn:
         self._send(INIT_ERROR, 0, 0.0, self._init_error or b"{}")
+        self._shut_down("failure")
         os._exit(1)
 
     # --- both sides -------------------------------------------------------------------------------------------
@@ -162,15 +278,17 @@ class RuntimeApi:
             except (loopback_http.NotHttp, OSError):
                 self._drop(peer)
                 return
-            if peer.is_last and peer is not self._asking:
+            if peer.is_last and peer is not self._asking and not self._extensions.is_asking(peer):
                 self._drop(peer)
         elif descriptor == self._daemon.fileno():
-            if self._asking is not None:
-                self._hand_out()
+            self._take_frame()
         elif descriptor == self._program_end:
             self._program_ended()
         elif descriptor == self._listener.fileno():
             self._accept()
+        elif (ended := self._extensions.ended(descriptor)) is not None:
+            self._poller.unregister(descriptor)
+            self._extension_ended(*ended)
 
     def _accept(self) -> None:
         connection, _ = self._listener.accept()
@@ -185,7 +303,7 @@ class RuntimeApi:
     def _drop(self, peer: Peer) -> None:
         if peer is self._asking:
             self._asking = None
-            self._poller.unregister(self._daemon)
+        self._extensions.drop(peer)
         self._poller.unregister(peer)
         del self._peers[peer.fileno()]
         peer.close()
@@ -203,13 +321,14 @@ class RuntimeApi:
                 self._take_error(peer, request)
         elif request.method == b"POST" and request.path == _INIT_ERROR:
             self._take_init_error(peer, request)
+        elif request.path.startswith(PREFIX):
+            self._extensions.serve(peer, request)
+        elif request.method == b"PUT" and (name := NO_TELEMETRY.get(request.path)):
+            self._refuse(peer, 202, f"{name}.NotSupported", f"{name} API is not supported")  # the emulator's answer
+        elif request.path.startswith(_RESTORE):
+            self._refuse(peer, 403, "NotSupported", "SnapStart is not offered here.")
         else:
-            for beginning, text in _UNSUPPORTED.items():
-                if request.path.startswith(beginning):
-                    self._refuse(peer, 403, "NotSupported", text)
-                    break
-            else:
-                self._refuse(peer, 404, "NotFound", "404 page not found")
+            self._refuse(peer, 404, "NotFound", "404 page not found")
 
     def _refuse(self, peer: Peer, status: int, error_type: str, text: str) -> None:
         peer.answer(status, json.dumps({"errorMessage": text, "errorType": error_type}).encode())
@@ -223,16 +342,16 @@ class RuntimeApi:
             self._refuse(peer, 403, "InvalidStateTransition", text)
             return
         self._asking = peer
-        self._poller.register(self._daemon, select.POLLIN)
-        self._let_go()
-        if not self._is_ready:
-            self._is_ready = True
-            self._measure()
-            self._send(READY, 0, (time.perf_counter() - self._began) * 1000, b"")
 
-    def _hand_out(self) -> None:
-        """Read a frame and give it to the client that asks; one that was taken back is skipped."""
-        frame = self._daemon.read()
+    def _be_ready(self) -> None:
+        self._is_ready = self._extensions.is_closed = True
+        if self._extensions.are_any:
+            _write_log(self._extensions.lines())
+        self._measure()
+        self._send(READY, 0, (time.perf_counter() - self._began) * 1000, b"")
+
+    def _hand_out(self, frame: bytes | memoryview) -> None:
+        """Give an invocation to the client that asks, and to the extensions; one that was taken back is skipped."""
         _, flags, sequence, timeout_ms, a, b, c, d = INVOKE_HEAD.unpack_from(frame)
         if flags:
             if flags & AHEAD and not claim(self._tokens):
@@ -245,18 +364,23 @@ class RuntimeApi:
         d += c
         peer, self._asking = self._asking, None
         assert peer is not None
-        self._poller.unregister(self._daemon)
         self._sequence = sequence
         self._request_id = bytes(frame[INVOKE_HEAD.size : a])
+        deadline_ms = int(time.time() * 1000) + timeout_ms
         headers = (
             b"Lambda-Runtime-Aws-Request-Id: %b\r\nLambda-Runtime-Deadline-Ms: %d\r\n"
             b"Lambda-Runtime-Invoked-Function-Arn: %b\r\n"
-        ) % (self._request_id, int(time.time() * 1000) + timeout_ms, bytes(frame[a:b]))
+        ) % (self._request_id, deadline_ms, bytes(frame[a:b]))
         if c > b:
             headers += b"Lambda-Runtime-Trace-Id: %b\r\n" % bytes(frame[b:c])
         if d > c:  # JSON, where a line end means as much as a space
             headers += b"Lambda-Runtime-Client-Context: %b\r\n" % bytes(frame[c:d]).translate(_NO_LINE)
         self._began = time.perf_counter()
+        if self._extensions.are_any:
+            self._last_id = self._request_id.decode()
+            self._deadline = time.monotonic() + timeout_ms / 1000 - KEPT_BACK_S
+            trace = bytes(frame[b:c]).decode()
+            self._extensions.invoke(self._last_id, deadline_ms=deadline_ms, arn=bytes(frame[a:b]).decode(), trace=trace)
         peer.answer(200, frame[d:] if len(frame) > d else b"{}", headers)
         if peer.is_last:
             self._drop(peer)
@@ -270,9 +394,9 @@ class RuntimeApi:
         trailers = request.trailers
         if trailers and (error_type := loopback_http.find_header(trailers, b"Lambda-Runtime-Function-Error-Type")):
             body = loopback_http.find_header(trailers, b"Lambda-Runtime-Function-Error-Body")
-            self._end_invocation(ERROR, _error(_decoded(body), error_type))
-        elif _HTTP_ANSWER.search(request.head):
-            self._end_invocation(OK, _whole_answer(request.body))
+            self._end_invocation(ERROR, posted.error(posted.decoded(body), error_type))
+        elif posted.HTTP_ANSWER.search(request.head):
+            self._end_invocation(OK, posted.whole_answer(request.body))
         else:
             self._end_invocation(OK, request.body)
         peer.answer(202, _ACCEPTED)
@@ -280,10 +404,10 @@ class RuntimeApi:
     def _take_error(self, peer: Peer, request: Request) -> None:
         error_type = request.header(b"Lambda-Runtime-Function-Error-Type")
         if request.is_too_large:
-            self._end_invocation(ERROR, _error(b"", error_type))
+            self._end_invocation(ERROR, posted.error(b"", error_type))
             self._refuse(peer, 413, "RequestEntityTooLarge", "Exceeded maximum allowed payload size.")
             return
-        self._end_invocation(ERROR, _error(request.body, error_type))
+        self._end_invocation(ERROR, posted.error(request.body, error_type))
         peer.answer(202, _ACCEPTED)
 
     def _take_init_error(self, peer: Peer, request: Request) -> None:
@@ -291,7 +415,7 @@ class RuntimeApi:
             text = "Transition from Ready to InitError failed for runtime. Error: State transition is not allowed"
             self._refuse(peer, 403, "InvalidStateTransition", text)
             return
-        self._init_error = _error(request.body, request.header(b"Lambda-Runtime-Function-Error-Type"))
+        self._init_error = posted.error(request.body, request.header(b"Lambda-Runtime-Function-Error-Type"))
         peer.answer(202, _ACCEPTED)
 
     def _end_invocation(self, kind: int, payload: bytes) -> None:
@@ -302,6 +426,8 @@ class RuntimeApi:
         if self._held is not None:
             kind, duration_ms, payload = self._held
             self._held = None
+            if self._extensions.are_any:  # what they have done meanwhile is part of it
+                duration_ms = (time.perf_counter() - self._began) * 1000
             self._send(kind, self._sequence, duration_ms, payload)
 
     def _send(self, kind: int, sequence: int, duration_ms: float, payload: bytes) -> None:
@@ -337,41 +463,6 @@ def _spawned(command: list[str], environment: dict[str, str]) -> int:
                 raise
             time.sleep(SPAWN_AGAIN_S)
     raise AssertionError
-
-
-def _error(body: bytes, error_type: bytes) -> bytes:
-    """Return a client's error as it is posted, or as an object where it is none."""
-    try:
-        if isinstance(json.loads(body), dict):
-            return body
-    except (ValueError, RecursionError):
-        pass
-    text = body.decode("utf-8", "replace")
-    kind = error_type.decode("utf-8", "replace") or "Runtime.Unknown"
-    return json.dumps({"errorMessage": text, "errorType": kind}).encode()
-
-
-def _decoded(text: bytes) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except ValueError:
-        return text
-
-
-def _whole_answer(body: bytes) -> bytes:
-    """Return a streamed HTTP answer (a prelude, eight zeros, the body) as the object that is buffered in its place."""
-    prelude, found, rest = body.partition(_PRELUDE_END)
-    try:
-        answer: Any = json.loads(prelude) if found else None
-    except (ValueError, RecursionError):
-        answer = None
-    if not isinstance(answer, dict):
-        return body
-    try:
-        answer["body"], answer["isBase64Encoded"] = rest.decode(), False
-    except UnicodeDecodeError:
-        answer["body"], answer["isBase64Encoded"] = base64.b64encode(rest).decode(), True
-    return json.dumps(answer).encode()
 
 
 def _write_log(line: bytes) -> None:

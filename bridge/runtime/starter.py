@@ -16,7 +16,19 @@ import structlog
 from bridge.core.errors import RuntimeUnavailable
 from bridge.core.function import Interpreter
 from bridge.core.ports import Clock
-from bridge.runtime import cgroup_home, cgroups, commands, confined, environment, frames, mounts, networks, users
+from bridge.runtime import (
+    cgroup_home,
+    cgroups,
+    commands,
+    confined,
+    endings,
+    environment,
+    frames,
+    mounts,
+    networks,
+    results,
+    users,
+)
 from bridge.runtime.credentials import WorkerCredentials
 from bridge.runtime.fleet import Fleet
 from bridge.runtime.logs import FunctionLogs, stream_name
@@ -32,6 +44,8 @@ UNMOUNTED: Final = "unmounted"
 PROBE_MAX_S: Final = 30.0
 PROBES: Final = {0: confined.PYTHON, -1: confined.COMMAND}
 """Ids of the workers that only tell what confines them, and their kind."""
+EXTENSIONS_END_S: Final = 2.5
+"""A worker that tells its extensions of its end has ended by itself until then (`extensions.SHUTDOWN_MAX_S`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +113,9 @@ class Starter:
         """Process id of the keeper by worker id."""
         self._zygote_facts: list[Fact] = []
         self.confined = confined.Confined()
+        self._extended: dict[int, Worker] = {}
+        """Those with extensions, which are told of their end."""
+        self._none_extended = asyncio.Event()
         self.credentials: WorkerCredentials | None = None
         """What workers are given of their function's role; None: nothing."""
 
@@ -229,6 +246,9 @@ class Starter:
             self._processes.add(report["pid"], living=self._pids)
         elif report["op"] == "gone":
             self._living.pop(worker_id, None)
+            self._extended.pop(worker_id, None)
+            if not self._extended:
+                self._none_extended.set()
         self._on_report(report)
 
     def _probed(self, report: dict[str, Any]) -> None:
@@ -339,6 +359,8 @@ class Starter:
         request["runtime_api"] = commands.is_served(version)
         request |= networks.request_of(version, shared)
         await self._attach(worker, request, shared)
+        if fleet.has_extensions:
+            self._extended[worker.id] = worker
         worker.began_at = self._clock.monotonic()
         packages = Path(mounts.RUNTIME_FOLDER) if self._packages and self._mounts else self._packages
         if request["runtime_api"]:
@@ -377,12 +399,31 @@ class Starter:
             self._zygote.start(request, [socket_end.fileno(), log_write, tokens, *others])
             await worker.open(self._logs, self._clock)  # while the worker begins
 
-    def kill(self, worker: Worker) -> None:
-        """End a worker with all its descendants; `gone` is reported. Twice is fine."""
-        self._zygote.kill(worker.id)
+    def kill(self, worker: Worker) -> float:
+        """End a worker with all its descendants; `gone` is reported. Twice is fine.
+
+        Returns:
+            Seconds after which nobody should wait for it any longer: one with extensions tells them first, unless it
+            broke a limit.
+        """
+        reason = "timeout" if worker.failure is not None and worker.failure.status == "timeout" else "spindown"
+        is_told = worker.id in self._extended and not worker.is_lost
+        if not is_told or (reason == "spindown" and worker.failure is not results.KILLED):
+            self._zygote.kill(worker.id)
+            return endings.GONE_MAX_S
+        worker.write(frames.encode_shutdown(reason))
+        asyncio.get_running_loop().call_later(EXTENSIONS_END_S, self._zygote.kill, worker.id)
+        return EXTENSIONS_END_S + endings.GONE_MAX_S
 
     async def close(self) -> None:
-        """End the zygote, and with it every worker; twice is fine."""
+        """End the zygote, and with it every worker, after a word to extensions; twice is fine."""
+        if self._extended and self._zygote.is_alive:
+            self._none_extended.clear()
+            for worker in self._extended.values():
+                worker.write(frames.encode_shutdown("spindown"))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EXTENSIONS_END_S):
+                    await self._none_extended.wait()
         await self._zygote.close()
         await self.networks.close()
         await self._leave_home("closed")

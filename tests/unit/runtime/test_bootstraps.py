@@ -159,15 +159,6 @@ async def test_an_answer_on_a_connection_that_closes_comes_in_pieces(runner, tmp
     )
 
 
-async def test_an_extension_is_refused_by_name(runner, tmp_path):
-    source = (
-        "api.request('POST', '/2020-01-01/extension/register', '{}')\nfound = api.getresponse()\n"
-        "answer = [found.status, json.loads(found.read())]"
-    )
-    status, error = body(await say(runner, talker(tmp_path / "code"), source))
-    assert (status, error["errorType"]) == (403, "NotSupported")
-
-
 async def test_answers_in_chunks(runner, tmp_path):
     code = talker(tmp_path / "code")
     source = (
@@ -301,14 +292,9 @@ async def test_a_bootstrap_in_a_layer(runner, tmp_path):
         pytest.skip("layers at /opt (needs root, or user namespaces)")
     (tmp_path / "code").mkdir()
     opt = talker(tmp_path / "opt")
-    (tmp_path / "opt" / "extensions").mkdir(mode=0o755)
-    (tmp_path / "opt" / "extensions" / "watcher").touch()
     result = await say(runner, str(tmp_path / "code"), "answer = sys.argv[0]", opt=opt)
 
     assert body(result) == "/opt/bootstrap"
-    runner.logs.flush()
-    text = b"".join(path.read_bytes() for path in (runner.logs._folder / NAME).iterdir())
-    assert b"EXTENSION\tName: watcher\tState: LaunchError\t" in text
 
 
 async def test_the_timeout_ends_it_and_what_it_started(runner, tmp_path):
