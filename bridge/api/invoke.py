@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Callable
 from typing import Final
 
@@ -21,7 +22,7 @@ from bridge.core.errors import (
     StoreFull,
     Throttled,
 )
-from bridge.core.function import TARGET_MAX_CHARS
+from bridge.core.function import TARGET_MAX_CHARS, space_name
 from bridge.core.invocation import Condition, InvocationResult, InvocationType, ResultKind
 from bridge.core.record import Record
 from bridge.events.bodies import is_too_deep
@@ -48,8 +49,16 @@ class InvokeEndpoint:
         fields = Fields.of_query(request)
         qualifier = fields.text("Qualifier")
         fields.finish()
-        target = _target(request.params["target"], qualifier)
+        target = self._own(_target(request.params["target"], qualifier))
         return await self.answer(request, new_id(), lambda _: target)
+
+    def _own(self, target: str) -> str:
+        """Return a target as it is called here, where its name space is written out and is the file's."""
+        name, colon, qualifier = target.partition(":")
+        if space_name(name):
+            with contextlib.suppress(FunctionNotFound):  # told when it is invoked
+                name = self._services.function(name).name
+        return name + colon + qualifier
 
     async def answer(self, request: Request, request_id: str, target_of: Callable[[bytes], str]) -> Answer:
         """Answer as API_Invoke does; `target_of` is asked with the body, and may refuse by raising what it likes."""

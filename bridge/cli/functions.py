@@ -104,7 +104,9 @@ def _whole(client: Client, target: str) -> dict[str, Any]:
     versions = pages(client, function_path(name, "/versions"), "Versions")
     found["Versions"] = [version for version in versions if version["Version"] != "$LATEST"]
     found["Aliases"] = pages(client, function_path(name, "/aliases"), "Aliases")
-    local = [function for function in client.get("/functions")["functions"] if function["name"] == name]
+    arn = ":".join(found["Configuration"]["FunctionArn"].split(":")[:7])
+    functions = client.get("/functions")["functions"]
+    local = [function for function in functions if function["name"] == name or function.get("arn") == arn]
     found["Local"] = local[0] if local else {}
     return found
 

@@ -84,6 +84,12 @@ async def _changes(paths: list[Path]) -> AsyncGenerator[AbstractSet[Path], None]
     yield frozenset()
 
 
+def identity(path: Path) -> tuple[int, ...] | None:
+    """Return what tells a file from what it was or will be: saved again, it is another; None: there is none."""
+    status = _status(path)
+    return status and (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
 def _identities(functions: Mapping[str, Path], config: Path | None) -> dict[Path, _Identity]:
     """Return what stands at each path now: another file or folder has another identity; None: nothing."""
     found: dict[Path, _Identity] = {}
@@ -91,8 +97,7 @@ def _identities(functions: Mapping[str, Path], config: Path | None) -> dict[Path
         status = _status(folder)
         found[folder] = status and (status.st_dev, status.st_ino)
     if config is not None:
-        status = _status(config)
-        found[config] = status and (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+        found[config] = identity(config)
     return found
 
 

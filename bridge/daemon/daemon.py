@@ -296,6 +296,7 @@ class Daemon:
         async with self._reloading:
             if self._draining:
                 return self._refused(["the daemon is stopping"])
+            self._edits.reading()
             try:
                 settings = (
                     await asyncio.to_thread(load, self._config_path, local=self.local, remote=self.allow_remote)

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from bridge.api.app import ReloadResult
-from bridge.config.watch import watch
+from bridge.config.watch import identity, watch
 from bridge.core.errors import BridgeError
 from bridge.core.ports import Clock
 from bridge.daemon.composition import Parts, Spawn
@@ -48,6 +48,15 @@ class Edits:
         self._clock = clock
         self._reload = reload
         self._watching: asyncio.Task[None] | None = None
+        self._read: tuple[int, ...] | None = None
+        """What stood at the file's path when it was last read; None: nobody knows."""
+
+    def reading(self) -> None:
+        """The file is read now: what is saved later, is for the next reload."""
+        self._read = self._stands()
+
+    def _stands(self) -> tuple[int, ...] | None:
+        return None if self._config_path is None else identity(self._config_path)
 
     def start(self) -> None:
         """Watch from now on, in the place of what was watched before."""
@@ -64,7 +73,7 @@ class Edits:
         folders = self._folders()
         edits_of = watch(folders, self._config_path, marks=self._virtualenvs())
         async with aclosing(edits_of) as edits:  # type: ignore[type-var]
-            self._spawn(self._look_once(folders), "watch-first-look")
+            self._spawn(self._look_once(folders, self._read), "watch-first-look")
             async for edited in edits:
                 for name in sorted(edited.functions):
                     await self._refresh(name)
@@ -89,9 +98,14 @@ class Edits:
             if version.interpreter is not None and version.interpreter.virtualenv
         }
 
-    async def _look_once(self, names: Iterable[str]) -> None:
-        """Look at all code again once the watch stands: an edit before that is told by nobody."""
+    async def _look_once(self, names: Iterable[str], read: tuple[int, ...] | None) -> None:
+        """Look at all code, and the file, again once the watch stands: an edit before that is told by nobody.
+
+        So is one while the file's own reload ran, since that starts the watch: `read` is what was read.
+        """
         await self._clock.sleep(_STANDS_S)
+        if read is not None and read == self._read and self._stands() not in (read, None):
+            await self._reload()
         for name in names:
             if name in self._parts.catalog or name.startswith(_LAYER):
                 await self._refresh(name)

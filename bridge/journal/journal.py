@@ -32,6 +32,7 @@ _GATHER_MAX_BYTES: Final = 64 * 1024 * 1024
 _ARCHIVE_MAX: Final = 4096
 _ARCHIVE_MAX_BYTES: Final = 16 * 1024 * 1024
 _ARCHIVE_DELAY_S: Final = 0.05
+"""Nobody waits for them: they gather so long, or until half of that many wait."""
 _CHUNKS_AT_ONCE: Final = 4
 
 
@@ -214,6 +215,16 @@ class SegmentJournal:
             return
         tail.add(record, None)
         if not self._in_flight:
+            self._flush_in_time()
+
+    def _flush_in_time(self) -> None:
+        """Hand over what nobody waits for a moment later; at once where it is much, before it is too much."""
+        group = self._tail.group if self._tail is not None else None
+        if group is not None and (
+            group.archived >= _ARCHIVE_MAX // 2 or group.archived_bytes >= _ARCHIVE_MAX_BYTES // 2
+        ):
+            self._flush()
+        else:
             self._flush_later()
 
     def _flush_later(self) -> None:
@@ -246,7 +257,7 @@ class SegmentJournal:
         if error is not None:
             self._fail(group.parts[parts:], error)
         if self._is_open and self._tail is not None and not self._tail.group.is_awaited:
-            self._flush_later()  # else the archive alone would keep the disk busy
+            self._flush_in_time()  # else the archive alone would keep the disk busy
         else:
             self._flush()
         if not self._in_flight:

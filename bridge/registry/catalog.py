@@ -24,10 +24,12 @@ from bridge.core.function import (
     Interpreter,
     RemoteFunction,
     function_arn,
+    plain_name,
     space_name,
 )
 from bridge.core.logging_config import DEFAULT, LoggingConfig
 from bridge.core.network import AUTO, VpcConfig
+from bridge.core.spaces import Space
 from bridge.registry.packages import digest_folder
 from bridge.registry.virtualenvs import changed_ns
 
@@ -158,6 +160,8 @@ class FunctionCatalog:
             FunctionNotFound: with AWS's text, which names `$LATEST` (semantics 1.6).
         """
         found = self._functions.get(name)
+        if found is None and space_name(name) == Space(self._account, self._region).name:
+            found = self._functions.get(plain_name(name))  # the file's own name space, written out
         if found is None:
             arn = function_arn(name, region=self._region, account=self._account)
             raise FunctionNotFound(f"Function not found: {arn}:{LATEST}")

@@ -53,6 +53,16 @@ async def test_it_is_kept_for_replay(world):
     assert record.payload == b'{"name":"Ada"}'
 
 
+async def test_the_files_own_name_space_may_be_written_out(world):
+    world.catalog.known["hello@us-east-1.000000000000"] = world.catalog.known["hello"]  # as the catalog finds it
+    for target in ("hello@us-east-1.000000000000", "hello@us-east-1.000000000000:$LATEST"):
+        answer = await invoke(world, b'{"n":1}', target=target, invocation_type="Event")
+        assert answer.status == 202
+        record = world.journal.find(answer.headers["x-amzn-requestid"])
+        assert record.function == target.replace("@us-east-1.000000000000", ""), "it is in the function's own lane"
+    assert (await invoke(world, target="hello@us-east-1.111111111111")).status == 404
+
+
 @pytest.mark.parametrize(
     "body", [b"", b"{}", b"7", b'"x"', b"null", b"[1]", b' {"a" : 1.10}\n', b"[" * 200 + b"]" * 200]
 )

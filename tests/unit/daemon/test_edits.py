@@ -91,3 +91,33 @@ async def test_a_reload_by_an_edited_file_is_not_cut_off_by_the_watch_it_starts(
     world.edits.put_nowait(Edited(config=True))
     await wait_until(lambda: world.reloaded == [True] and len(world.watched) == 2, description="the reload has ended")
     await world.close()
+
+
+async def test_a_file_that_is_saved_while_its_own_reload_runs_is_taken_once_more(tmp_path, monkeypatch):
+    world = World(tmp_path, monkeypatch)
+    file, clock = tmp_path / "bridge.toml", world.under_test._clock
+    file.write_text("one")
+    saves = ["two, saved meanwhile"]
+
+    async def reload():
+        world.under_test.reading()
+        world.reloaded.append(file.read_text())
+        if saves:
+            file.write_text(saves.pop())
+        world.under_test.start()
+        return ReloadResult(ok=True)
+
+    world.under_test._reload = reload
+    world.under_test.start()
+    await clock.advance(5)
+    assert world.reloaded == [], "nobody has read it yet"
+    world.edits.put_nowait(Edited(config=True))
+
+    async def passed():
+        await clock.advance(1)
+        return len(world.reloaded) == 2
+
+    await wait_until(passed, description="it is read again")
+    await clock.advance(10)
+    assert world.reloaded == ["one", "two, saved meanwhile"], "and then no more"
+    await world.close()

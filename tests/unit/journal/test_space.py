@@ -223,12 +223,24 @@ async def test_a_record_that_cannot_be_written_harms_no_other(folder):
 async def test_archived_events_are_dropped_and_counted_when_too_many_wait(folder):
     before = dropped()
     async with opened(folder) as journal:
-        for n in range(4100):
+        for n in range(2048 + 4100):  # the first half of what may wait is handed over at once
             journal.archive(record(n, invocation_type=InvocationType.REQUEST_RESPONSE))
         journal.archive(record(1, payload=b"x" * (17 << 20)))
         assert dropped() - before == 5
         await journal.append(record(9999))
-        assert len(await everything(journal)) == 4097
+        assert len(await everything(journal)) == 2048 + 4097
+
+
+async def test_archived_events_do_not_wait_for_time_to_pass_where_they_are_many(folder, wait_until, monkeypatch):
+    monkeypatch.setattr("bridge.journal.journal._ARCHIVE_DELAY_S", 3600.0)
+    before, large = dropped(), b"x" * (1 << 20)
+    async with opened(folder) as journal:
+        for first in range(0, 24, 8):
+            for n in range(first, first + 8):
+                journal.archive(record(n, payload=large, invocation_type=InvocationType.REQUEST_RESPONSE))
+            last = record(first + 7).id
+            await wait_until(lambda last=last: journal.find(last), description="eight of them are synced")
+    assert dropped() == before
 
 
 async def test_archived_events_go_by_themselves_after_a_while(folder, wait_until):

@@ -38,6 +38,14 @@ class TestLookup:
         expected = "Function not found: arn:aws:lambda:eu-west-1:123456789012:function:gone:$LATEST"
         assert str(caught.value) == expected
 
+    def test_a_name_with_the_files_own_name_space_is_the_files_function(self, spec):
+        catalog = FunctionCatalog.from_specs([spec], region="eu-west-1", account="123456789012")
+
+        assert catalog.get(f"{spec.name}@eu-west-1.123456789012") is catalog.get(spec.name)
+        for other in ("us-east-1.123456789012", "eu-west-1.000000000000"):
+            with pytest.raises(FunctionNotFound):
+                catalog.get(f"{spec.name}@{other}")
+
     def test_all_by_name(self, spec):
         catalog = FunctionCatalog.from_specs([dataclasses.replace(spec, name=name) for name in "bca"])
 
