@@ -93,6 +93,20 @@ def start(rounds: int, seconds: float, note: Note) -> list[Figure]:
     return [figure]
 
 
+def sandboxed_start(rounds: int, seconds: float, note: Note) -> list[Figure]:
+    """A worker from nothing to its first answer, with all that confines it here, and with limits alone."""
+    results = interleave(rounds, {
+        "sandboxed": lambda: measure.run(WORKERS, "--starts", "20"),
+        "limits alone": lambda: measure.run(WORKERS, "--starts", "20", "--sandbox", "basic"),
+    }, note)  # fmt: skip
+    figure = Figure(
+        bar=Bar(name="sandboxed start", limit=3, at_least=False), baseline='ours with sandbox = "basic"', unit="ms"
+    )
+    for found in results:
+        figure.add(found["sandboxed"]["start_ms"], found["limits alone"]["start_ms"])
+    return [figure]
+
+
 def append(rounds: int, seconds: float, note: Note) -> list[Figure]:
     """1 KB events, 64 appenders that wait for the disk."""
     arguments = ("--callers", "64", "--seconds", str(seconds))
@@ -356,7 +370,7 @@ def blocked(rounds: int, seconds: float, note: Note) -> list[Figure]:
 BENCHES = {
     f.__name__: f
     for f in (
-        invoke, runtime_api, start, append, webhook, saturation, scan, match, pipeline, kinesis, aws_sources, mqtt,
+        invoke, runtime_api, start, sandboxed_start, append, webhook, saturation, scan, match, pipeline, kinesis, aws_sources, mqtt,
         lambda_invoke, lambda_cold_start, lambda_list, blocked, ready,
     )
 }  # fmt: skip

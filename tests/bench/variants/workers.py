@@ -1,6 +1,7 @@
 """Ours: the worker pool under callers, one worker; or with --starts N from the request to the first answer.
 
 Prints {"per_s", "p50_us", "p99_us"} or {"start_ms"}: fork, import of the handler and one invocation, median.
+With --sandbox basic nothing but limits confines the worker whose start is timed.
 With --runtime-api the handler is run by awslambdaric behind our Runtime API in place of our own bootstrap.
 """
 
@@ -45,10 +46,11 @@ def behind_the_runtime_api() -> FunctionVersion:
     return replace(VERSION, interpreter=client, runtime="python3.12", memory_mb=256)
 
 
-async def opened(folder: Path) -> WorkerPool:
+async def opened(folder: Path, *, sandbox: str = "auto") -> WorkerPool:
     for name in ("run", "logs"):
         (folder / name).mkdir()
-    pool = WorkerPool(run_folder=folder / "run", logs=FunctionLogs(folder / "logs"), clock=SystemClock(), workers_max=1)
+    logs = FunctionLogs(folder / "logs")
+    pool = WorkerPool(run_folder=folder / "run", logs=logs, clock=SystemClock(), workers_max=1, sandbox=sandbox)
     await pool.open()
     return pool
 
@@ -65,8 +67,8 @@ async def warm(
         await pool.close()
 
 
-async def starts(folder: Path, *, count: int, payload: bytes) -> dict[str, float]:
-    pool = await opened(folder)
+async def starts(folder: Path, *, count: int, payload: bytes, sandbox: str) -> dict[str, float]:
+    pool = await opened(folder, sandbox=sandbox)
     took = []
     try:
         for number in range(count + 1):
@@ -90,12 +92,13 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=200)
     parser.add_argument("--starts", type=int, default=0)
     parser.add_argument("--runtime-api", action="store_true")
+    parser.add_argument("--sandbox", default="auto")
     options = parser.parse_args()
     version = behind_the_runtime_api() if options.runtime_api else VERSION
     payload = json.dumps({"data": "x" * (options.bytes - 12)}).encode()
     with scratch() as folder:
         work = (
-            starts(folder, count=options.starts, payload=payload)
+            starts(folder, count=options.starts, payload=payload, sandbox=options.sandbox)
             if options.starts
             else warm(folder, version, callers=options.callers, seconds=options.seconds, payload=payload)
         )
