@@ -1,10 +1,11 @@
 """Execution roles at Lambda's API: what a role may not do is refused in AWS's words where it is configured."""
 
-from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from bridge.api.awslambda.errors import Refused
+from bridge.api.awslambda.permits import admitted
 from bridge.api.awslambda.roles import check_configuration
 from bridge.core.errors import BridgeError
 from bridge.registry.access import Caller
@@ -194,7 +195,13 @@ async def test_a_known_role_is_given_within_its_account_alone():
 
 
 async def test_whoever_may_change_functions_of_another_account_gives_them_no_role():
-    foreign = replace(caller(), foreign="111122223333")
+    """As the permit leaves the caller whom a policy of the function lets in."""
+    arn = "arn:aws:lambda:us-east-1:000000000000:function:made"
+    asked = SimpleNamespace(params={"fn": arn}, query=list)
+    policies = SimpleNamespace(refusing=lambda *_: "")
+    foreign = admitted(asked, caller("111122223333"), "lambda:UpdateFunctionConfiguration", policies)
+    assert (foreign.account, foreign.signer) == ("000000000000", "111122223333")
+    assert foreign.arn.startswith("arn:aws:iam::111122223333:user/")
     for arn in (BASIC, "arn:aws:iam::000000000000:role/unknown"):
         with pytest.raises(Refused, match="Cross-account pass role is not allowed"):
             await given(arn, foreign)

@@ -76,6 +76,8 @@ async def names(monkeypatch):
     inner = loop.getaddrinfo
 
     async def resolve(host, port, **more):
+        if host.endswith(".invalid"):  # whatever the resolver of this machine makes of it
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         if host not in known:
             return await inner(host, port, **more)
         asked.append(host)
@@ -99,7 +101,7 @@ async def test_of_several_addresses_those_are_taken_that_are_allowed(names):
         await permitted(egress("11.0.0.0/8"), "many.test", 9092)
 
 
-async def test_a_name_that_is_not_resolved_passes_where_the_file_names_it():
+async def test_a_name_that_is_not_resolved_passes_where_the_file_names_it(names):
     with pytest.raises(EgressDenied, match=r"none\.invalid:9092 is not resolved, and is not allowed"):
         await permitted(egress("10.0.0.0/8"), "none.invalid", 9092)
     await check_servers(egress("*.invalid"), ["none.invalid:9092"])
