@@ -91,7 +91,7 @@ class QueueWorker:
             source = self._work.make_source()
             try:
                 self._facts = await source.open()
-                self.trouble = ""
+                self.trouble, failures = "", 0
                 await self._serve(source, self._facts)
             except SourceError as error:
                 self.trouble = str(error)

@@ -60,6 +60,8 @@ class MappingWorker:
         self._changed = Changes(work.clock)
         self._is_stopping = False
         self._error: Exception | None = None
+        self._failures = 0
+        """Of the source in a row, without a read between them that went well."""
         self._handled_records, self._discarded, self._filtered = (
             telemetry.RECORDS.labels(mapping=work.mapping.name, outcome=outcome)
             for outcome in ("handled", "discarded", "filtered")
@@ -78,7 +80,7 @@ class MappingWorker:
 
         A source that fails is closed and opened anew, with back-off, for ever: `trouble` says so.
         """
-        failures = 0
+        self._failures = 0
         self._error = None
         while not self._is_stopping:
             source = self._work.make_source()
@@ -88,7 +90,7 @@ class MappingWorker:
                 self._commits.source = source
                 self.trouble = ""
                 helpers = [watched(work, self._fail) for work in (self._commits.run(), self._sweep_often())]
-                failures = await self._read(source, failures)
+                await self._read(source)
             except SourceError as error:
                 self.trouble = str(error)
                 log.warning("source_failed", mapping=self._mapping.name, error=str(error))
@@ -99,8 +101,8 @@ class MappingWorker:
                     helper.cancel()
                 await asyncio.gather(*helpers, return_exceptions=True)
                 await self._leave(source)
-            failures += 1
-            await self._clock.sleep(min(_REOPEN_MAX_S, _REOPEN_MIN_S * 2 ** min(failures - 1, 16)))
+            self._failures += 1
+            await self._clock.sleep(min(_REOPEN_MAX_S, _REOPEN_MIN_S * 2 ** min(self._failures - 1, 16)))
 
     async def _leave(self, source: Source) -> None:
         try:
@@ -129,14 +131,14 @@ class MappingWorker:
 
     # --- reading ------------------------------------------------------------------------------
 
-    async def _read(self, source: Source, failures: int) -> int:
+    async def _read(self, source: Source) -> None:
         records_max = min(_READ_RECORDS_MAX, max(1000, 2 * self._mapping.batch_size))
         while not self._is_stopping:
             if self._error is not None:
                 raise self._error
             if self._work.is_bounded and self._has_ended():
                 await self._commits.now()
-                return 0
+                return
             shards = self._shards.values()
             full = self._buffering.full(shards)
             for name in full:
@@ -149,12 +151,11 @@ class MappingWorker:
                 paused=paused,
             )
             await self._take_in(poll)
-            failures = 0
+            self._failures = 0
             # A source that has more at hand does not wait for it: everything else has its turn between two reads.
             await asyncio.sleep(0)
         # The source is kept alive until what runs has ended: its close hands the shards back.
         await self._changed.wait(lambda: not self._running)
-        return failures
 
     def _has_ended(self) -> bool:
         return bool(self._shards) and not self._running and all(shard.is_finished for shard in self._shards.values())

@@ -537,6 +537,19 @@ async def test_a_source_that_fails_is_opened_again_with_back_off():
         assert world.worker.trouble == ""
 
 
+async def test_the_back_off_of_a_source_begins_anew_once_it_was_read():
+    async with World() as world:
+        for number in range(10):  # a broker that restarts now and then, over months
+            world.stream.fail_with = SourceError("broker is gone")
+            world.stream.arrived.set()
+            await world.advance(0.1)
+            assert world.worker.trouble == "broker is gone"
+            world.stream.fail_with = None
+            world.stream.put(number)
+            await world.advance(1.5)
+            assert world.function.batches[-1] == [number]
+
+
 async def test_a_commit_that_fails_is_tried_again():
     async with World() as world:
         world.stream.commit_fails_with = SourceError("coordinator is away")
