@@ -17,7 +17,7 @@ from bridge.store.state import DATABASE, HOLD
 
 _SIDE_FILES: Final = ("", "-wal", "-shm")
 _UNREADABLE: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-_TABLES: Final = ("parked", "dead_letters", "outbox", "jobs", "marks", "stream_marks", "paused_mappings")
+_TABLES: Final = ("parked", "dead_letters", "outbox", "jobs", "marks", "stream_marks", "paused_mappings", "schedules")
 """Of stream marks a part is of use too: a shard without one is read again from where it begins."""
 
 
@@ -97,9 +97,13 @@ def _copy(table: str, *, source: Path, target: sqlite3.Connection) -> int:
             ) as damaged:
                 key = "number" if table in ("parked", "dead_letters", "outbox") else "1"
                 rows = damaged.execute(f"SELECT * FROM {table} ORDER BY {key} {direction}")  # noqa: S608 - constants
-                marks = ", ".join("?" for _ in rows.description)
+                # By name: the file may be an older version's, whose rows lack the latest columns.
+                columns = [name for name, *_ in rows.description]
+                insert = (
+                    f"INSERT OR IGNORE INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' for _ in columns)})"  # noqa: S608
+                )
                 for row in rows:
-                    count += target.execute(f"INSERT OR IGNORE INTO {table} VALUES ({marks})", row).rowcount  # noqa: S608
+                    count += target.execute(insert, row).rowcount
         except sqlite3.DatabaseError as error:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _UNREADABLE:
                 raise StoreError(f"{source} could not be salvaged: {error}") from error

@@ -154,7 +154,7 @@ def _unpack_attempt(packed: dict[str, Any]) -> Attempt:
 
 
 def insert_or_replace(table: str, columns: tuple[str, ...], *, key: tuple[str, ...]) -> str:
-    """Return an upsert with named parameters that returns the hold file of the row it replaced (or '')."""
+    """Return an upsert of the columns in their order; it returns the hold file of the row it replaced (or '')."""
     replaced = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
     # Built from the column names above, never from input.
     return (

@@ -18,6 +18,7 @@ from bridge.core import limits
 from bridge.core.errors import StoreCorrupt, StoreError, StoreFull
 from bridge.core.outcome import OutboxEntry, OutcomeKind, TargetPlace
 from bridge.core.ports import DeadLetterSelection
+from bridge.core.schedules import ScheduleState
 from bridge.core.stream import BEFORE_ALL, Mark
 from bridge.store import hold as hold_module
 from bridge.store.ballast import Ballast, free_bytes
@@ -29,6 +30,7 @@ from tests.contract.stores import LARGE, NOW, letter, parked, record, uuid_of
 from tests.contract.test_jobs import job
 
 BEGINNING = Mark(position=BEFORE_ALL, epoch=1)
+SCHEDULE = ScheduleState(expression="rate(1 minute) UTC", began=60, passed=120, claimed=180, position=7)
 STREAM_MARK = Mark(position=10**40, epoch=1, note=b"note", state=b"state", has_ended=True)
 EVERYTHING = DeadLetterSelection(queue=None)
 KIB, MIB = limits.KIB, limits.MIB
@@ -343,6 +345,7 @@ async def filled(folder: Path, rows: int = 100) -> None:
         state.mapping_states.pause("orders"),
     )
     await state.stream_marks.commit("orders", {"shard-1": STREAM_MARK})
+    await state.schedules.save("nightly", SCHEDULE)
     await state.close()
 
 
@@ -371,6 +374,7 @@ async def test_what_can_be_read_of_a_damaged_database_is_kept(tmp_path: Path) ->
     assert repair is not None
     assert {
         "parked": 100, "dead_letters": 3, "outbox": 1, "jobs": 1, "marks": 1, "stream_marks": 2, "paused_mappings": 1,
+        "schedules": 1,
     } == repair.rows  # fmt: skip
     assert repair.aside.exists()
     assert check_state(tmp_path) == ""
@@ -381,6 +385,40 @@ async def test_what_can_be_read_of_a_damaged_database_is_kept(tmp_path: Path) ->
     assert {"shard-1": STREAM_MARK, "shard-2": BEGINNING} == await state.stream_marks.load("orders")
     assert "layout" == await state.stream_marks.layout("orders")
     assert paused_mappings(tmp_path) == {"orders"}
+    assert SCHEDULE == await state.schedules.load("nightly")
+    with sqlite3.connect(tmp_path / "state.db") as connection:
+        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    connection.close()
+    assert {name for (name,) in found} == repair.rows.keys()  # a new table is repaired, too
+    await state.close()
+
+
+async def test_rows_of_an_older_version_are_kept(tmp_path: Path) -> None:
+    database = Database(tmp_path / "state.db", migrations=MIGRATIONS[:2])
+    database.open()
+    await database.write(
+        lambda connection: (
+            connection.execute(
+                "INSERT INTO parked (queue, id, lane, due_at, delay_s, position, target, source, invocation_type, "
+                "received_at, delivery_id, attempts, first_attempt_at, backoffs, redrive, job, error_type, "
+                "error_message, hold, hold_bytes, response, client_context, payload) VALUES ('default', 'i', 'billing', "
+                "1.0, 1.0, 1, 'billing', 's', 'Event', 1.0, '', 1, 1.0, 0, 0, '', '', '', '', 0, x'', x'', x'7b7d')"
+            ).rowcount
+        )
+    )
+    (root,) = await database.read(
+        lambda connection: connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'jobs'").fetchone()
+    )
+    await database.close()
+    with (tmp_path / "state.db").open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    repair = repair_state(tmp_path)
+
+    assert repair is not None
+    assert 1 == repair.rows["parked"]
+    state = await open_state(tmp_path)
+    assert {"billing": 1} == await state.parked.counts()
     await state.close()
 
 
