@@ -334,7 +334,7 @@ class MappingSupervisor:
 
     async def _halt(self, entry: _Entry, *, deadline_s: float | None) -> None:
         """Stop the worker, what runs first, at most `deadline_s` seconds (None: for as long as it takes)."""
-        worker, entry.worker = entry.worker, None
+        worker = entry.worker
         if worker is None:
             return
         if deadline_s is None:
@@ -344,7 +344,7 @@ class MappingSupervisor:
             await worker.drain(deadline_s=deadline_s)
         await self._tasks.stop(entry.task)
         await worker.stop()
-        entry.result = worker.result
+        entry.worker, entry.result = None, worker.result  # last: one that is cut short is still `drain`'s
 
     async def drain(self, *, deadline_s: float) -> None:
         """Stop all workers at once, within one deadline: the end of the daemon."""
@@ -353,7 +353,8 @@ class MappingSupervisor:
         for change in self._changes:
             change.cancel()
         await asyncio.gather(*self._changes, return_exceptions=True)
-        await asyncio.gather(*(self._halt(entry, deadline_s=deadline_s) for entry in self._entries.values()))
+        entries = [*self._entries.values(), *self._leaving.values()]
+        await asyncio.gather(*(self._halt(entry, deadline_s=deadline_s) for entry in entries))
 
     # --- slots --------------------------------------------------------------------------------
 
@@ -411,7 +412,7 @@ class MappingSupervisor:
         state, reason = entry.state, entry.reason
         if state is MappingState.ENABLED and (error := self._tasks.failed().get(entry.task)):
             state, reason = MappingState.FAILED, error
-        elif worker is not None and worker.in_trouble:
+        elif worker is not None and state is MappingState.ENABLED and worker.in_trouble:
             reason = worker.in_trouble
         return MappingStatus(
             mapping=entry.mapping,

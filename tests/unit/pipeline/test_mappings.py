@@ -205,6 +205,28 @@ async def test_a_pause_lets_what_runs_end(world):
     assert world.state().state is MappingState.DISABLED
 
 
+@pytest.mark.parametrize("change", ["pause", "delete"])
+async def test_what_runs_of_a_mapping_on_its_way_out_ends_before_the_daemon_does(world, change):
+    world.slots.duration_s = 10
+    await world.start()
+    world.stream().put(1)
+    await world.advance(0.1)
+    if change == "pause":
+        pause = asyncio.create_task(world.mappings.pause("orders"))
+        await world.advance(3)
+        await pause
+    else:
+        await world.mappings.configure([])
+        await world.advance(3)
+    assert 1 == world.state().running
+    drain = asyncio.create_task(world.mappings.drain(deadline_s=20))
+    await world.advance(8)
+    await drain
+
+    assert world.stream().mark() == 0
+    assert world.slots.running == 0
+
+
 async def test_where_a_paused_mapping_stands_is_looked_at_now_and_then(world):
     world.streams.streams["x://orders"] = stream = ScriptedStream(world.clock)
     stream.is_remote = True
