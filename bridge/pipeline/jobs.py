@@ -143,6 +143,7 @@ class JobRunner(ABC):
         self._clock = clock
         self._spawn = spawn
         self._runs: dict[str, Run] = {}
+        self._resuming: set[str] = set()
         self._closing = False
 
     # --- what a kind of job adds --------------------------------------------------------------
@@ -343,12 +344,16 @@ class JobRunner(ABC):
         run = self._runs.get(name)
         if run is not None and run.task is not None:
             await self._wait([run.task], _STOP_WAIT_S)
-        if name in self._runs:
+        if name in self._runs or name in self._resuming:
             raise IllegalStatus(f"{self.label} {name} still has invocations in flight from before: try again.")
         self._check_room()
-        job = replace(await self._known(name), state=JobState.RUNNING)
-        await self._jobs.update(job)
-        return self._launch(job).job
+        self._resuming.add(name)  # a second caller must not launch it beside this one
+        try:
+            job = replace(await self._known(name), state=JobState.RUNNING)
+            await self._jobs.update(job)
+            return self._launch(job).job
+        finally:
+            self._resuming.discard(name)
 
 
 async def until(event: asyncio.Event, clock: Clock, delay_s: float) -> bool:

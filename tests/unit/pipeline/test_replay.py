@@ -586,6 +586,21 @@ async def test_pause_answers_although_something_runs_for_minutes(world):
     assert 3 == (await world.until_state("r", step_s=60.0)).done
 
 
+async def test_two_who_resume_at_once_begin_one_run(world):
+    await world.fill(3)
+    world.invoker.duration_s = 1.0
+    await world.replays.start(ReplaySpec(name="r"))
+    pausing = asyncio.create_task(world.replays.pause("r"))
+    await world.clock.advance(2.0)
+    await pausing
+
+    ends = await asyncio.gather(world.replays.resume("r"), world.replays.resume("r"), return_exceptions=True)
+
+    assert ["IllegalStatus", "Job"] == sorted(type(end).__name__ for end in ends)
+    assert 3 == (await world.until_state("r")).done
+    assert 3 == len(world.invoker.calls)
+
+
 async def test_pause_cuts_a_wait_for_a_retry_short(world):
     await world.fill(1)
     world.invoker.script = lambda _call, number: ERROR if number < 3 else OK
