@@ -52,6 +52,7 @@ class LibraryLog(logging.Handler):
             return
         if len(self._last) >= MESSAGES_MAX:
             self._last.clear()
+            self._left_out.clear()
         self._last[kind] = now
         left_out = self._left_out.pop(kind, 0)
         log = structlog.get_logger(record.name)
