@@ -63,8 +63,3 @@ def backoff_s(backoffs: int, rng: random.Random) -> float:
     """Return the seconds to wait after a throttle or system error: 1 s, doubling, up to 5 min, with jitter."""
     ceiling = min(limits.THROTTLE_BACKOFF_MAX_S, limits.THROTTLE_BACKOFF_MIN_S * 2 ** min(backoffs, 16))
     return max(limits.THROTTLE_BACKOFF_MIN_S, rng.uniform(ceiling / 2, ceiling))
-
-
-def wait_after_load(*, due_at: float, delay_s: float, now: float) -> float:
-    """Return the seconds to wait for a parked event that was read back: a clock jump cannot stretch it."""
-    return min(max(due_at - now, 0.0), delay_s)

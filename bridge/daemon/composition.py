@@ -207,7 +207,7 @@ class Parts:
         self._exit.push_async_callback(self.aws.close)
         self.code = FileCode(self._settings, aws=self.aws)
         self.outcomes = OutcomesLog(
-            folder=self.folder.path / "p0" / "outcomes",
+            folder=self.folder.partition / "outcomes",
             clock=self._clock,
             retention_s=self._settings.journal.retention_days * 86_400,
             on_fatal=self._fail,
@@ -215,7 +215,7 @@ class Parts:
 
     async def _open_store(self) -> None:
         settings = self._settings.journal
-        partition = self.folder.path / "p0"
+        partition = self.folder.partition
         self.ballast = Ballast(partition / "ballast", size_bytes=settings.ballast_mb * limits.MIB)
         await asyncio.to_thread(self.ballast.ensure)
         self.state = await open_state(partition, release_ballast=self.ballast.release, on_failure=self._fail)

@@ -17,7 +17,7 @@ import orjson
 from pybase64 import b64encode
 
 from bridge.core.sources import PartialAnswer, WindowPart
-from bridge.core.stream import Chunk, Position, RecordFormat, Shard, shard_index
+from bridge.core.stream import Chunk, Position, RecordFormat, Shard
 
 CREATE_TIME: Final = 0
 LOG_APPEND_TIME: Final = 1
@@ -205,12 +205,6 @@ class KafkaShape:
 def shard_name(topic: str, partition: int) -> Shard:
     """Return a partition's name as events have it: `orders-0`."""
     return f"{topic}-{partition}"
-
-
-def shard_partition(topic: str, shard: Shard) -> int | None:
-    """Return the partition that a shard of `topic` names, None when it names none of it."""
-    partition = shard_index(shard)
-    return partition if shard == shard_name(topic, partition) else None
 
 
 def _iso(time_ms: int) -> str | None:

@@ -63,7 +63,6 @@ class SegmentJournal:
         on_fatal: called on the loop, once, when a sync failed: the daemon must exit, and the journal is closed.
         low_water_bytes: below this much free space appends are refused, so that dead letters and
             retention have room; 0: only a full disk refuses.
-        release_ballast: called in the writer's thread when a write found no space.
     """
 
     def __init__(
@@ -73,7 +72,6 @@ class SegmentJournal:
         segment_bytes: int,
         on_fatal: Callable[[Exception], None],
         low_water_bytes: int = 0,
-        release_ballast: Callable[[], None] | None = None,
         clock: Clock | None = None,
         disk: Disk | None = None,
     ) -> None:
@@ -81,7 +79,6 @@ class SegmentJournal:
         self._segment_bytes = segment_bytes
         self._low_water_bytes = low_water_bytes
         self._on_fatal = on_fatal
-        self._release_ballast = release_ballast
         self._clock = clock or SystemClock()
         self._disk = disk or Disk()
         self._files = Files()
@@ -134,7 +131,6 @@ class SegmentJournal:
             number=active.number,
             file=active.file,
             low_water_bytes=self._low_water_bytes,
-            release_ballast=self._release_ballast,
             clock=self._clock,
             disk=self._disk,
             ahead=self._ahead,

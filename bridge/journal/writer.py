@@ -38,7 +38,6 @@ class Writer:
         number: int,
         file: OpenFile,
         low_water_bytes: int,
-        release_ballast: Callable[[], None] | None,
         clock: Clock,
         disk: Disk,
         ahead: Ahead,
@@ -48,7 +47,6 @@ class Writer:
         self._number = number
         self._file: OpenFile | None = file
         self._low_water_bytes = low_water_bytes
-        self._release_ballast = release_ballast
         self._clock = clock
         self._disk = disk
         self._ahead = ahead
@@ -174,9 +172,7 @@ class Writer:
         self._is_undone = False
 
     def _full(self, error: OSError) -> StoreFull:
-        self._note_full()
-        if self._release_ballast is not None:
-            self._release_ballast()
+        self._note_full()  # the ballast stays: it is not for what senders can keep
         return StoreFull(f"no space on the disk; nothing was stored ({error.strerror})")
 
     def _break(self, text: str, error: Exception) -> StoreError:

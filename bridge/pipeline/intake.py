@@ -23,14 +23,13 @@ class JournalIntake:
         journal: Journal,
         dispatcher: Dispatcher,
         clock: Clock,
-        deliveries: DeliveryIndex | None = None,
         streams: StreamBacklogs | None = None,
     ) -> None:
         self._journal = journal
         self._dispatcher = dispatcher
         self._clock = clock
         self._streams = streams
-        self._deliveries = deliveries or DeliveryIndex()
+        self._deliveries = DeliveryIndex()
         self._pending: dict[bytes, asyncio.Future[str]] = {}
         """Deliveries whose first request is being stored: a second one waits and shares its answer."""
         self._window_s = float(limits.DEDUPLICATION_WINDOW_DEFAULT_S)

@@ -192,10 +192,6 @@ class Lane:
             return min(oldest)
         return self._loaded + 1 if self._behind else end
 
-    def is_taken(self, position: int) -> bool:
-        """True while a fresh event of that position runs or is being settled."""
-        return position in self._taken
-
     def ahead_of(self, position: int) -> int:
         """How many events wait before that position (at least; those behind the buffer are not counted one by one)."""
         return sum(record.position < position for record in self._buffer)

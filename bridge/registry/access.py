@@ -120,11 +120,6 @@ def with_token(key: AccessKey | None, headers: Mapping[str, Sequence[str]]) -> A
     return key
 
 
-def by_id(keys: Iterable[AccessKey]) -> Mapping[str, AccessKey]:
-    """Return keys by their id."""
-    return {key.id: key for key in keys}
-
-
 @lru_cache(maxsize=256)
 def _pattern(text: str) -> re.Pattern[str]:
     parts = (".*" if char == "*" else "." if char == "?" else re.escape(char) for char in text)

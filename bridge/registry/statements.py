@@ -21,7 +21,6 @@ OURS: Final = "bridge"
 SOURCE_ARN: Final = "aws:sourcearn"
 SOURCE_ACCOUNT: Final = "aws:sourceaccount"
 PRINCIPAL_ORG: Final = "aws:principalorgid"
-EVENT_SOURCE_TOKEN: Final = "lambda:eventsourcetoken"  # noqa: S105 - a condition's key
 URL_AUTH_TYPE: Final = "lambda:functionurlauthtype"
 VIA_URL: Final = "lambda:invokedviafunctionurl"
 

@@ -28,7 +28,6 @@ PARTIAL_MAX_BYTES: Final = 256 * limits.KIB
 READ_BYTES: Final = 64 * limits.KIB
 _MARK: Final = re.compile(rb"\0bridge:begin:(\d{1,10})\0")
 _MARK_START: Final = b"\0"
-_MARK_MAX_BYTES: Final = 32
 
 # All workers read into one buffer: the loop fills and empties it without a pause in between.
 _shared = bytearray(READ_BYTES)

@@ -36,6 +36,7 @@ __all__ = [
     "PROVISIONED",
     "RECORDS",
     "RECORDS_LOST",
+    "RECURSIONS_DROPPED",
     "REGISTRY",
     "RELOADS",
     "REPLAYED",

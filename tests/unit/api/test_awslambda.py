@@ -22,7 +22,7 @@ from bridge.api.awslambda.names import read_name
 from bridge.core.invocation import Condition
 from bridge.core.mapping import EventSourceMapping, MappingState
 from bridge.core.sources import MappingStatus
-from bridge.registry.access import AccessKey, Caller, by_id
+from bridge.registry.access import AccessKey, Caller
 from tests.unit.api.harness import NOW, World
 
 HOST = "127.0.0.1:8581"
@@ -30,11 +30,14 @@ ACCOUNT, REGION = "000000000000", "us-east-1"
 INVOKE = "/2015-03-31/functions/hello/invocations"
 ARN = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:hello"
 CALLER = Caller(account=ACCOUNT, region=REGION)
-KEYS = by_id([
-    AccessKey(id="ADMIN", secret="s3cret", account=ACCOUNT),
-    AccessKey(id="CALLER", secret="other", account=ACCOUNT, allow=("lambda:Invoke*", "lambda:get?unction")),
-    AccessKey(id="FOREIGN", secret="third", account="111122223333"),
-])  # fmt: skip
+KEYS = {
+    key.id: key
+    for key in (
+        AccessKey(id="ADMIN", secret="s3cret", account=ACCOUNT),
+        AccessKey(id="CALLER", secret="other", account=ACCOUNT, allow=("lambda:Invoke*", "lambda:get?unction")),
+        AccessKey(id="FOREIGN", secret="third", account="111122223333"),
+    )
+}
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from bridge.events.kafka import (
     record_fragments,
     record_prefix,
     shard_name,
-    shard_partition,
     split_event,
 )
 
@@ -184,12 +183,8 @@ def test_batch_info_names_the_batch_by_its_first_record_and_where_it_ends():
     assert plain["recordInfo"]["timestamp"] is None
 
 
-def test_shards_are_named_as_in_events_and_only_those_of_the_topic_are_known():
+def test_shards_are_named_as_in_events():
     assert shard_name("a-1", 12) == "a-1-12"
-    assert shard_partition("a-1", "a-1-12") == 12
-    assert shard_partition("a-1", "a-12") is None
-    assert shard_partition("a", "a-012") is None
-    assert shard_partition("a", "b-1") is None
 
 
 def test_header_numbers_are_taken_signed_and_unsigned():
