@@ -252,7 +252,8 @@ def _made(shared: Path) -> Iterator[Finding]:
         return
     if found is None:
         return
-    text = f"{found.functions} functions, {found.packages} packages, every hash checked"
+    packages = output.counted(found.packages, "package")
+    text = f"{output.counted(found.functions, 'function')}, {packages}, every hash checked"
     if found.orphans:
         text += f"; {found.orphans} that nothing names, which a daemon deletes"
     yield Finding(name, True, text) if not found.problems else Finding(name, False, "; ".join(found.problems))
@@ -274,7 +275,9 @@ def _journal(folder: Path, *, repair: bool) -> Iterator[Finding]:
             yield Finding("journal", False, f"{problem}; --repair moves it aside, with every event in it")
     if not damaged:
         size = sum(path.stat().st_size for path in paths)
-        yield Finding("journal", True, f"{len(paths)} segments, {output.size(size)}, every frame checked")
+        yield Finding(
+            "journal", True, f"{output.counted(len(paths), 'segment')}, {output.size(size)}, every frame checked"
+        )
 
 
 def _segment_problem(path: Path, *, is_last: bool) -> str:

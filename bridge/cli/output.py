@@ -146,6 +146,11 @@ def at(seconds: float | None) -> str:
     return "" if seconds is None else clock_time(seconds, time.time())
 
 
+def counted(count: int, what: str) -> str:
+    """Return `1 record`, `2,000 records`."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
 def size(count: float) -> str:
     """Return bytes as `312 B`, `4.0 KiB`, `1.2 GiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):

@@ -108,7 +108,7 @@ def push_command(context: click.Context, target: str | None, connection: str | N
     """Try TARGET (or all) again now, instead of when its back-off ends."""
     body = {key: value for key, value in (("target", target), ("connection", connection)) if value is not None}
     count = connect(Options.of(context)).post("/targets/push", body)["pushed"]
-    click.echo(f"{_counted(count, 'target')} tried again; see: bridge dlq targets")
+    click.echo(f"{output.counted(count, 'target')} tried again; see: bridge dlq targets")
 
 
 @click.command("give-up")
@@ -125,11 +125,11 @@ def give_up_command(context: click.Context, target: str, connection: str | None,
     client = connect(Options.of(context))
     body = {"target": target} | ({} if connection is None else {"connection": connection})
     count = client.post("/targets/give-up", body | {"dry_run": True})["count"]
-    jobs.confirm(f"Give up {_counted(count, 'record')} that {target} did not take?", yes=yes)
+    jobs.confirm(f"Give up {output.counted(count, 'record')} that {target} did not take?", yes=yes)
     gone = client.post("/targets/give-up", body)
     click.echo(
-        f"{_counted(gone['dead_letters'], 'failure')} stay as dead letters, "
-        f"{_counted(gone['deleted'], 'record')} of successes deleted"
+        f"{output.counted(gone['dead_letters'], 'failure')} stay as dead letters, "
+        f"{output.counted(gone['deleted'], 'record')} of successes deleted"
     )
 
 
@@ -139,8 +139,6 @@ def note_waiting(client: Client) -> None:
     count = sum(target["waiting"] for target in found)
     if count:
         verb = "waits" if count == 1 else "wait"
-        output.note(f"{_counted(count, 'record')} {verb} for {_counted(len(found), 'target')}: bridge dlq targets")
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}{'' if count == 1 else 's'}"
+        output.note(
+            f"{output.counted(count, 'record')} {verb} for {output.counted(len(found), 'target')}: bridge dlq targets"
+        )

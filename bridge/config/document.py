@@ -59,7 +59,7 @@ def read_document(path: Path | None) -> Document:
     if path is None:
         path = Path(FILE_DEFAULT)
         if not os.path.lexists(path):
-            raise ConfigErrors([f"{FILE_DEFAULT}: not in this folder; name a configuration file"])
+            raise ConfigErrors([f"{FILE_DEFAULT}: not in this folder; name the configuration: bridge --config FILE …"])
     name = os.fspath(path)
     text = _read_text(path, name)
     if not text.strip():

@@ -33,7 +33,7 @@ def concurrency_facts(functions: Iterable[Function], account_concurrency: int) -
     for space, members in spaces.items():
         kept = set_aside(members)
         left = account_concurrency - kept
-        text = f"functions keep {kept} of the account's {account_concurrency} concurrent executions for themselves"
+        text = f"{kept} of the account's {account_concurrency} concurrent executions are reserved for single functions"
         least = UNRESERVED_MIN if account_concurrency >= UNRESERVED_MIN else 1
         if not kept or left >= least:
             if not space:

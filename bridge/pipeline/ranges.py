@@ -192,7 +192,8 @@ class Range:
         async with self._opened(wanted) as (reader, marks):
             unknown = sorted(wanted.shards - set(marks))
             if unknown:
-                raise SpecInvalid(f"shards: {self.mapping.name} has no {', '.join(unknown)}")
+                name = self.mapping.name
+                raise SpecInvalid(f"shards: {name} has no {', '.join(unknown)}; see: bridge mappings show {name}")
             return RangeCursor(
                 ends=dict(reader.ends),
                 marks=marks,

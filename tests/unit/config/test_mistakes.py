@@ -28,7 +28,7 @@ class TestFiles:
     """What is no configuration file at all."""
 
     def test_no_file_named_and_none_here(self, folder):
-        assert refused(None) == ["bridge.toml: not in this folder; name a configuration file"]
+        assert refused(None) == ["bridge.toml: not in this folder; name the configuration: bridge --config FILE …"]
 
     def test_missing(self, folder):
         assert refused(Path("other.toml")) == ["other.toml: no such file or directory"]
