@@ -108,3 +108,17 @@ def test_each_test_that_the_security_page_names_is_there():
     for path, function in named:
         source = (ROOT / path).read_text()
         assert not function or re.search(rf"def {function}\(", source), f"{path} has no {function}"
+
+
+def test_every_page_is_linked_and_every_link_leads_somewhere() -> None:
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    links = {
+        (page.parent / link).resolve()
+        for page in pages
+        for link in re.findall(
+            r"\]\(([^)#:\s]+)(?:#[\w-]*)?\)", re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        )
+    }
+
+    assert [str(link) for link in links if not link.exists()] == []
+    assert [page.name for page in pages if page.resolve() not in links and page.name != "README.md"] == []
