@@ -40,7 +40,7 @@ PEERS_MAX: Final = 64
 EXIT_MAX_MS: Final = 1000
 """How long a program that has told of its failed init may take to end."""
 KEPT_BACK_S: Final = 0.2
-"""Before its timeout an invocation that has been answered waits no longer for the extensions."""
+"""Before its timeout an invocation that has been answered waits no longer for its program, nor for extensions."""
 MEASURED_AFTER_MS: Final = 20
 """The memory is looked at after a longer invocation, and after each sixteenth."""
 SPAWN_TRIES: Final = 100
@@ -148,14 +148,14 @@ class RuntimeApi:
     def _patience_ms(self) -> float | None:
         if self._init_error is not None:
             return EXIT_MAX_MS
-        if self._held is not None and self._extensions.are_any:
+        if self._held is not None:
             return max(0.0, self._deadline - time.monotonic()) * 1000
         return None
 
     def _lose_patience(self) -> None:
         if self._init_error is not None:
             self._fail_init()  # it has told of its error and does not end
-        if self._held is not None:  # its caller has waited for the extensions long enough
+        if self._held is not None:  # its caller has waited long enough for what comes after the answer
             self._send(LEAVING, 0, 0.0, b"")
             self._let_go()
             self._shut_down("timeout")
@@ -376,9 +376,9 @@ class RuntimeApi:
         if d > c:  # JSON, where a line end means as much as a space
             headers += b"Lambda-Runtime-Client-Context: %b\r\n" % bytes(frame[c:d]).translate(_NO_LINE)
         self._began = time.perf_counter()
+        self._deadline = time.monotonic() + timeout_ms / 1000 - KEPT_BACK_S
         if self._extensions.are_any:
             self._last_id = self._request_id.decode()
-            self._deadline = time.monotonic() + timeout_ms / 1000 - KEPT_BACK_S
             trace = bytes(frame[b:c]).decode()
             self._extensions.invoke(self._last_id, deadline_ms=deadline_ms, arn=bytes(frame[a:b]).decode(), trace=trace)
         peer.answer(200, frame[d:] if len(frame) > d else b"{}", headers)

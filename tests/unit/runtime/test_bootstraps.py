@@ -9,6 +9,7 @@ import pytest
 
 from bridge.core.invocation import ResultKind
 from bridge.runtime.bootstrap import RESPONSE_MAX_BYTES
+from tests.harness import wait_until
 from tests.unit.runtime.bootstraps import COMPILED, SHELL, executable, talker
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -62,6 +63,16 @@ async def test_a_compiled_one_and_its_abort(runner, tmp_path):
     ended = await runner.run("main", "crash", **function)
     assert ended.error_message.endswith(" Error: Runtime exited with error: signal: aborted")
     assert b'compiled "crash"\n' in ended.log_tail
+
+
+async def test_an_answer_that_came_in_time_counts_though_its_program_hangs_then(runner, tmp_path):
+    code = talker(tmp_path / "code")
+
+    result = await say(runner, code, "respond('[1]')\nanswered = True\ntime.sleep(1000)", timeout_s=3)
+
+    assert body(result) == [1]
+    await wait_until(lambda: not runner.pool._workers, description="its worker has ended")
+    assert body(await say(runner, code, "answer = 2")) == 2
 
 
 async def test_what_it_is_told_of_an_invocation(runner, tmp_path, monkeypatch):
