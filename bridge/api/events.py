@@ -193,6 +193,7 @@ class Events:
         position = services.journal.end - 1
         watched: OrderedDict[int, tuple[Record, int]] = OrderedDict()
         while True:
+            end = services.journal.end  # where nothing fits, what was looked at is not looked at again
             async for records in services.journal.scan(wanted.selection, after=position):
                 for record in records:
                     if wanted.matches is not None and not wanted.matches(record):
@@ -203,6 +204,7 @@ class Events:
                 position = max(position, records[-1].position)
                 while len(watched) > _WATCHED_MAX:
                     watched.popitem(last=False)
+            position = max(position, end - 1)
             for item in await self._news(watched, failed=wanted.failed):
                 yield item
             await services.clock.sleep(POLL_S)

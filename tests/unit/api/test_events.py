@@ -220,6 +220,24 @@ async def test_tail_may_select(world):
     assert [line["id"][:8] for line in (await stream).lines()] == ["00000003"]
 
 
+async def test_tail_of_what_seldom_comes_looks_at_each_event_once(world):
+    asked, scan = [], world.journal.scan
+
+    def counted(*args, after, **options):
+        asked.append(after)
+        return scan(*args, after=after, **options)
+
+    world.journal.scan = counted
+    stream = asyncio.create_task(world.get("/events/tail?source=seldom", until=1))
+    await world.polled()
+    others = [world.store(number) for number in range(5)]
+    await world.polled()
+    world.store(9, source="seldom")
+
+    assert [line["id"][:8] for line in (await stream).lines()] == ["00000009"]
+    assert asked[-1] >= others[-1].position
+
+
 async def test_export_writes_whole_events_one_a_line_oldest_first(world):
     for number in range(3):
         world.store(number, payload=b'{"n":\n1.10}')
