@@ -5,7 +5,7 @@ import contextlib
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,8 @@ _CLOCK_STEP_MIN_S = 1.0
 _BALLAST_S = 2.0
 _JOBS_CLOSE_S = 5.0
 """How long a drain waits for replays and redrives, beside the lanes."""
+_RELOAD_CLOSE_S = 5.0
+"""How long a stop waits for a reload that runs."""
 _OUTBOX_CLOSE_S = 5.0
 """How long a drain sends on what the last events left for targets; the rest waits on disk."""
 _FATAL_STATUS = 70
@@ -458,14 +460,11 @@ class Daemon:
 
         self._sources.refuse()
         self._edits.stop()
+        with contextlib.suppress(TimeoutError):  # what a reload that runs has begun to serve is stopped as well
+            async with asyncio.timeout(min(_RELOAD_CLOSE_S, left(2.0))), self._reloading:
+                pass
         self._api_app.close()
-        _, _, cut, _, _ = await asyncio.gather(
-            self._parts.replays.close(deadline_s=min(_JOBS_CLOSE_S, left(2.0))),
-            self._parts.redrives.close(deadline_s=min(_JOBS_CLOSE_S, left(2.0))),
-            self._parts.dispatcher.drain(deadline_s=left(2.0)),
-            self._parts.mappings.drain(deadline_s=left(2.0)),
-            self._sources.drain(deadline_s=left(2.0)),
-        )
+        cut = await self._drain(left)
         await self._parts.outbox.drain(deadline_s=min(_OUTBOX_CLOSE_S, left(1.8)))
         await self._public.close(left(1.5))
         await self._api.close(min(1.0, left(1.0)))
@@ -473,3 +472,22 @@ class Daemon:
         await self._parts.dispatcher.close()
         await self._exit.aclose()
         log.info("daemon_stopped", cut_off=cut, took_s=round(self._clock.monotonic() - began, 3))
+
+    async def _drain(self, left: Callable[[float], float]) -> int:
+        """Let everything that takes events in end; returns how many invocations were cut off.
+
+        A part that fails is told of: the others, and whoever closes them, must not pay for a bug of one.
+        """
+        parts = {
+            "replays": self._parts.replays.close(deadline_s=min(_JOBS_CLOSE_S, left(2.0))),
+            "redrives": self._parts.redrives.close(deadline_s=min(_JOBS_CLOSE_S, left(2.0))),
+            "dispatcher": self._parts.dispatcher.drain(deadline_s=left(2.0)),
+            "mappings": self._parts.mappings.drain(deadline_s=left(2.0)),
+            "sources": self._sources.drain(deadline_s=left(2.0)),
+        }
+        ended = dict(zip(parts, await asyncio.gather(*parts.values(), return_exceptions=True), strict=True))
+        for part, result in ended.items():
+            if isinstance(result, BaseException):
+                log.error("drain_failed", part=part, exc_info=result)
+        cut = ended["dispatcher"]
+        return cut if isinstance(cut, int) else 0

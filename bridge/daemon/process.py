@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import structlog
+
 from bridge.api.app import ReloadResult
 from bridge.config.settings import Settings
 from bridge.daemon.daemon import Daemon
@@ -17,6 +19,8 @@ from bridge.daemon.ready import Ready
 from bridge.runtime import syscalls
 from bridge.util import logs as log_setup
 from bridge.util.aio import SWITCH_INTERVAL_S
+
+log = structlog.get_logger("bridge.daemon")
 
 
 def run(
@@ -55,7 +59,12 @@ async def _main(make: Callable[[], Daemon], *, on_ready: Callable[[Ready], None]
     def reload() -> None:
         task = loop.create_task(daemon.reload())
         reloads.add(task)
-        task.add_done_callback(reloads.discard)
+        task.add_done_callback(reloaded)
+
+    def reloaded(task: asyncio.Task[ReloadResult]) -> None:
+        reloads.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("reload_failed", error=repr(error), exc_info=error)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
