@@ -81,6 +81,16 @@ class ServedMade(Served):
 
 
 @pytest.fixture(autouse=True)
+def environment_as_it_was() -> Iterator[None]:
+    """`bridge --state X run` passes X on in the environment, which here is that of other tests as well."""
+    before = os.environ.get("BRIDGE_STATE")
+    yield
+    os.environ.pop("BRIDGE_STATE", None)
+    if before is not None:
+        os.environ["BRIDGE_STATE"] = before
+
+
+@pytest.fixture(autouse=True)
 def _apart(monkeypatch, tmp_path):
     """No daemon, configuration or variable of the machine is found by accident."""
     monkeypatch.chdir(tmp_path)
