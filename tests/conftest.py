@@ -33,7 +33,7 @@ LOOP = os.environ.get("BRIDGE_LOOP", "uvloop")
 
 # A daemon takes no more events below 256 MB of free disk (`[journal] low_water_mb`): tests that wait for one would only
 # run out of time.
-DISK_MIN_BYTES = 2 * 1024**3
+DISK_MIN_BYTES = 1024**3
 
 # Descriptors that belong to the interpreter, the loop or the machine rather than to a test.
 IGNORED_DESCRIPTORS = (

@@ -8,6 +8,8 @@ from typing import NoReturn
 
 import pytest
 
+from bridge.runtime import links
+
 CI = os.environ.get("CI") == "true"
 
 
@@ -33,6 +35,16 @@ def node_packages() -> str:
     if not (folder / "brought.json").is_file():
         lacking(f"no packages of Node.js in {folder}: requirements/npm.sh .venv")
     return str(folder / "node_modules")
+
+
+def network_namespaces() -> None:
+    """Skip or fail without root, `ip` and `nft`; skip where they are here and the machine still allows no namespace."""
+    if missing := links.missing():
+        lacking(f"needs root, ip and nft: {missing}")
+    try:
+        os.close(links._new_namespace())  # noqa: SLF001 - what the daemon itself would try
+    except OSError as error:
+        pytest.skip("needs root that may make network namespaces: " + str(error))
 
 
 def lacking(text: str) -> NoReturn:

@@ -43,7 +43,8 @@ table inet {table} {{
     type filter hook forward priority filter; policy accept;
     oifname "{prefix}*" ct state established,related accept
     oifname "{prefix}*" reject with icmpx admin-prohibited
-    iifname "{prefix}*" ip daddr 169.254.0.0/16 reject with icmpx admin-prohibited
+    iifname "{prefix}*" ip daddr {{ 169.254.0.0/16, 100.100.100.200, 192.0.0.192 }} reject with icmpx admin-prohibited
+    iifname "{prefix}*" ip daddr 168.63.129.16 tcp dport != 53 reject with icmpx admin-prohibited
   }}
   chain input {{
     type filter hook input priority filter; policy accept;
@@ -61,7 +62,10 @@ table inet {table} {{
   }}
 }}
 """
-"""Out, by this machine's address, to other machines; nothing in but answers; nothing from or to this machine itself."""
+"""Out, by this machine's address, to other machines; nothing in but answers; nothing from or to this machine itself.
+
+Nor to where clouds tell their machines what they are, keys included; one of these addresses is a resolver besides.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,11 +124,16 @@ class Links:
         """Make the rules and have the machine forward. Raises OSError: something of it is refused."""
         self._marker.touch(mode=0o600)
         with _alone() as others:
+            _tables()  # what takes it all away again asks for them: better refused now
             _run("nft", "-f", "-", text=_RULES.format(table=self.table, prefix=self.prefix))
             if _FORWARDING.read_text(encoding="ascii").strip() == "0":
                 others.write("1")
                 others.flush()
-                _FORWARDING.write_text("1", encoding="ascii")
+                try:
+                    _FORWARDING.write_text("1", encoding="ascii")
+                except OSError:  # read-only: there is nothing to put back
+                    others.truncate(0)
+                    raise
                 self.is_forwarding = True
 
     def make(self, what: str) -> Link:

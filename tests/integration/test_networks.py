@@ -10,7 +10,7 @@ from bridge.runtime import links
 from bridge.runtime.links import Links
 from tests.harness import wait_for, write_function
 from tests.lambda_client import lambda_client
-from tests.tools import lacking
+from tests.tools import network_namespaces
 
 pytestmark = [pytest.mark.integration]
 
@@ -20,6 +20,7 @@ api = {{ auth = "none" }}
 [functions.inside]
 code = "{code}"
 handler = "app.handler"
+timeout_s = 60
 memory_mb = 1536
 reserved_concurrency = 300
 network = "vpc"
@@ -28,6 +29,7 @@ vpc_config = {{ subnet_ids = ["subnet-0a1b2c3d"], security_group_ids = ["sg-0a1b
 [functions.alone]
 code = "{code}"
 handler = "app.handler"
+timeout_s = 60
 network = "none"
 """
 CODE = """
@@ -46,8 +48,7 @@ def interfaces_of(made):
 
 
 def test_a_network_is_shown_and_gone_after_a_kill_and_a_stop(daemon, tmp_path):
-    if missing := links.missing():
-        lacking(f"needs root, ip and nft: {missing}")
+    network_namespaces()
     bridge = daemon(CONFIG.format(code=write_function(tmp_path / "code", CODE)))
     made = Links(bridge.state / "run")
 

@@ -1,5 +1,6 @@
 """The project's own files agree with each other: dependencies, locks, licence, make targets."""
 
+import json
 import re
 import subprocess
 import tomllib
@@ -37,6 +38,18 @@ def test_a_lock_pins_by_hash_and_records_no_address() -> None:
         assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
 
 
+def test_what_other_languages_need_is_pinned_without_an_address() -> None:
+    node = json.loads((ROOT / "requirements" / "node" / "package-lock.json").read_text())
+    packages = [each for path, each in node["packages"].items() if path]
+    sums = (ROOT / "tests" / "languages" / "go" / "go.sum").read_text()
+    jars = (ROOT / "requirements" / "java.sha256").read_text()
+
+    assert all(each["integrity"].startswith("sha512-") and "resolved" not in each for each in packages)
+    assert "://" not in json.dumps(packages) + sums + jars
+    assert all(re.fullmatch(r"\S+ v\S+ h1:\S{44}", line) for line in sums.splitlines())
+    assert all(re.match(r"[0-9a-f]{64} ", line) for line in jars.splitlines())
+
+
 def test_the_locks_agree_on_versions() -> None:
     everything = locked("test.txt")
 
@@ -46,7 +59,7 @@ def test_the_locks_agree_on_versions() -> None:
 
 
 def test_what_is_asked_for_is_locked() -> None:
-    for name in ("build", "functions", "services", "test"):
+    for name in ("build", "functions", "fuzz", "layer", "sbom", "services", "test"):
         lines = (ROOT / "requirements" / f"{name}.in").read_text().splitlines()
         asked = required([line for line in lines if line and not line.startswith("#")])
         assert asked <= locked(f"{name}.txt").keys()
@@ -63,7 +76,7 @@ def test_the_licence_is_the_one_that_is_declared() -> None:
 def test_make_has_the_targets_that_are_documented() -> None:
     makefile = (ROOT / "Makefile").read_text()
 
-    for target in ("run", "test", "check", "bench", "crash", "lock", "image"):
+    for target in ("run", "test", "check", "fuzz", "bench", "sbom", "crash", "soak", "lock", "image"):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 

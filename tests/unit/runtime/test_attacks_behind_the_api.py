@@ -33,7 +33,7 @@ class Attacks:
         runtime = {"runtime": "provided.al2023"}
         if kind == "node":
             runtime = {"runtime": "nodejs22.x", "interpreter": installed()}
-        self._function = {"code": code, "name": f"attacker-{kind}", "memory_mb": 256, **runtime}
+        self._function = {"code": code, "name": f"attacker-{kind}-{os.getpid()}", "memory_mb": 256, **runtime}
 
     async def run(self, name: str, number: int = 0, **fields: object) -> InvocationResult:
         return await self.runner.run("index.handler", [name, number], **{**self._function, **fields})

@@ -189,8 +189,11 @@ async def test_the_kernel_ends_a_group_of_version_2_as_a_whole(mount):
             groups.make(name)
         except OSError:
             return  # a container: read-only
-        with subprocess.Popen(["sh", "-c", "sleep 1000 & sleep 1000 & wait"]) as shell:
+        command = ["sh", "-c", "read _; sleep 1000 & sleep 1000 & wait"]  # none before the group is entered
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as shell:
             groups.enter(name, shell.pid)
+            shell.stdin.close()
+            await wait_until(lambda: len(groups.members(name)) == 3, description="they are in it")
             groups.kill(name)
             assert shell.wait(60) == -signal.SIGKILL
         await wait_until(lambda: groups.kill(name) and groups.remove(name), description="its children have ended")

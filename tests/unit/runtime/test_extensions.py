@@ -134,14 +134,14 @@ async def test_one_that_never_asks_again_costs_the_worker_and_not_the_answer(ext
 
 
 @pytest.mark.parametrize(
-    ("source", "error_type", "reason"),
+    ("source", "timeout_s", "error_type", "reason"),
     [
-        ("time.sleep(1000)", "Sandbox.Timedout", "timeout"),
-        ("os._exit(3)", "Runtime.ExitError", "failure"),
+        ("time.sleep(1000)", 2, "Sandbox.Timedout", "timeout"),
+        ("os._exit(3)", 60, "Runtime.ExitError", "failure"),
     ],
 )
-async def test_it_is_told_why_the_end_comes(extended, tmp_path, source, error_type, reason):
-    result = await extended.say(source, opt=layer(tmp_path / "opt"), timeout_s=2)
+async def test_it_is_told_why_the_end_comes(extended, tmp_path, source, timeout_s, error_type, reason):
+    result = await extended.say(source, opt=layer(tmp_path / "opt"), timeout_s=timeout_s)
 
     assert result.error_type == error_type
     await extended.logs('"shutdownReason"')

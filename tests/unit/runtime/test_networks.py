@@ -21,12 +21,12 @@ from bridge.runtime import links
 from bridge.runtime.links import Links
 from bridge.runtime.networks import MACHINE, Networks, resolver
 from tests.harness import ROOT, wait_for
-from tests.tools import lacking
+from tests.tools import lacking, network_namespaces
 from tests.unit.runtime.bootstraps import SHELL, executable, talker
 from tests.unit.runtime.conftest import own_pool
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-OWN = f"203.0.113.{os.getpid() % 64 * 4}"
+OWN = f"203.0.113.{int(os.environ.get('PYTEST_XDIST_WORKER', 'gw63').removeprefix('gw')) % 64 * 4}"
 """Where the link to this process's host begins (TEST-NET-3): other processes run the same tests."""
 HOST, GATE = (OWN.rpartition(".")[0] + f".{int(OWN.rpartition('.')[2]) + n}" for n in (2, 1))
 A = VpcConfig(subnet_ids=("subnet-0a1b2c3d",), security_group_ids=("sg-0a1b2c3d",))
@@ -53,8 +53,7 @@ REFUSED = {"No route to host", "Connection refused", "Network is unreachable"}
 
 @pytest.fixture(scope="module")
 def is_root():
-    if missing := links.missing():
-        lacking(f"needs root, ip and nft: {missing}")
+    network_namespaces()
 
 
 @pytest.fixture
