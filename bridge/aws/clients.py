@@ -4,6 +4,8 @@ import asyncio
 import importlib
 from typing import Any, Final
 
+import structlog
+
 from bridge.aws.credentials import ConnectionCredentials
 from bridge.aws.http import one_attempt
 from bridge.core import limits
@@ -11,11 +13,13 @@ from bridge.core.connection import AwsConnection
 from bridge.core.ports import Clock
 from bridge.util.clocks import SystemClock
 
+log = structlog.get_logger("bridge.aws")
+
 READ_MAX_S: Final = 70.0
 """Default of the longest silence in an answer: above the 20 s of a long poll and the slowest of the services."""
 POOL_DEFAULT: Final = 64
 LINGER_S: Final = 2 * READ_MAX_S
-"""A client that has made room for others is closed so late: what it was asked last has long ended."""
+"""A client that has made room for few others is closed so late: what it was asked last has long ended."""
 _STALE: Final = frozenset({
     "ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidClientTokenId",
     "UnrecognizedClientException", "InvalidAccessKeyId",
@@ -31,7 +35,8 @@ class AwsClients:
     """aiobotocore's clients, one per service, connection, region and size, made when first asked for.
 
     aiobotocore is imported with the first of them: a daemon without AWS does not pay for it. Of those that act as a
-    function's role `limits.AWS_ROLE_CLIENTS_MAX` are kept: whoever calls asks for the client before each call.
+    function's role `limits.AWS_ROLE_CLIENTS_MAX` are kept: whoever calls asks for the client before each call. Those
+    that have made room stay open for `LINGER_S` seconds, `limits.AWS_ROLE_CLIENTS_LEAVING_MAX` of them at most.
 
     Args:
         clock: tells when a role's credentials are due.
@@ -44,7 +49,9 @@ class AwsClients:
         """Those of roles in the order of their last use, among the others."""
         self._roles = 0
         self._leaving: dict[asyncio.Task[None], Any] = {}
+        """Clients by what closes them, the oldest first."""
         self._credentials: dict[AwsConnection, ConnectionCredentials] = {}
+        """In the order in which a client of theirs was made or left last."""
         self._is_closed = False
 
     async def client(
@@ -85,28 +92,48 @@ class AwsClients:
                 self._clients[key] = known
                 if connection.is_of_function:
                     self._roles += 1
-                    self._make_room()
+                    await self._make_room()
         return known
 
-    def _make_room(self) -> None:
+    async def _make_room(self) -> None:
         """Let the client of a role go that was used longest ago, where there are too many."""
         while self._roles > limits.AWS_ROLE_CLIENTS_MAX:
             key = next(key for key in self._clients if key[0].is_of_function)
             client = self._clients.pop(key)
             self._roles -= 1
-            if not any(other[0] == key[0] for other in self._clients):
-                self._credentials.pop(key[0], None)
-            task = asyncio.create_task(self._close_later(client), name="aws-client-leaves")
-            self._leaving[task] = client
-            task.add_done_callback(self._left)
+            self._credentials_of(key[0])
+            self._leave(client, LINGER_S)
+            if len(self._leaving) > limits.AWS_ROLE_CLIENTS_LEAVING_MAX:
+                oldest = next(iter(self._leaving))
+                oldest.cancel()
+                await asyncio.wait({self._leave(self._leaving.pop(oldest), 0.0)})
+        clients_of = {key[0] for key in self._clients}
+        idle = [each for each in self._credentials if each.is_of_function and each not in clients_of]
+        for each in idle[: max(len(idle) - limits.AWS_ROLE_CREDENTIALS_MAX, 0)]:
+            del self._credentials[each]
+
+    def _leave(self, client: Any, after_s: float) -> "asyncio.Task[None]":
+        task = asyncio.create_task(self._close_later(client, after_s), name="aws-client-leaves")
+        self._leaving[task] = client
+        task.add_done_callback(self._left)
+        return task
 
     def _left(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and task.exception() is None:
-            self._leaving.pop(task, None)
+        if task.cancelled():  # whoever did that closes the client
+            return
+        self._leaving.pop(task, None)
+        if (error := task.exception()) is not None:
+            log.warning("aws_client_not_closed", error=repr(error))
 
-    async def _close_later(self, client: Any) -> None:
-        await self._clock.sleep(LINGER_S)
+    async def _close_later(self, client: Any, after_s: float) -> None:
+        if after_s:
+            await self._clock.sleep(after_s)
         await _close(client)
+
+    def _credentials_of(self, connection: AwsConnection) -> ConnectionCredentials:
+        found = self._credentials.pop(connection, None) or ConnectionCredentials(connection, clock=self._clock)
+        self._credentials[connection] = found
+        return found
 
     async def close(self) -> None:
         """Close every client and its connections; twice is fine."""
@@ -126,9 +153,7 @@ class AwsClients:
         self, connection: AwsConnection, service: str, region: str, read_timeout_s: float, pool: int
     ) -> Any:
         module = await asyncio.to_thread(importlib.import_module, "aiobotocore.session")  # 0.2 s
-        credentials = self._credentials.get(connection)
-        if credentials is None:
-            credentials = self._credentials[connection] = ConnectionCredentials(connection, clock=self._clock)
+        credentials = self._credentials_of(connection)
         session = module.AioSession()
         session.register_component("credential_provider", _Provider(credentials))
         endpoint = connection.endpoint(service)

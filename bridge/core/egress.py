@@ -44,6 +44,8 @@ _LAST_32_BITS: Final = tuple(
     )
 )
 """Whatever goes to one of these ends at the IPv4 address in its end."""
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")
+_LOOPBACK: Final = IPv6Address(1)
 _6TO4: Final = IPv6Network("2002::/16")
 _TEREDO: Final = IPv6Network("2001::/32")
 _NAT64_OF_SITE: Final = IPv6Network("64:ff9b:1::/48")
@@ -54,6 +56,9 @@ _WANTED: Final = (
 )
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME: Final = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*\Z")
+_HOST: Final = re.compile(r"[A-Za-z0-9._:%-]{1,255}\Z")
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,255}\Z")
+_DENIED: Final = "is link-local, metadata or no single host: never connected to for callers of the API"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +80,10 @@ class Allowed:
     def has_address(self, address: IpAddress, port: int) -> bool:
         """Tell whether an address is in its network."""
         return self.network is not None and self.port in (0, port) and address in self.network
+
+    def is_network_of(self, port: int) -> bool:
+        """Tell whether it is a network, with a port."""
+        return self.network is not None and self.port in (0, port)
 
 
 def parse_allowed(text: str) -> Allowed:
@@ -98,10 +107,12 @@ def parse_allowed(text: str) -> Allowed:
         return Allowed(name=name, port=port)
     if "/" in host and int(network.network_address) != int(ip_address(host.partition("/")[0])):
         raise ValueError(f"has bits beyond its mask; did you mean {network}?")
-    if any(network.version == each.version and network.subnet_of(each) for each in _NEVER):  # type: ignore[arg-type]
-        raise ValueError(
-            f"{network} is link-local, metadata or no single host: never connected to for callers of the API"
-        )
+    if _is_all_never(network):
+        raise ValueError(f"{network} {_DENIED}")
+    if network.version == 6 and network.subnet_of(_MAPPED):  # compared as IPv4 addresses: it would match none
+        written = _ipv4_in(network, _MAPPED.prefixlen)
+        place = str(written.network_address if written.prefixlen == 32 else written)
+        raise ValueError(f"is IPv4: write {where(place, port) if port else place}")
     return Allowed(network=network, port=port)
 
 
@@ -113,11 +124,19 @@ class Egress:
 
     def names(self, host: str, port: int) -> bool:
         """Tell whether an entry names a host: its addresses are allowed then, but for those that never are."""
+        if not _HOST_NAME.match(host):  # a resolver stops at a NUL, and has its own mind of what is not ASCII
+            return False
         host = host.lower().rstrip(".")
         return any(each.has_name(host, port) for each in self.allow)
 
+    def may_match(self, host: str, port: int) -> bool:
+        """Tell whether an address of a host could be allowed, before any is known."""
+        return self.names(host, port) or any(each.is_network_of(port) for each in self.allow)
+
     def refusal(self, host: str, port: int, address: str) -> str:
         """Return why nothing may connect to an address of a host on one line, empty where it may.
+
+        It tells the host as it is written, not the address: callers may not know what names resolve to.
 
         Args:
             host: as it is written.
@@ -125,19 +144,23 @@ class Egress:
             address: that it resolved to, IPv4 or IPv6.
         """
         place = where(host, port)
-        place += f" ({address})" if address != host else ""
         try:
             found = plain(ip_address(address))
         except ValueError:
             return f"{place} is no IP address: not connected"
         if is_never(found):
-            return f"{place} is link-local, metadata or no single host: never connected to for callers of the API"
+            return f"{place} {_DENIED}"
         if self.names(host, port) or any(each.has_address(found, port) for each in self.allow):
             return ""
         return f"{place} {remedy(host, port)}"
 
 
 NOTHING: Final = Egress()
+
+
+def is_place(host: str, port: int) -> bool:
+    """Tell whether these are of a kind to connect to: ASCII letters, digits and `.-_:%`, with a port of 1..65535."""
+    return _HOST.match(host) is not None and 0 < port <= 65_535
 
 
 def where(host: str, port: int) -> str:
@@ -161,6 +184,25 @@ def plain(address: IpAddress) -> IpAddress:
 def is_never(address: IpAddress) -> bool:
     """Tell whether an address, or the one that it is translated to on its way, is never connected to."""
     return any(each in network for each in (address, *_translated(address)) for network in _NEVER)
+
+
+def _is_all_never(network: IpNetwork) -> bool:
+    """Tell whether each address of a network is never connected to, itself or as what it is translated to."""
+    found: list[IpNetwork] = [network]
+    if isinstance(network, IPv6Network):
+        if _LOOPBACK not in network:
+            found += [_ipv4_in(network, 96) for each in _LAST_32_BITS if network.subnet_of(each)]
+        if network.subnet_of(_6TO4):
+            found.append(_ipv4_in(network, _6TO4.prefixlen))
+    if any(each.version == never.version and each.subnet_of(never) for each in found for never in _NEVER):  # type: ignore[arg-type]
+        return True
+    return network.prefixlen == network.max_prefixlen and is_never(network.network_address)
+
+
+def _ipv4_in(network: IPv6Network, begin: int) -> IPv4Network:
+    """Return the network that 32 bits of another are, from a bit on: all of IPv4 where they are not fixed."""
+    value = int(network.network_address) >> (96 - begin) & 0xFFFFFFFF
+    return IPv4Network((value, min(max(network.prefixlen - begin, 0), 32)))
 
 
 def _translated(address: IpAddress) -> Iterator[IPv4Address]:

@@ -212,6 +212,10 @@ TARGET_SENDS_MAX: Final = 32
 """Records of one target that are sent at once."""
 AWS_ROLE_CLIENTS_MAX: Final = 256
 """Clients of AWS that act as roles of functions, one a function and service; the one that is used least goes."""
+AWS_ROLE_CLIENTS_LEAVING_MAX: Final = 64
+"""Of those that have gone, how many are left open for what they were asked last; above it the oldest is closed."""
+AWS_ROLE_CREDENTIALS_MAX: Final = 1024
+"""Roles of functions whose credentials are kept though their clients have gone: they are small, and STS is slow."""
 RECURSION_MAX: Final = 16
 """Records of one function that may lie within each other: functions that tell each other stop there. AWS stops such
 loops after about as many (docs.aws.amazon.com/lambda/latest/dg/invocation-recursion.html)."""

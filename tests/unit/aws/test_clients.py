@@ -137,6 +137,42 @@ async def test_of_the_clients_of_roles_few_are_kept_and_the_others_closed_once_t
     assert clients._leaving == {}
 
 
+async def test_few_clients_of_roles_linger_where_many_take_turns(stub, clients, connection, monkeypatch):
+    monkeypatch.setattr(limits, "AWS_ROLE_CLIENTS_MAX", 1)
+    monkeypatch.setattr(limits, "AWS_ROLE_CLIENTS_LEAVING_MAX", 2)
+    stub.answer = Answer(body=b'{"StreamNames": [], "HasMoreStreams": false}')
+    roles = [replace(connection, session_name=f"r{number}", is_of_function=True) for number in range(5)]
+    made = []
+    for role in roles:
+        made.append(await clients.client(role, "kinesis"))
+        assert len(clients._leaving) <= 2
+    for gone in made[:2]:
+        with pytest.raises(HTTPClientError):
+            await gone.list_streams()
+    for open_yet in made[2:]:
+        await open_yet.list_streams()
+    await clients.close()
+    assert clients._leaving == {}
+    for gone in made:
+        with pytest.raises(HTTPClientError):
+            await gone.list_streams()
+
+
+async def test_credentials_of_roles_outlive_their_clients_up_to_a_limit(clients, connection, monkeypatch):
+    monkeypatch.setattr(limits, "AWS_ROLE_CLIENTS_MAX", 1)
+    monkeypatch.setattr(limits, "AWS_ROLE_CREDENTIALS_MAX", 2)
+    roles = [replace(connection, session_name=f"r{number}", is_of_function=True) for number in range(4)]
+    await clients.client(connection, "kinesis")
+    for role in roles[:3]:
+        await clients.client(role, "kinesis")
+    kept = dict(clients._credentials)
+    assert set(kept) == {connection, *roles[:3]}
+    await clients.client(roles[0], "kinesis")
+    assert clients._credentials[roles[0]] is kept[roles[0]], "STS is not asked again"
+    await clients.client(roles[3], "kinesis")
+    assert set(clients._credentials) == {connection, roles[0], roles[2], roles[3]}, "the one that left first went"
+
+
 def test_connections_are_kept_alive_below_what_nat_forgets():
     made = _kept_alive((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0)))
     try:

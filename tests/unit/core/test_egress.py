@@ -1,10 +1,12 @@
 """Where callers of the API may have the daemon connect: entries, what they match, and what no entry opens."""
 
+from ipaddress import IPv6Network
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.core.egress import Egress, parse_allowed
+from bridge.core.egress import Allowed, Egress, parse_allowed, plain
 
 EVERYTHING = ("0.0.0.0/0", "::/0", "*.example.com", "metadata", "localhost")
 
@@ -37,7 +39,7 @@ def test_link_local_and_metadata_are_never_reached(address):
 def test_nothing_else_is_reached_unless_it_is_allowed(address):
     said = egress().refusal("kafka.test", 9092, address)
     assert said == (
-        f"kafka.test:9092 ({address}) is not allowed for callers of the API: the daemon's file needs "
+        "kafka.test:9092 is not allowed for callers of the API: the daemon's file needs "
         '[egress] allow = ["kafka.test:9092"], or a [connections.X] with these bootstrap_servers'
     )
     assert egress("kafka.test").refusal("kafka.test", 9092, address) == ""
@@ -80,6 +82,56 @@ def test_entries_match_names_addresses_and_networks_with_and_without_a_port(allo
 def test_what_is_no_entry_or_opens_nothing_is_refused(entry):
     with pytest.raises(ValueError):
         parse_allowed(entry)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1\0.corp.example", "127.0.0.1 .corp.example", "::1%.corp.example", "1。1.corp.example",
+                                  "a\n.corp.example", ".corp.example\n"])  # fmt: skip
+def test_no_entry_names_what_is_no_host_name(host):
+    assert egress("*.corp.example").names("a.corp.example", 1)
+    assert not egress("*.corp.example").names(host, 1)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ("::ffff:10.0.0.5", "write 10.0.0.5$"),
+        ("[::ffff:10.0.0.5]:9092", "write 10.0.0.5:9092$"),
+        ("::ffff:10.0.0.0/104", "write 10.0.0.0/8$"),
+        ("::ffff:169.254.169.254", "never connected to"),
+        ("::ffff:169.254.0.0/112", "never connected to"),
+        ("2002:a9fe:a9fe::/48", "never connected to"),
+        ("2002:a9fe:a9fe::1", "never connected to"),
+        ("64:ff9b::a9fe:a9fe", "never connected to"),
+        ("64:ff9b::a9fe:0/112", "never connected to"),
+        ("64:ff9b:1:a9fe:a9:fe00::", "never connected to"),
+        ("2001:0:a9fe:a9fe::1", "never connected to"),
+    ],
+)
+def test_an_entry_that_could_match_nothing_is_refused(entry, said):
+    with pytest.raises(ValueError, match=said):
+        parse_allowed(entry)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["::1", "::/127", "::/96", "::/0", "2002::/16", "2002:a900::/24", "2002:a00:5::/48", "64:ff9b::/96", "64:ff9b::a00:5",
+     "64:ff9b:1::/48", "2001::/32", "0.0.0.0/0", "169.0.0.0/8"],
+)  # fmt: skip
+def test_an_entry_that_could_match_something_is_taken(entry):
+    network = parse_allowed(entry).network
+    assert network is not None
+
+
+@given(st.ip_addresses(v=6) | st.ip_addresses(v=6, network="::/94") | st.ip_addresses(v=6, network="2002:a9fe::/32"))
+def test_an_address_is_taken_as_an_entry_if_it_allows_itself(address):
+    try:
+        allowed = parse_allowed(str(address))
+    except ValueError:
+        assert plain(address) != address or Egress((Allowed(network=IPv6Network(address)),)).refusal(
+            "x", 1, str(address)
+        )
+    else:
+        assert Egress((allowed,)).refusal("x", 1, str(address)) == ""
 
 
 @given(st.text(max_size=40) | st.from_regex(r"[0-9a-f.:/\[\]*]{1,40}", fullmatch=True))

@@ -16,7 +16,7 @@ from bridge.core.egress import Egress, parse_allowed
 from bridge.core.errors import ConfigError, SourceError
 from bridge.sources.pull import kafka_egress
 from bridge.sources.pull.kafka_client import client_arguments
-from bridge.sources.pull.kafka_egress import EgressDenied, check_servers, permitted
+from bridge.sources.pull.kafka_egress import EgressDenied, Unresolved, check_servers, permitted
 from bridge.sources.pull.kafka_library import make_consumer, start_consumer
 from tests.brokers.certificates import make_certificates
 
@@ -77,6 +77,7 @@ async def names(monkeypatch):
 
     async def resolve(host, port, **more):
         if host.endswith(".invalid"):  # whatever the resolver of this machine makes of it
+            asked.append(host)
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         if host not in known:
             return await inner(host, port, **more)
@@ -107,6 +108,86 @@ async def test_a_name_that_is_not_resolved_passes_where_the_file_names_it(names)
     await check_servers(egress("*.invalid"), ["none.invalid:9092"])
     with pytest.raises(ConfigError, match=r'^127\.0\.0\.1:1 is not allowed .* allow = \["127\.0\.0\.1:1"\]'):
         await check_servers(egress("*.invalid"), ["none.invalid:9092", "127.0.0.1:1"])
+
+
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [("127.0.0.1\0.corp.example", 9092), ("a b.corp.example", 1), ("ａ.corp.example", 1), ("", 1), ("x" * 300, 1),
+     ("a.corp.example", 0), ("a.corp.example", 70_000), ("127.0.0.1", 70_000), ("a.corp.example", -1)],
+)  # fmt: skip
+async def test_what_is_no_host_or_port_is_denied_before_a_resolver_sees_it(host, port, monkeypatch):
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", None)
+    with pytest.raises(EgressDenied, match=r"^'.*':-?[0-9]+ is no address of a broker$") as caught:
+        await permitted(egress("*.corp.example", "0.0.0.0/0"), host, port)
+    assert len(str(caught.value)) < 200
+
+
+async def test_a_cluster_that_advertises_a_port_that_is_none_is_of_no_use():
+    broker = Broker([(1, ("127.0.0.1", 70_000))])
+    async with broker.serving() as port:
+        connection = bound(f"127.0.0.1:{port}", "127.0.0.1")
+        with pytest.raises(SourceError, match=r"'127\.0\.0\.1':70000 is no address of a broker"):
+            await start_consumer(make_consumer(connection, group_id=None), connection, "orders")
+
+
+@pytest.mark.parametrize("allow", [(), ("*.other.test", "10.0.0.0/8:9093", "db.internal:9093")])
+async def test_a_name_that_nothing_could_allow_is_not_resolved(names, allow):
+    names["db.internal"] = ["10.0.0.5"]
+    said = set()
+    for host in ("db.internal", "none.invalid"):
+        with pytest.raises(EgressDenied) as caught:
+            await permitted(egress(*allow), host, 9092)
+        said.add(str(caught.value).replace(host, "HOST"))
+    assert names["asked"] == []
+    (told,) = said  # the same of both
+    assert told == (
+        "HOST:9092 is not allowed for callers of the API: the daemon's file needs "
+        '[egress] allow = ["HOST:9092"], or a [connections.X] with these bootstrap_servers'
+    )
+
+
+async def test_the_addresses_of_a_name_are_not_told(names):
+    names["db.internal"] = ["10.0.0.5"]
+    with pytest.raises(ConfigError, match=r"^db\.internal:9092 is not allowed") as caught:
+        await check_servers(egress("11.0.0.0/8"), ["db.internal:9092"])
+    assert "10.0.0.5" not in str(caught.value)
+
+
+async def test_few_names_are_resolved_at_once_and_those_given_up_count_until_they_end(monkeypatch):
+    asked, gate = [], asyncio.Event()
+
+    async def resolve(host, port, **_):
+        asked.append(host)
+        await gate.wait()
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", port))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", resolve)
+    monkeypatch.setattr(kafka_egress, "RESOLVE_MAX_S", 0.01)
+    slow = [permitted(egress("10.0.0.0/8"), f"{number}.test", 9092) for number in range(5)]
+    assert {type(each) for each in await asyncio.gather(*slow, return_exceptions=True)} == {Unresolved}
+    with pytest.raises(Unresolved, match="is not resolved"):
+        await permitted(egress("10.0.0.0/8"), "later.test", 9092)
+    assert asked == ["0.test", "1.test"]
+    assert await permitted(egress("10.0.0.0/8"), "10.0.0.2", 1) == [(socket.AF_INET, "10.0.0.2")], "not resolved at all"
+
+    monkeypatch.setattr(kafka_egress, "RESOLVE_MAX_S", 60.0)
+    gate.set()
+    quick = [permitted(egress("10.0.0.0/8"), f"{number}.test", 9092) for number in range(5)]
+    assert await asyncio.gather(*quick) == [[(socket.AF_INET, "10.0.0.1")]] * 5
+
+
+async def test_a_broker_whose_name_is_not_resolved_does_not_stop_the_others(names, monkeypatch):
+    monkeypatch.setattr("random.shuffle", lambda _hosts: None)  # the name is tried first
+    broker = Broker([])
+    async with broker.serving() as port:
+        broker.advertised.append((1, ("127.0.0.1", port)))
+        servers = (f"none.invalid:{port}", f"127.0.0.1:{port}")
+        connection = KafkaConnection(name="", bootstrap_servers=servers, egress=egress("127.0.0.0/8"))
+        consumer = make_consumer(connection, group_id=None)
+        assert await start_consumer(consumer, connection, "orders") == [0]
+        consumer.check_egress()
+        await consumer.shut()
+    assert names["asked"] == ["none.invalid"]
 
 
 async def test_a_named_broker_that_is_not_allowed_is_not_connected_to():
