@@ -30,7 +30,7 @@ class Cgroups:
         self._memory, self._pids = folders[0], folders[-1]
 
     def make(self, name: str) -> None:
-        """Make a group without limits."""
+        """Make a group without limits; where that fails half-way, `remove` removes what was made."""
         for folder in self._folders:
             os.mkdir(name, 0o755, dir_fd=folder)
 

@@ -40,6 +40,8 @@ _return_package()
 
 _END_S: Final = 2.0
 SPARE_AFTER_MS: Final = 5
+SPARE_AGAIN_MS: Final = 200
+"""When no process was to be had: soon enough for the next worker, seldom enough for a machine that is short of them."""
 GROUPS_AGAIN_MS: Final = 20
 GROUPS_TRIES_MAX: Final = 500
 """How often a control group is tried to be removed, in which something does not end."""
@@ -182,15 +184,17 @@ class Zygote:
         poller = select.poll()
         poller.register(self._control, select.POLLIN)
         poller.register(wake_read, select.POLLIN)
+        spare_ms = SPARE_AFTER_MS
         while True:
             # The next worker is forked in a quiet moment, not when it is waited for.
-            pause_ms = SPARE_AFTER_MS if self._spare is None else GROUPS_AGAIN_MS if self._ended_groups else None
+            pause_ms = spare_ms if self._spare is None else GROUPS_AGAIN_MS if self._ended_groups else None
             ready = poller.poll(pause_ms)
+            spare_ms = SPARE_AFTER_MS
             if not ready and self._spare is None:
                 try:
                     self._spare = self._fork_keeper()
-                except OSError:
-                    continue  # no process or group to be had just now; who asks for a worker is told
+                except OSError:  # no process or group to be had just now; who asks for a worker is told
+                    spare_ms = SPARE_AGAIN_MS
             for descriptor, _ in ready:
                 if descriptor == wake_read:
                     os.read(wake_read, 4096)
@@ -260,8 +264,25 @@ class Zygote:
         return next((folder for folder in folders if mounts.first_closed(folder + "/x")), "")
 
     def _fork_keeper(self) -> tuple[int, socket.socket]:
-        """Fork a keeper with its worker-to-be; return its process id and the channel for its request."""
-        group = self._new_group()
+        """Fork a keeper with its worker-to-be; return its process id and the channel for its request.
+
+        Raises:
+            OSError: no process, descriptor or group to be had; what was made of the group is to be removed.
+        """
+        self._groups_made += 1
+        group = str(self._groups_made)
+        try:
+            if self._groups is not None:
+                self._groups.make(group)
+            pid, ours = self._fork_into(group)
+        except OSError:
+            if self._groups is not None:
+                self._ended_groups[group] = 0
+            raise
+        self._group_of[pid] = group
+        return pid, ours
+
+    def _fork_into(self, group: str) -> tuple[int, socket.socket]:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if self._process_namespaces:
             syscalls.unshare(syscalls.CLONE_NEWPID)
@@ -283,15 +304,7 @@ class Zygote:
             if self._process_namespaces:
                 syscalls.setns(self._own_namespace, syscalls.CLONE_NEWPID)
         theirs.close()
-        self._group_of[pid] = group
         return pid, ours
-
-    def _new_group(self) -> str:
-        self._groups_made += 1
-        name = str(self._groups_made)
-        if self._groups is not None:
-            self._groups.make(name)
-        return name
 
     def _remove_groups(self) -> None:
         """Remove the groups of workers that have ended; what is in one still is on its way out."""
