@@ -155,24 +155,33 @@ class ProcessFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lines = 0
+        self._started: dict[int, int] = {}
+        """By process id, as it was when we were told of the process: later the number may be a stranger's."""
         self._boot = _read_text("/proc/sys/kernel/random/boot_id").strip()
 
     def add(self, pid: int, *, living: Callable[[], Sequence[int]]) -> None:
         """Remember a process; rewritten with `living` now and then, so that the file stays small."""
         self._lines += 1
+        new = {pid: start_time(pid)}
+        self._started |= new
         if self._lines > PROCESS_LINES_MAX:
             self._path.unlink(missing_ok=True)
-            pids = living()
-            self._lines = len(pids)
-        else:
-            pids = [pid]
-        text = "".join(f"{self._boot} {pid} {started}\n" for pid in pids if (started := start_time(pid)))
+            new = self._started = {pid: self._started[pid] for pid in living() if pid in self._started}
+            self._lines = len(new)
+        text = "".join(f"{self._boot} {pid} {started}\n" for pid, started in new.items() if started)
         with contextlib.suppress(OSError):  # a full disk: the zygote's own end-of-socket still ends them
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
                 os.write(descriptor, text.encode())
             finally:
                 os.close(descriptor)
+
+    def clear(self) -> None:
+        """Forget all: they have ended."""
+        with contextlib.suppress(OSError):  # start times tell them from others, if it stays
+            self._path.unlink(missing_ok=True)
+        self._started.clear()
+        self._lines = 0
 
     async def end_leftovers(self) -> int:
         """Kill the processes of the last run with their descendants and wait for their end; return how many."""
@@ -189,8 +198,7 @@ class ProcessFile:
         deadline = time.monotonic() + LEFTOVERS_MAX_S
         while any(start_time(pid) for pid in tree) and time.monotonic() < deadline:  # noqa: ASYNC110 - not our children
             await asyncio.sleep(0.01)
-        self._path.unlink(missing_ok=True)
-        self._lines = 0
+        self.clear()
         if tree:
             log.warning("leftover_workers_ended", processes=len(tree))
         return len(tree)

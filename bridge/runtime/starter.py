@@ -165,6 +165,10 @@ class Starter:
             await asyncio.to_thread(home.remove)
 
     async def _open_zygote(self) -> None:
+        # The workers of one that has ended ended with it, and nobody reports that of each.
+        self._living.clear()
+        self._extended.clear()
+        self._none_extended.set()
         await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
         self._scratch = self._scratch_default
         await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
@@ -246,10 +250,15 @@ class Starter:
             self._processes.add(report["pid"], living=self._pids)
         elif report["op"] == "gone":
             self._living.pop(worker_id, None)
-            self._extended.pop(worker_id, None)
-            if not self._extended:
-                self._none_extended.set()
+            self._not_extended(worker_id)
+        elif report["op"] == "failed":
+            self._not_extended(worker_id)
         self._on_report(report)
+
+    def _not_extended(self, worker_id: int) -> None:
+        self._extended.pop(worker_id, None)
+        if not self._extended:
+            self._none_extended.set()
 
     def _probed(self, report: dict[str, Any]) -> None:
         answer = self._probe_answers.get(report["id"])
@@ -358,9 +367,13 @@ class Starter:
             request["exec"] = environment.exec_request(version, variables, task_root=task_root, opt=opt)
         request["runtime_api"] = commands.is_served(version)
         request |= networks.request_of(version, shared)
-        await self._attach(worker, request, shared)
         if fleet.has_extensions:
-            self._extended[worker.id] = worker
+            self._extended[worker.id] = worker  # before we wait: it may have ended until then
+        try:
+            await self._attach(worker, request, shared)
+        except BaseException:
+            self._not_extended(worker.id)
+            raise
         worker.began_at = self._clock.monotonic()
         packages = Path(mounts.RUNTIME_FOLDER) if self._packages and self._mounts else self._packages
         if request["runtime_api"]:
@@ -425,6 +438,7 @@ class Starter:
                 async with asyncio.timeout(EXTENSIONS_END_S):
                     await self._none_extended.wait()
         await self._zygote.close()
+        self._processes.clear()
         await self.networks.close()
         await self._leave_home("closed")
         await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)

@@ -15,6 +15,7 @@ import pytest
 
 from bridge.core.errors import RuntimeUnavailable
 from bridge.core.invocation import ResultKind
+from bridge.runtime import spawner
 from bridge.runtime.logs import FunctionLogs
 from bridge.runtime.pool import WorkerPool
 from bridge.runtime.process import Worker
@@ -351,6 +352,59 @@ async def test_the_zygotes_end_is_an_unknown_outcome_and_it_starts_again(tmp_pat
 
         assert (await running).kind is ResultKind.UNKNOWN
         assert await runner.value("app.echo", 1) == 1
+
+
+async def test_a_new_zygote_knows_nothing_of_the_workers_of_the_former_one(tmp_path):
+    async with own_pool(tmp_path, workers_max=2) as runner:
+        starter = runner.pool._starter
+        assert await runner.value("app.echo", 1) == 1
+        (former,) = starter._living
+        starter._extended[former] = runner.pool._workers[former]
+        os.kill(starter._zygote.pid, signal.SIGKILL)
+        await wait_until(lambda: not runner.pool._workers, description="its end is known")
+
+        assert await runner.value("app.echo", 2) == 2
+        assert (list(starter._living), starter._extended) == (list(runner.pool._workers), {})
+        assert former not in starter._living
+    assert not (tmp_path / "run" / "processes").exists()
+
+
+@pytest.mark.parametrize("op", ["gone", "failed", "raised"])
+async def test_a_worker_that_ends_while_we_attach_to_it_is_not_told_of_its_end(tmp_path, monkeypatch, op):
+    async with own_pool(tmp_path, workers_max=2) as runner:
+        starter = runner.pool._starter
+
+        async def attach(worker, *_):
+            if op == "raised":
+                raise OSError("no descriptors left")
+            starter._report({"op": op, "id": worker.id, "error": "as told"})
+            runner.pool._finish(worker)
+
+        monkeypatch.setattr(starter, "_attach", attach)
+        version = runner.version("app.echo")
+        runner.pool._fleet(version).has_extensions = True
+
+        with pytest.raises(RuntimeUnavailable):
+            async with asyncio.timeout(60):
+                await runner.pool.invoke(version, runner.invocation(1))
+        assert starter._extended == {}
+
+
+async def test_the_process_file_never_comes_to_name_who_got_the_number_later(tmp_path, monkeypatch):
+    times = {10: 100, 11: 110, 12: 120}
+    monkeypatch.setattr(spawner, "PROCESS_LINES_MAX", 2)
+    monkeypatch.setattr(spawner, "start_time", times.get)
+    file = ProcessFile(tmp_path / "processes")
+    file.add(10, living=list)
+    file.add(11, living=list)
+    times[10] = 999  # it ended, and we were not told
+
+    file.add(12, living=lambda: [10, 12, 13])
+
+    lines = [line.split()[1:] for line in (tmp_path / "processes").read_text().splitlines()]
+    assert lines == [["10", "100"], ["12", "120"]]
+    file.clear()
+    assert not (tmp_path / "processes").exists()
 
 
 async def test_leftovers_of_a_former_daemon_are_ended(tmp_path):
