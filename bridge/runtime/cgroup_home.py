@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from bridge.runtime.spawner import descendants
 
 CLEAR_MAX_S: Final = 5.0
 _PREFIX: Final = "bridge-"
+_NAME: Final = re.compile(_PREFIX + "[0-9a-f]{16}")
+"""Of a home: longer than the prefix, which is that of units too (`bridge-prod.service`)."""
 _DAEMON: Final = "daemon"
 """The group that the daemon itself moves to, where only groups without processes may have limited ones below."""
 _FILE: Final = "cgroups"
@@ -134,7 +137,7 @@ def _version_2(mounts: dict[str, tuple[str, Path]], own: dict[str, str], name: s
 
 def _upwards(folder: Path, top: Path) -> Iterator[Path]:
     chain = [folder, *(parent for parent in folder.parents if parent.is_relative_to(top))]
-    ours = [index for index, one in enumerate(chain) if one.name.startswith(_PREFIX)]
+    ours = [index for index, one in enumerate(chain) if _NAME.fullmatch(one.name)]
     yield from chain[ours[-1] + 1 if ours else 0 :]  # not below a home that this process has moved into
 
 
@@ -174,7 +177,8 @@ def _make_way(parent: Path, home: Path) -> None:
     leaf = home / _DAEMON
     leaf.mkdir(mode=0o755, exist_ok=True)
     for pid in sorted(inside):
-        (leaf / "cgroup.procs").write_text(str(pid), encoding="ascii")
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            (leaf / "cgroup.procs").write_text(str(pid), encoding="ascii")
 
 
 def _words(file: Path) -> list[str]:

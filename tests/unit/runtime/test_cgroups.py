@@ -32,6 +32,7 @@ class Tree:
         self.top = folder / "sys"
         self.proc = folder / "proc"
         self.run = folder / "run"
+        self.ended: set[int] = set()
         self.run.mkdir()
         self.proc.mkdir()
         self._mkdir, self._write = Path.mkdir, Path.write_text
@@ -64,6 +65,8 @@ class Tree:
         if path.name == "cgroup.procs":
             for other in self.top.rglob("cgroup.procs"):
                 self._write(other, " ".join(pid for pid in other.read_text().split() if pid != text))
+            if int(text) in self.ended:
+                raise ProcessLookupError(3, "No such process")
             text = f"{path.read_text()} {text}"
         self._write(path, text)
 
@@ -85,6 +88,14 @@ def opened(*folders: Path) -> Iterator[Cgroups]:
 
 
 @pytest.fixture
+def sleeper() -> Iterator[int]:
+    """A child of ours."""
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        yield process.pid
+        process.kill()
+
+
+@pytest.fixture
 def tree(tmp_path, monkeypatch):
     return Tree(tmp_path, monkeypatch)
 
@@ -100,6 +111,24 @@ def test_a_group_that_is_the_daemons_alone_is_divided_and_it_moves_to_a_part(tre
     assert (home / "daemon" / "cgroup.procs").read_text().split() == [str(os.getpid())]
     for folder in (own, home):
         assert (folder / "cgroup.subtree_control").read_text() == "+memory +pids"
+
+
+def test_a_unit_whose_name_begins_as_ours_do_is_no_home(tree):
+    own = tree.group("bridge-prod.service", processes=str(os.getpid()))
+
+    (home,) = tree.find("/bridge-prod.service").folders
+
+    assert home.parent == own
+
+
+def test_a_child_that_has_ended_meanwhile_is_not_moved(tree, sleeper):
+    own = tree.group("bridge.service", processes=f"{os.getpid()} {sleeper}")
+    tree.ended.add(sleeper)
+
+    (home,) = tree.find("/bridge.service").folders
+
+    assert home.parent == own
+    assert (home / "daemon" / "cgroup.procs").read_text().split() == [str(os.getpid())]
 
 
 def test_a_second_look_finds_the_same_and_not_one_below_it(tree):
