@@ -96,6 +96,16 @@ def sleeper() -> Iterator[int]:
 
 
 @pytest.fixture
+def stranger() -> Iterator[int]:
+    """A process that is neither a child of ours nor, as our parent may be, the first of a container."""
+    with subprocess.Popen(["sh", "-c", "sleep 1000 <&- >&- & echo $!"], stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout is not None
+        pid = int(shell.stdout.readline())
+    yield pid
+    os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
 def tree(tmp_path, monkeypatch):
     return Tree(tmp_path, monkeypatch)
 
@@ -138,18 +148,18 @@ def test_a_second_look_finds_the_same_and_not_one_below_it(tree):
     assert tree.find(f"/bridge.service/{home.name}/daemon").folders == (home,)
 
 
-def test_where_others_are_the_groups_above_are_tried(tree):
+def test_where_others_are_the_groups_above_are_tried(tree, stranger):
     tree.group("user.slice", below="memory pids")
-    own = tree.group("user.slice/session.scope", processes=f"{os.getpid()} {os.getppid()}")
+    own = tree.group("user.slice/session.scope", processes=f"{os.getpid()} {stranger}")
 
     (home,) = tree.find("/user.slice/session.scope").folders
 
     assert home.parent == own.parent
-    assert (own / "cgroup.procs").read_text().split() == [str(os.getpid()), str(os.getppid())]
+    assert (own / "cgroup.procs").read_text().split() == [str(os.getpid()), str(stranger)]
 
 
-def test_where_others_are_everywhere_there_is_none(tree):
-    tree.group("", processes=f"{os.getpid()} {os.getppid()}")
+def test_where_others_are_everywhere_there_is_none(tree, stranger):
+    tree.group("", processes=f"{os.getpid()} {stranger}")
 
     with pytest.raises(OSError, match=r"1 other processes are in it \("):
         tree.find("/")
