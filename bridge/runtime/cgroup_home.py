@@ -58,21 +58,21 @@ def find(run_folder: Path, *, proc: Path = _PROC) -> Home:
     Raises:
         OSError: no group with both controllers may be made here; the text says why.
     """
-    name = _PREFIX + hashlib.sha256(os.path.realpath(run_folder).encode()).hexdigest()[:16]
+    name = _PREFIX + hashlib.sha256(os.fsencode(os.path.realpath(run_folder))).hexdigest()[:16]
     memory = run_folder / _FILE
     _clear_former(memory, name)
     mounts, own = _mounts(proc), _own_groups(proc)
     found = _version_1(mounts, own, name) if set(CONTROLLERS) <= own.keys() else _version_2(mounts, own, name)
     home = Home(found)
     with contextlib.suppress(OSError):  # a full disk: what is left will be found if the daemon starts in the same place
-        memory.write_text("".join(f"{folder}\n" for folder in found), encoding="utf-8")
+        memory.write_bytes(b"".join(os.fsencode(folder) + b"\n" for folder in found))
     home.clear()
     return home
 
 
 def _clear_former(memory: Path, name: str) -> None:
     with contextlib.suppress(OSError):
-        for line in memory.read_text(encoding="utf-8").splitlines():
+        for line in _lines(memory):
             folder = Path(line)
             if folder.name == name and folder.is_dir():
                 Home((folder,)).remove()
@@ -81,9 +81,9 @@ def _clear_former(memory: Path, name: str) -> None:
 def _mounts(proc: Path) -> dict[str, tuple[str, Path]]:
     """Return root and mount point by controller; that of version 2 under an empty name."""
     found: dict[str, tuple[str, Path]] = {}
-    for line in (proc / "mountinfo").read_text(encoding="utf-8").splitlines():
+    for line in _lines(proc / "mountinfo"):
         before, _, after = line.partition(" - ")
-        fields, (kind, _, options) = before.split(), (*after.split(), "", "")[:3]
+        fields, (kind, _, options) = before.split(" "), (*after.split(" "), "", "")[:3]
         names = options.split(",") if kind == "cgroup" else [""] if kind == "cgroup2" else []
         for one in names:
             found.setdefault(one, (fields[3], Path(fields[4])))
@@ -92,8 +92,13 @@ def _mounts(proc: Path) -> dict[str, tuple[str, Path]]:
 
 def _own_groups(proc: Path) -> dict[str, str]:
     """Return the group that this process is in by controller; that of version 2 under an empty name."""
-    lines = [line.split(":", 2) for line in (proc / "cgroup").read_text(encoding="utf-8").splitlines()]
+    lines = [line.split(":", 2) for line in _lines(proc / "cgroup")]
     return {one: path for _, names, path in lines for one in names.split(",")}
+
+
+def _lines(file: Path) -> list[str]:
+    """Return the lines of a file with paths in it: any bytes, also such as `str.splitlines` would divide a line at."""
+    return [line for line in os.fsdecode(file.read_bytes()).split("\n") if line]
 
 
 def _folder(mount: tuple[str, Path] | None, own: str) -> tuple[Path, Path]:

@@ -126,7 +126,7 @@ def check_own(name: str) -> str:
     Raises:
         OSError: it is in another one.
     """
-    with open("/proc/self/cgroup", encoding="utf-8") as file:
+    with open("/proc/self/cgroup", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         lines = [line.rstrip("\n").split(":", 2) for line in file]
     version_1 = {controller: path for _, names, path in lines for controller in names.split(",") if controller}
     unified = next((path for number, names, path in lines if number == "0" and not names), "")

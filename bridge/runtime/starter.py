@@ -157,7 +157,8 @@ class Starter:
         try:
             self._home = cgroup_home.find(self._confinement.run_folder)
         except OSError as error:
-            self._no_home = str(error)
+            # A path in it need not be UTF-8; what is shown must be.
+            self._no_home = str(error).encode(errors="backslashreplace").decode()
 
     async def _leave_home(self, why: str) -> None:
         home, self._home, self._no_home = self._home, None, why

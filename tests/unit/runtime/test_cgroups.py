@@ -14,7 +14,10 @@ import pytest_asyncio
 
 from bridge.runtime import cgroup_home, watch
 from bridge.runtime.cgroups import EXTRA_MB, Cgroups
+from bridge.runtime.logs import FunctionLogs
+from bridge.runtime.pool import WorkerPool
 from bridge.runtime.sandbox import PROCESSES_MAX
+from bridge.util.clocks import SystemClock
 from tests.harness import ROOT, wait_until
 from tests.unit.runtime.bootstraps import talker
 from tests.unit.runtime.conftest import Runner, own_pool
@@ -33,6 +36,7 @@ class Tree:
         self.proc = folder / "proc"
         self.run = folder / "run"
         self.ended: set[int] = set()
+        self.other_mounts: list[str] = []
         self.run.mkdir()
         self.proc.mkdir()
         self._mkdir, self._write = Path.mkdir, Path.write_text
@@ -71,8 +75,10 @@ class Tree:
         self._write(path, text)
 
     def find(self, own: str) -> cgroup_home.Home:
-        self._write(self.proc / "mountinfo", f"30 24 0:26 / {self.top} rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n")
-        self._write(self.proc / "cgroup", f"0::{own}\n")
+        lines = [f"{29 - n} 24 8:{n} / {path} rw - ext4 /dev/sda rw\n" for n, path in enumerate(self.other_mounts)]
+        lines.append(f"30 24 0:26 / {self.top} rw shared:4 - cgroup2 cgroup2 rw,nsdelegate\n")
+        (self.proc / "mountinfo").write_bytes(os.fsencode("".join(lines)))
+        (self.proc / "cgroup").write_bytes(os.fsencode(f"0::{own}\n"))
         return cgroup_home.find(self.run, proc=self.proc)
 
 
@@ -129,6 +135,31 @@ def test_a_unit_whose_name_begins_as_ours_do_is_no_home(tree):
     (home,) = tree.find("/bridge-prod.service").folders
 
     assert home.parent == own
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9", "a\u2028b".encode(), "a\u00a0b".encode(), b"a\x0cb", b"a\rb"])
+def test_a_name_may_be_any_bytes_of_another_mount_and_of_our_own_group(tree, name):
+    tree.other_mounts.append("/mnt/" + os.fsdecode(name))
+    own = tree.group(os.fsdecode(name), processes=str(os.getpid()))
+    (home,) = tree.find("/" + own.name).folders
+    assert home.parent == own
+
+    tree.group("two.scope", processes=str(os.getpid()))
+    tree.find("/two.scope")
+
+    assert not home.exists(), "remembered, so cleared"
+
+
+def test_why_there_is_none_can_be_shown(tmp_path, monkeypatch):
+    def refuse(_):
+        raise OSError("2 other processes are in it (" + os.fsdecode(b"/sys/fs/caf\xe9") + ")")
+
+    monkeypatch.setattr(cgroup_home, "find", refuse)
+    starter = WorkerPool(run_folder=tmp_path, logs=FunctionLogs(tmp_path), clock=SystemClock())._starter
+
+    starter._find_home()
+
+    assert starter._no_home.encode().endswith(rb"caf\udce9)")
 
 
 def test_a_child_that_has_ended_meanwhile_is_not_moved(tree, sleeper):
