@@ -21,12 +21,15 @@ def interpreter() -> str:
 
 
 def interpreter_paths(others: Iterable[Interpreter] = ()) -> list[str]:
-    """Return the folders a worker needs besides its code; `others` are the interpreters of some functions."""
+    """Return the folders a worker needs besides its code; `others` are the interpreters of some functions.
+
+    One that was uninstalled is left out: it stops the functions that it ran, not all of them.
+    """
     own = {os.path.realpath(sys.base_prefix), str(Path(interpreter()).parent), str(_BOOTSTRAP.parent)}
     for other in others:
         if other.program:
             own |= {other.prefix, str(Path(other.program).parent), str(Path(os.path.realpath(other.program)).parent)}
-    return sorted(own)
+    return sorted(path for path in own if Path(path).exists())
 
 
 def python_version(version: FunctionVersion) -> str:

@@ -31,11 +31,13 @@ from bridge.runtime import (
 )
 from bridge.runtime.credentials import WorkerCredentials
 from bridge.runtime.fleet import Fleet
+from bridge.runtime.landlock import NOTHING_LEFT
 from bridge.runtime.logs import FunctionLogs, stream_name
 from bridge.runtime.networks import Network, Networks
 from bridge.runtime.process import Owner, Worker
 from bridge.runtime.sandbox import Fact
 from bridge.runtime.spawner import ProcessFile, Zygote
+from bridge.util import telemetry
 
 log = structlog.get_logger("bridge.runtime")
 
@@ -113,6 +115,8 @@ class Starter:
         """Process id of the keeper by worker id."""
         self._zygote_facts: list[Fact] = []
         self.confined = confined.Confined()
+        self._measured = frozenset[str]()
+        """What the zygote had in force when `confined` was measured."""
         self._extended: dict[int, Worker] = {}
         """Those with extensions, which are told of their end."""
         self._none_extended = asyncio.Event()
@@ -136,7 +140,7 @@ class Starter:
         while True:
             try:
                 await self._open_zygote()
-                self.confined.measured(await self._probe())
+                await self._measure()
             except RuntimeUnavailable as error:
                 if self._sandbox != "auto":
                     raise
@@ -183,6 +187,33 @@ class Starter:
         finally:
             for descriptor in groups:
                 os.close(descriptor)
+
+    async def _open_again(self) -> None:
+        """Start the zygote after its end. What confines workers is measured anew where that is not what it was."""
+        await self._zygote.close()
+        await self._open_zygote()
+        if self._measured == self._in_force():
+            return
+        if lost := sorted(self._measured - self._in_force()):
+            details = {fact.mechanism: fact.detail for fact in self._zygote_facts}
+            log.error("sandbox_weaker", lost=lost, why=[details.get(one, "") for one in lost])
+        telemetry.SANDBOX_LEVEL.labels(level=self.confined.level).set(0)
+        try:
+            await self._measure()
+        except RuntimeUnavailable:
+            await self._zygote.close()  # the next launch tries again
+            raise
+        finally:
+            telemetry.SANDBOX_LEVEL.labels(level=self.confined.level).set(1)
+
+    async def _measure(self) -> None:
+        self.confined.measured(await self._probe())
+        self._measured = self._in_force()
+
+    def _in_force(self) -> frozenset[str]:
+        """Return what all workers have of the zygote, as it says, and what has nothing left to do."""
+        told = [fact.mechanism for fact in self._zygote_facts if fact.in_force or fact.detail == NOTHING_LEFT]
+        return frozenset((*told, "own user") if self._own_users else told)
 
     async def _greet(self, groups: Sequence[int]) -> None:
         """Tell the zygote what it is to do, and take what it has got."""
@@ -334,8 +365,9 @@ class Starter:
         """
         async with self._lock:
             if not self._zygote.is_alive:
-                await self._zygote.close()
-                await self._open_zygote()
+                await self._open_again()
+        # That may have changed the folder of scratch spaces.
+        worker.slot = self._slot(Path(worker.slot).name)
         version = fleet.version
         task_root, opt, scratch = self._view(fleet, worker)
         variables = environment.variables(

@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from bridge.core.errors import RuntimeUnavailable
+from bridge.core.function import Interpreter
 from bridge.core.invocation import ResultKind
 from bridge.runtime import spawner
 from bridge.runtime.logs import FunctionLogs
@@ -352,6 +353,43 @@ async def test_the_zygotes_end_is_an_unknown_outcome_and_it_starts_again(tmp_pat
 
         assert (await running).kind is ResultKind.UNKNOWN
         assert await runner.value("app.echo", 1) == 1
+
+
+async def test_an_interpreter_that_is_uninstalled_stops_no_other_functions_when_the_zygote_starts_again(tmp_path):
+    folder = tmp_path / "python"
+    (folder / "bin").mkdir(parents=True)
+    other = Interpreter(program=str(folder / "bin" / "python3"), version="3.12", prefix=str(folder))
+    async with own_pool(tmp_path, workers_max=2, interpreters=[other]) as runner:
+        before = (runner.pool.sandbox_level(), runner.pool._starter._mounts)
+        shutil.rmtree(folder)
+        os.kill(runner.pool._starter._zygote.pid, signal.SIGKILL)
+        await wait_until(lambda: not runner.pool._starter._zygote.is_alive, description="its end is known")
+
+        assert await runner.value("app.echo", 1) == 1
+        assert (runner.pool.sandbox_level(), runner.pool._starter._mounts) == before
+
+
+async def test_a_new_zygote_that_confines_by_less_is_told_and_measured(tmp_path, capsys):
+    async with own_pool(tmp_path, workers_max=2) as runner:
+        starter = runner.pool._starter
+        had = {"mount namespace", "process namespace"} & starter._in_force()
+        assert await runner.value("app.echo", 1) == 1
+
+        async def again(sandbox):
+            starter._sandbox = sandbox
+            os.kill(starter._zygote.pid, signal.SIGKILL)
+            await wait_until(lambda: not starter._zygote.is_alive, description="its end is known")
+            assert await runner.value("app.echo", 2) == 2
+            return capsys.readouterr().out
+
+        level = runner.pool.sandbox_level()
+        told = await again("unmounted")
+        assert [one for one in sorted(had) if one not in told] == []
+        assert ("sandbox_weaker" in told) == bool(had)
+        assert runner.pool.sandbox_level() not in {"namespaces", "cgroup"}
+        assert "sandbox_weaker" not in await again("unmounted")
+        assert "sandbox_weaker" not in await again("auto")
+        assert runner.pool.sandbox_level() == level
 
 
 async def test_a_new_zygote_knows_nothing_of_the_workers_of_the_former_one(tmp_path):
