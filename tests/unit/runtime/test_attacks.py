@@ -10,6 +10,7 @@ import pytest
 
 from bridge.core.invocation import ResultKind
 from bridge.runtime.spawner import descendants
+from bridge.util import telemetry
 from tests.harness import wait_until
 from tests.unit.runtime.conftest import SPARE
 
@@ -126,6 +127,12 @@ async def test_a_mark_that_a_function_forges_harms_only_itself(runner):
 
 
 # --- what the sandbox keeps away ----------------------------------------------------------------------------------
+
+
+async def test_the_level_in_force_is_a_metric(runner):
+    level = runner.pool.sandbox_level()
+
+    assert telemetry.REGISTRY.get_sample_value("bridge_sandbox_level_state", {"level": level}) == 1
 
 
 async def test_every_worker_is_confined_as_the_facts_say(runner):
