@@ -53,11 +53,12 @@ from bridge.journal.retention import Retention
 from bridge.pipeline.delivery import AsyncDelivery
 from bridge.pipeline.dispatcher import Dispatcher
 from bridge.pipeline.intake import JournalIntake
-from bridge.pipeline.mappings import MappingSupervisor, Tasks
+from bridge.pipeline.mappings import MappingSupervisor
 from bridge.pipeline.outbox import OutboxSender
 from bridge.pipeline.outcomes import AsyncOutcomes, OutboxDestination
 from bridge.pipeline.redrive import Redrives
 from bridge.pipeline.replay import Replays, StreamParts
+from bridge.pipeline.supervision import Tasks
 from bridge.registry.attachments import Attachments
 from bridge.registry.catalog import FunctionCatalog
 from bridge.registry.interpreters import reachable

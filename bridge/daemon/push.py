@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bridge.config.sources import SourceSettings
     from bridge.config.webhooks import WebhookSettings
     from bridge.core.ports import Clock, Intake, Invoker
-    from bridge.pipeline.mappings import Tasks
+    from bridge.pipeline.supervision import Tasks
 
 log = structlog.get_logger("bridge.push")
 

@@ -1,9 +1,9 @@
 """Keeps the event source mappings running: starts, pauses, resets and replaces their workers, and says how they are."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
@@ -11,10 +11,10 @@ from bridge.core.errors import ConfigError, MappingNotFound, SourceError, StoreE
 from bridge.core.loops import Loops
 from bridge.core.mapping import NO_RECORDS, USER_ACTION, EventSourceMapping, MappingState, StartingPosition
 from bridge.core.ports import Clock, Destination, Journal
-from bridge.core.sources import EventSource, MappingStates, MappingStatus, QueueOrigin, SourceMaker, Standing
+from bridge.core.sources import EventSource, MappingStates, MappingStatus, QueueOrigin, Standing
 from bridge.core.stream import Mark, Shard
 from bridge.pipeline.standings import Standings
-from bridge.pipeline.streams.settings import Slots
+from bridge.pipeline.supervision import LiveSlots, Streams, Tasks
 from bridge.pipeline.workers import Worker, Workers, queue_of
 from bridge.util import telemetry
 
@@ -26,69 +26,6 @@ _PAUSE_ANSWER_S: Final = 2.0
 """How long `pause` waits for running batches before it answers `Disabling`."""
 _RESET_S: Final = 30.0
 """How long a reset waits for running batches; what still runs then is cut and comes again from the new mark."""
-
-
-class Tasks(Protocol):
-    """Keeps tasks running (util/aio.Supervisor)."""
-
-    def start(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Run for as long as the daemon lives."""
-        ...
-
-    async def stop(self, name: str) -> None:
-        """Cancel one and wait for its end."""
-        ...
-
-    def failed(self) -> dict[str, str]:
-        """Return those that were given up, with the last error."""
-        ...
-
-
-class LiveSlots(Slots, Protocol):
-    """The slots, and who is told of free ones."""
-
-    def on_free(self, callback: Callable[[], None]) -> None:
-        """Call back when a slot may have become free."""
-        ...
-
-    def live_work(self, waits: Callable[[], bool]) -> None:
-        """Ask whether live work waits."""
-        ...
-
-
-class Streams(SourceMaker, Protocol):
-    """The streams that mappings read (daemon/streams.py)."""
-
-    def queue(self, mapping: EventSourceMapping) -> QueueOrigin | None:
-        """Return the queue of a mapping, None where it reads a stream; raises ConfigError.
-
-        `event_source` of such a mapping is what a replay reads: its archive.
-        """
-        ...
-
-    async def prepare(self, mapping: EventSourceMapping, source: EventSource | QueueOrigin) -> None:
-        """Keep what the mapping has not finished, from now on, whether it runs or is paused. Raises StoreError."""
-        ...
-
-    def forget(self, mapping: EventSourceMapping) -> None:
-        """The mapping is gone: nothing is kept for it any more."""
-        ...
-
-    async def discard(self, mapping: EventSourceMapping) -> None:
-        """The mapping was deleted and none of its name will come again: its marks go too. Raises StoreError."""
-        ...
-
-    def reached_by(self, mapping: EventSourceMapping) -> object:
-        """Return what else decides how its streams are reached (connections): another value is another mapping."""
-        ...
-
-    def refusal(self, mapping: EventSourceMapping) -> str:
-        """Return why its function's execution role keeps it from its source, in AWS's words; empty: it does not."""
-        ...
-
-    def destination(self, mapping: EventSourceMapping) -> Destination:
-        """Return where its failures go; raises ConfigError when that cannot work."""
-        ...
 
 
 @dataclass(slots=True, kw_only=True)
@@ -197,12 +134,14 @@ class MappingSupervisor:
         for name in [name for name in self._entries if name not in wanted]:
             gone = self._entries.pop(name)
             gone.state, gone.reason = MappingState.DELETING, USER_ACTION
-            self._leaving[name] = gone
+            self._leaving.setdefault(name, gone)  # one that left before and runs yet: this one has not begun
             self._later(self._stop(gone))
         for name, mapping in wanted.items():
             entry = self._entries.get(name)
             if entry is None:
-                entry = _Entry(mapping=mapping, modified_at=self._clock.time(), is_paused=name in paused)
+                before = self._leaving.get(name)  # where its batch runs yet, this one waits: they share marks and task
+                lock = asyncio.Lock() if before is None else before.lock
+                entry = _Entry(mapping=mapping, modified_at=self._clock.time(), is_paused=name in paused, lock=lock)
                 self._add(entry)
                 self._later(self._start(entry))
             elif entry.mapping != mapping or entry.reached_by != self._streams.reached_by(mapping):
@@ -242,14 +181,17 @@ class MappingSupervisor:
             await self._halt(entry, deadline_s=None)
             if self._leaving.get(name) is entry:
                 del self._leaving[name]
-            if self._entries.get(name) is None:
+            after = self._entries.get(name)
+            if after is None or after.mapping.source != entry.mapping.source:
                 self._streams.forget(entry.mapping)
-                if entry.mapping.is_made:
-                    await self._streams.discard(entry.mapping)
+            if after is None and entry.mapping.is_made:
+                await self._streams.discard(entry.mapping)
 
     async def _run(self, entry: _Entry) -> None:
-        """Start the worker of a mapping that is enabled."""
+        """Start the worker of a mapping that is enabled and has not been removed meanwhile."""
         mapping = entry.mapping
+        if self._entries.get(mapping.name) is not entry:
+            return
         try:
             entry.reached_by = self._streams.reached_by(mapping)
             source = self._find(entry)

@@ -337,6 +337,52 @@ async def test_what_runs_ends_under_the_old_settings_before_the_new_ones_count(w
     assert world.state().mapping.batch_size == 1
 
 
+async def test_one_that_comes_back_while_its_batch_runs_goes_on_behind_it(world):
+    world.slots.duration_s = 10
+    await world.start()
+    world.stream().put(1)
+    await world.advance(0.1)
+    for mappings in ([], [world.orders], [], [world.orders]):
+        await world.mappings.configure(mappings)
+        await world.advance(1)
+    assert (world.state().state, world.stream().opened) == (MappingState.CREATING, 1)
+    await world.advance(12)
+    world.stream().put(2)
+    await world.advance(11)
+
+    assert world.slots.batches == [[1], [2]]
+    assert (world.stream().opened, world.stream().mark()) == (2, 1)
+    assert world.state().state is MappingState.ENABLED
+    assert world.streams.forgotten == []
+
+
+@pytest.mark.parametrize("reloads", [1, 2, 3])
+async def test_the_batch_of_one_that_was_removed_and_came_back_ends_before_the_daemon_does(world, reloads):
+    world.slots.duration_s = 10
+    await world.start()
+    world.stream().put(1)
+    await world.advance(0.1)
+    for number in range(reloads):
+        await world.mappings.configure([world.orders] if number % 2 else [])
+        await world.advance(1)
+    drain = asyncio.create_task(world.mappings.drain(deadline_s=20))
+    await world.advance(11)
+    await drain
+
+    assert (world.stream().mark(), world.slots.batches) == (0, [[1]])
+    assert (world.slots.running, world.stream().opened) == (0, 1)
+
+
+async def test_what_was_kept_for_one_that_comes_back_with_another_source_is_forgotten(world):
+    await world.start()
+    await world.mappings.configure([])
+    await world.mappings.configure([replace(world.orders, source="x://clicks")])
+    await world.advance(0.5)
+
+    assert world.streams.forgotten == ["orders"]
+    assert world.state().state is MappingState.ENABLED
+
+
 async def test_what_keeps_a_source_from_reading_is_said(world):
     await world.start()
     world.stream().live.trouble = "no broker answers"
