@@ -33,6 +33,8 @@ class _Entry:
     """A mapping and, while it is enabled, its worker."""
 
     mapping: EventSourceMapping
+    wanted: EventSourceMapping | None = None
+    """What it is to become once its batches have ended under `mapping`."""
     modified_at: float
     is_paused: bool = False
     state: MappingState = MappingState.CREATING
@@ -144,10 +146,11 @@ class MappingSupervisor:
                 entry = _Entry(mapping=mapping, modified_at=self._clock.time(), is_paused=name in paused, lock=lock)
                 self._add(entry)
                 self._later(self._start(entry))
-            elif entry.mapping != mapping or entry.reached_by != self._streams.reached_by(mapping):
+            elif (entry.wanted or entry.mapping) != mapping or entry.reached_by != self._streams.reached_by(mapping):
                 entry.state, entry.reason = MappingState.UPDATING, USER_ACTION
                 if entry.mapping.enabled is not mapping.enabled:
                     entry.state = MappingState.ENABLING if mapping.enabled else MappingState.DISABLING
+                entry.wanted = mapping
                 self._later(self._replace(entry, mapping))
 
     def _later(self, work: Awaitable[None]) -> "asyncio.Future[None]":
@@ -164,9 +167,11 @@ class MappingSupervisor:
     async def _replace(self, entry: _Entry, mapping: EventSourceMapping) -> None:
         async with entry.lock:
             await self._halt(entry, deadline_s=None)
+            if entry.wanted is not mapping:
+                return  # changed again meanwhile: that one waits behind this
             if entry.mapping.source != mapping.source:
                 self._streams.forget(entry.mapping)
-            entry.mapping, entry.source, entry.queue = mapping, None, None
+            entry.mapping, entry.wanted, entry.source, entry.queue = mapping, None, None, None
             self._standings.forget(mapping.name)
             entry.modified_at = self._clock.time()
             await self._run(entry)

@@ -337,6 +337,22 @@ async def test_what_runs_ends_under_the_old_settings_before_the_new_ones_count(w
     assert world.state().mapping.batch_size == 1
 
 
+async def test_a_change_that_is_taken_back_while_a_batch_runs_does_not_come_into_force(world):
+    world.slots.duration_s = 10
+    await world.start()
+    world.stream().put(1)
+    await world.advance(0.1)
+    await world.mappings.configure([replace(world.orders, batch_size=1)])
+    await world.advance(1)
+    await world.mappings.configure([replace(world.orders)])
+    await world.advance(1)
+    assert world.state().state is MappingState.UPDATING
+    await world.advance(10)
+
+    assert (world.state().state, world.state().mapping) == (MappingState.ENABLED, world.orders)
+    assert (world.slots.batches, world.stream().opened) == ([[1]], 2)
+
+
 async def test_one_that_comes_back_while_its_batch_runs_goes_on_behind_it(world):
     world.slots.duration_s = 10
     await world.start()
