@@ -61,7 +61,7 @@ class MappingWorker:
         self._is_stopping = False
         self._error: Exception | None = None
         self._failures = 0
-        """Of the source in a row, without a read between them that went well."""
+        """Of the source in a row, without a read between them that brought something, or a minute that went well."""
         self._handled_records, self._discarded, self._filtered = (
             telemetry.RECORDS.labels(mapping=work.mapping.name, outcome=outcome)
             for outcome in ("handled", "discarded", "filtered")
@@ -133,6 +133,7 @@ class MappingWorker:
 
     async def _read(self, source: Source) -> None:
         records_max = min(_READ_RECORDS_MAX, max(1000, 2 * self._mapping.batch_size))
+        holds_at = self._clock.monotonic() + _REOPEN_MAX_S
         while not self._is_stopping:
             if self._error is not None:
                 raise self._error
@@ -151,7 +152,9 @@ class MappingWorker:
                 paused=paused,
             )
             await self._take_in(poll)
-            self._failures = 0
+            if poll.chunks or poll.through or self._clock.monotonic() >= holds_at:
+                # Not after any read: while a group is being joined, reads are empty and go well.
+                self._failures = 0
             # A source that has more at hand does not wait for it: everything else has its turn between two reads.
             await asyncio.sleep(0)
         # The source is kept alive until what runs has ended: its close hands the shards back.

@@ -550,6 +550,35 @@ async def test_the_back_off_of_a_source_begins_anew_once_it_was_read():
             assert world.function.batches[-1] == [number]
 
 
+async def test_reads_of_nothing_do_not_end_the_back_off_of_a_source():
+    async with World() as world:
+        for _ in range(40):  # it opens, is read for a moment while a group is being joined, and fails again
+            world.stream.fail_with = SourceError("not authorized")
+            world.stream.arrived.set()
+            await world.advance(0.1)
+            world.stream.fail_with = None
+            await world.advance(2.9)
+        assert world.stream.opened <= 9
+
+
+async def test_a_source_that_is_idle_for_a_minute_ends_its_back_off():
+    async with World() as world:
+        for _ in range(7):
+            world.stream.fail_with = SourceError("broker is gone")
+            world.stream.arrived.set()
+            await world.advance(0.1)
+            world.stream.fail_with = None
+            for _ in range(65):
+                await world.advance(1)
+        opened = world.stream.opened
+        world.stream.fail_with = SourceError("broker is gone")
+        world.stream.arrived.set()
+        await world.advance(0.1)
+        world.stream.fail_with = None
+        await world.advance(1.5)
+        assert world.stream.opened == opened + 1
+
+
 async def test_a_commit_that_fails_is_tried_again():
     async with World() as world:
         world.stream.commit_fails_with = SourceError("coordinator is away")
