@@ -143,7 +143,8 @@ class JobRunner(ABC):
         self._clock = clock
         self._spawn = spawn
         self._runs: dict[str, Run] = {}
-        self._resuming: set[str] = set()
+        self._deciding = asyncio.Lock()
+        """Held from the look at a job that is paused to what became of it: one of two who ask at once is second."""
         self._closing = False
 
     # --- what a kind of job adds --------------------------------------------------------------
@@ -312,15 +313,16 @@ class JobRunner(ABC):
         Raises:
             JobNotFound, IllegalStatus.
         """
-        job = await self._known(name)
-        run = self._runs.get(name)
-        if job.state is JobState.PAUSED:
-            if run is None:
-                job = replace(job, state=JobState.CANCELLED, ended_at=self._clock.time())
-                await self._jobs.update(job)
-                self._ended(job)
-                return job
-            run.stop = JobState.CANCELLED  # paused, with something still in flight
+        async with self._deciding:
+            job = await self._known(name)
+            run = self._runs.get(name)
+            if job.state is JobState.PAUSED:
+                if run is None:
+                    job = replace(job, state=JobState.CANCELLED, ended_at=self._clock.time())
+                    await self._jobs.update(job)
+                    self._ended(job)
+                    return job
+                run.stop = JobState.CANCELLED  # paused, with something still in flight
         return await self._stop(name, JobState.CANCELLED, "cancelled")
 
     async def _stop(self, name: str, state: JobState, verb: str) -> Job:
@@ -338,22 +340,25 @@ class JobRunner(ABC):
 
     async def resume(self, name: str) -> Job:
         """Go on from where it stopped; raises JobNotFound, IllegalStatus, LimitExceeded."""
-        job = await self._known(name)
-        if job.state is not JobState.PAUSED:
-            raise IllegalStatus(f"{self.label} {name} is {job.state.value}: only a paused one can be resumed.")
+        await self._paused(name)
         run = self._runs.get(name)
         if run is not None and run.task is not None:
             await self._wait([run.task], _STOP_WAIT_S)
-        if name in self._runs or name in self._resuming:
-            raise IllegalStatus(f"{self.label} {name} still has invocations in flight from before: try again.")
-        self._check_room()
-        self._resuming.add(name)  # a second caller must not launch it beside this one
-        try:
-            job = replace(await self._known(name), state=JobState.RUNNING)
+        async with self._deciding:
+            job = await self._paused(name)  # still: it may have been cancelled meanwhile
+            if name in self._runs:
+                raise IllegalStatus(f"{self.label} {name} still has invocations in flight from before: try again.")
+            self._check_room()
+            job = replace(job, state=JobState.RUNNING)
             await self._jobs.update(job)
-            return self._launch(job).job
-        finally:
-            self._resuming.discard(name)
+            # Where the daemon began to stop meanwhile, it goes on at the next start.
+            return job if self._closing else self._launch(job).job
+
+    async def _paused(self, name: str) -> Job:
+        job = await self._known(name)
+        if job.state is not JobState.PAUSED:
+            raise IllegalStatus(f"{self.label} {name} is {job.state.value}: only a paused one can be resumed.")
+        return job
 
 
 async def until(event: asyncio.Event, clock: Clock, delay_s: float) -> bool:

@@ -601,6 +601,55 @@ async def test_two_who_resume_at_once_begin_one_run(world):
     assert 3 == len(world.invoker.calls)
 
 
+async def test_one_that_is_cancelled_while_its_resumption_waits_stays_cancelled(world):
+    await world.fill(3)
+    world.invoker.duration_s = 7.0
+    await world.replays.start(ReplaySpec(name="r"))
+    await world.until_calls(1)
+    pausing = asyncio.create_task(world.replays.pause("r"))
+    await world.clock.advance(5.5)
+    assert JobState.PAUSED == (await pausing).state
+
+    resuming = asyncio.create_task(world.replays.resume("r"))
+    await settle()
+    cancelling = asyncio.create_task(world.replays.cancel("r"))
+    await settle()
+    await world.clock.advance(2.0)
+    assert JobState.CANCELLED == (await cancelling).state
+    with pytest.raises(IllegalStatus, match="Replay r is CANCELLED: only a paused one"):
+        await resuming
+    await world.clock.advance(20.0)
+
+    assert JobState.CANCELLED == (await world.replays.get("r")).state
+    assert 1 == len(world.invoker.calls)
+
+
+@pytest.mark.parametrize("verbs", [("resume", "cancel"), ("cancel", "resume")])
+async def test_one_that_is_resumed_and_cancelled_at_once_is_cancelled(world, verbs, monkeypatch):
+    await world.fill(3)
+    world.invoker.duration_s = 1.0
+    await world.replays.start(ReplaySpec(name="r"))
+    pausing = asyncio.create_task(world.replays.pause("r"))
+    await world.clock.advance(2.0)
+    await pausing
+    update = world.jobs.update
+
+    async def slow(job: Job) -> None:
+        await settle()
+        await update(job)
+
+    monkeypatch.setattr(world.jobs, "update", slow)
+    asked = [asyncio.create_task(getattr(world.replays, verb)("r")) for verb in verbs]
+    await settle()
+    await world.clock.advance(20.0)
+    ends = dict(zip(verbs, await asyncio.gather(*asked, return_exceptions=True), strict=True))
+
+    assert JobState.CANCELLED == ends["cancel"].state
+    assert JobState.CANCELLED == (await world.replays.get("r")).state
+    assert not world.journal.pins
+    assert not world.replays._runs
+
+
 async def test_pause_cuts_a_wait_for_a_retry_short(world):
     await world.fill(1)
     world.invoker.script = lambda _call, number: ERROR if number < 3 else OK
