@@ -11,7 +11,14 @@ import orjson
 import structlog
 from prometheus_client import Counter, Histogram
 
-from bridge.core.errors import DestinationError, FunctionNotFound, InvokeError, PayloadTooLarge, StoreError
+from bridge.core.errors import (
+    DestinationError,
+    FunctionNotFound,
+    InvokeError,
+    PayloadTooLarge,
+    StoreCorrupt,
+    StoreError,
+)
 from bridge.core.function import EventInvokeConfig
 from bridge.core.invocation import (
     Attempt,
@@ -277,12 +284,20 @@ class AsyncDelivery:
 
         A batch of a mapping that was redriven is no asynchronous event, and its success nobody's to be told.
         """
-        before = await self._dead_letters.get(entry.record.id, queue=entry.queue) if entry.redrive else None
+        try:
+            before = await self._before(entry)
+        except StoreCorrupt as error:  # its mapping is unknown: nothing to tell rather than what may be wrong
+            log.error("success_untold", request_id=entry.record.id, error=str(error))  # noqa: TRY400 - one line
+            return
         if self._successes is None or entry.queue != "default" or (before is not None and before.mapping):
             return
         attempts = number + (before.attempts if before is not None else 0)
         await self._settle(partial(self._successes.succeeded, entry.record, attempts=attempts), result)
         crash_point("delivery.recorded")
+
+    async def _before(self, entry: Parked) -> DeadLetter | None:
+        """Return the dead letter that a redriven event was. Raises StoreCorrupt: it is lost."""
+        return await self._dead_letters.get(entry.record.id, queue=entry.queue) if entry.redrive else None
 
     async def _forget(self, entry: Parked) -> None:
         if entry.redrive:
@@ -293,7 +308,11 @@ class AsyncDelivery:
         self, entry: Parked, condition: Condition, *, attempt: Attempt | None, message: str
     ) -> DeadLetter:
         record = entry.record
-        before = await self._dead_letters.get(record.id, queue=entry.queue) if entry.redrive else None
+        try:
+            before = await self._before(entry)
+        except StoreCorrupt as error:  # what is known of this life of the event is kept all the same
+            log.error("dead_letter_lost", request_id=record.id, error=str(error))  # noqa: TRY400 - one line
+            before = None
         history = tuple(before.history) if before is not None else ()
         if not history and record.position >= 0 and entry.attempts:
             found = await asyncio.to_thread(self._outcomes.for_events, [record])

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.core.errors import FunctionNotFound, LaneFull, RecursiveInvocation, StoreFull, Throttled
+from bridge.core.errors import FunctionNotFound, LaneFull, RecursiveInvocation, StoreCorrupt, StoreFull, Throttled
 from bridge.core.function import EventInvokeConfig, Function, FunctionVersion, function_arn
 from bridge.core.invocation import (
     THROTTLE_RESERVED,
@@ -588,3 +588,45 @@ async def test_a_redriven_batch_whose_answer_names_failed_records_has_failed(wor
     assert succeeds is (left is None)
     if left is not None:
         assert ("dead", "m", "BatchItemFailures", b"{}") == (left.state, left.mapping, left.error_type, left.outcome)
+
+
+class Successes:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    async def succeeded(self, record, result, *, attempts) -> None:
+        self.told.append(record.id)
+
+
+@pytest.mark.parametrize("succeeds", [True, False])
+async def test_a_redriven_event_whose_dead_letter_is_damaged_runs_once(world, monkeypatch, succeeds):
+    world.function(maximum_retry_attempts=0, on_success="sqs://done")
+    world.runtime.handlers["f"] = (lambda _: None) if succeeds else boom
+    await world.start()
+    world.delivery._successes = Successes()
+    letter = DeadLetter(
+        id="8d1f4a52-7f3c-4b53-8d8b-0d8f5a3f7c11", queue="default", function="f", source="r", received_at=1.0,
+        dead_at=world.clock.time(), condition=Condition.RETRY_ATTEMPTS_EXHAUSTED, attempts=3, payload=b"{}",
+    )  # fmt: skip
+    await world.dead.put(letter)
+    record = Record(
+        id=letter.id, source="r", function="f", invocation_type=InvocationType.EVENT, received_at=1.0, payload=b"{}"
+    )
+    now = world.clock.time()
+    entry = Parked(record=record, attempts=0, due_at=now, delay_s=0, first_attempt_at=now, redrive=True)
+    await world.dead.redrive(letter, entry)
+
+    async def lost(letter_id, *, queue=None):
+        raise StoreCorrupt("the hold file is missing")
+
+    monkeypatch.setattr(world.dead, "get", lost)
+    world.dispatcher.due("f")
+    for _ in range(4):
+        await world.clock.advance(5)
+        await settle(30)
+
+    assert world.runtime.asked() == [letter.id]
+    assert not world.parked.entries
+    assert world.delivery._successes.told == []
+    left = world.dead.letters.get(("default", letter.id))
+    assert (None if left is None else (left.state, left.attempts)) == (None if succeeds else ("dead", 1))
