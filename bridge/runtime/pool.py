@@ -335,7 +335,7 @@ class WorkerPool:
             self._loop.call_later(self._starter.kill(worker), self._finish, worker)
 
     def _fail(self, worker: Worker, failure: results.Failure) -> None:
-        """End a worker that broke a limit, at work or idle."""
+        """End a worker that broke a limit or the rules, at work or idle."""
         if not worker.jobs:
             self._uncount(worker)
         self._kill(worker, failure)
@@ -496,4 +496,4 @@ class WorkerPool:
     def worker_garbled(self, worker: Worker) -> None:
         """It talks nonsense: it is replaced."""
         log.warning("worker_garbled", function=worker.version.name)
-        self._kill(worker, results.KILLED)
+        self._fail(worker, results.GARBLED)

@@ -1,7 +1,7 @@
 """What an invocation leaves behind: AWS's error payloads (semantics 1.4) and platform log lines (semantics 6.6)."""
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import orjson
@@ -73,6 +73,9 @@ def exited(status: int) -> Failure:
 
 
 KILLED: Final = exited(signal.SIGKILL)
+OUT_OF_MEMORY: Final = replace(KILLED)
+"""Its own limit broken, in the same words; told apart by identity: one with `KILLED` itself may tell its extensions."""
+GARBLED: Final = replace(KILLED)
 TOO_MANY_PROCESSES: Final = Failure(
     error_type=KILLED.error_type,
     text=f"{KILLED.text} (more than {limits.PROCESS_TREE_MAX} processes)",

@@ -138,4 +138,4 @@ class Watch:
         limit_kb = worker.version.memory_mb * 1024
         worker.peak_kb = max(worker.peak_kb, min(used_kb, limit_kb))
         if used_kb > limit_kb:
-            self._fail(worker, results.KILLED)
+            self._fail(worker, results.OUT_OF_MEMORY)

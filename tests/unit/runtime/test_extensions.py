@@ -133,6 +133,30 @@ async def test_one_that_never_asks_again_costs_the_worker_and_not_the_answer(ext
     await wait_until(lambda: not pool._workers and not pool._count, description="its worker has ended")
 
 
+async def test_they_have_no_say_where_the_worker_breaks_its_memory_limit(extended, tmp_path, monkeypatch):
+    opt = layer(tmp_path / "opt", act="if event['eventType'] == 'SHUTDOWN': wait_for('/nowhere')")
+    assert (await extended.say("answer = 1", opt=opt)).is_ok
+    monkeypatch.setattr("bridge.runtime.memory.measure", lambda pid, **_: ([pid], 10**9))
+
+    result = await extended.say("time.sleep(1000)", opt=opt)
+
+    assert result.error_message.endswith("Error: Runtime exited with error: signal: killed")
+    assert "SHUTDOWN" not in str(told(extended.log)), extended.log
+
+
+async def test_they_have_no_say_where_the_worker_talks_nonsense(extended, tmp_path):
+    opt = layer(tmp_path / "opt", act="if event['eventType'] == 'SHUTDOWN': wait_for('/nowhere')")
+    assert (await extended.say("answer = 1", opt=opt)).is_ok
+    pool = extended.runner.pool
+    (worker,) = pool._workers.values()
+
+    pool.worker_garbled(worker)
+
+    assert (await extended.say("answer = 2", opt=opt)).payload == b"2"  # by another one, at once
+    await wait_until(lambda: worker.is_finished, description="it has ended")
+    assert "SHUTDOWN" not in str(told(extended.log)), extended.log
+
+
 @pytest.mark.parametrize(
     ("source", "timeout_s", "error_type", "reason"),
     [
