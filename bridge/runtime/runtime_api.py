@@ -41,6 +41,10 @@ EXIT_MAX_MS: Final = 1000
 """How long a program that has told of its failed init may take to end."""
 KEPT_BACK_S: Final = 0.2
 """Before its timeout an invocation that has been answered waits no longer for its program, nor for extensions."""
+ASKS_WITHIN_S: Final = 0.05
+"""After an answer as late as that, they may take as long to ask for the next event."""
+ANSWERED_BEFORE_S: Final = 0.02
+"""Yet an answer is on its way to the daemon this long before the timeout."""
 MEASURED_AFTER_MS: Final = 20
 """The memory is looked at after a longer invocation, and after each sixteenth."""
 SPAWN_TRIES: Final = 100
@@ -82,7 +86,9 @@ class RuntimeApi:
         """We hear what the daemon sends."""
         self._is_ending = False
         self._deadline = 0.0
-        """When an answer that waits for extensions is given without them, monotonic."""
+        """When an answer that waits for the program and for extensions is given without them, monotonic."""
+        self._ends = 0.0
+        """When the invocation times out, monotonic."""
         self._last_id = ""
 
     def run(self) -> NoReturn:
@@ -376,7 +382,8 @@ class RuntimeApi:
         if d > c:  # JSON, where a line end means as much as a space
             headers += b"Lambda-Runtime-Client-Context: %b\r\n" % bytes(frame[c:d]).translate(_NO_LINE)
         self._began = time.perf_counter()
-        self._deadline = time.monotonic() + timeout_ms / 1000 - KEPT_BACK_S
+        self._ends = time.monotonic() + timeout_ms / 1000
+        self._deadline = self._ends - KEPT_BACK_S
         if self._extensions.are_any:
             self._last_id = self._request_id.decode()
             trace = bytes(frame[b:c]).decode()
@@ -420,6 +427,7 @@ class RuntimeApi:
 
     def _end_invocation(self, kind: int, payload: bytes) -> None:
         self._request_id = b""
+        self._deadline = max(self._deadline, min(time.monotonic() + ASKS_WITHIN_S, self._ends - ANSWERED_BEFORE_S))
         self._held = kind, (time.perf_counter() - self._began) * 1000, payload
 
     def _let_go(self) -> None:
