@@ -71,6 +71,15 @@ def may_initialise_again(worker: Worker) -> bool:
     return not worker.jobs[0].future.done()
 
 
+def taken(worker: Worker) -> list[Job]:
+    """Take its jobs off a worker; return those that somebody still waits for."""
+    jobs = [job for job in worker.jobs if not job.future.done()]
+    worker.jobs.clear()
+    for job in jobs:
+        job.worker = None
+    return jobs
+
+
 def report_init(worker: Worker, *, now: float, status: str, error_type: str) -> None:
     """Write the line of an init that did not end well."""
     worker.log_init_failed(

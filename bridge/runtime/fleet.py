@@ -93,6 +93,13 @@ class Fleet:
                     return self.idle.pop(index)
         return self.idle.pop()
 
+    def retire(self) -> list[Worker]:
+        """Let no worker take anything new; return those that idle."""
+        self.is_retired = True
+        for worker in self.workers:
+            worker.retiring = True
+        return list(self.idle)
+
     def refuse_late(self, now: float) -> None:
         """Refuse what has waited for a worker as long as it may: what keeps them busy may wait for its answer.
 

@@ -1,7 +1,8 @@
 """The wire between daemon and worker: length-prefixed frames, the same numbers as in `bootstrap.py`."""
 
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -19,7 +20,7 @@ OK: Final = 4
 ERROR: Final = 5
 SKIPPED: Final = 6
 LEAVING: Final = 7
-"""The worker ends after what it sends next: nothing more is to be sent to it."""
+"""The worker ends, after what it sends next if anything runs on it: nothing more is to be sent to it."""
 SHUTDOWN: Final = 8
 """To a worker with extensions: it is to end, and to tell them."""
 AHEAD: Final = 1
@@ -37,6 +38,8 @@ DURATION_MAX_MS: Final = 86_400_000.0
 """A day; of a longer one, a negative one, or one that is no number, nothing can be reported."""
 APART_MIN_BYTES: Final = 16 * limits.KIB
 BEGIN_MARK: Final = b"\0bridge:begin:%d\0"
+MARK_START: Final = b"\0"
+_MARK: Final = re.compile(rb"\0bridge:begin:(\d{1,10})\0")
 
 
 def encode_init(settings: Mapping[str, Any]) -> bytes:
@@ -64,3 +67,11 @@ def encode_invoke(job: "Job", timeout_ms: int, flags: int) -> list[bytes]:
     if len(payload) < APART_MIN_BYTES:
         return [b"".join((head, request_id, arn, trace, context, payload))]
     return [b"".join((head, request_id, arn, trace, context)), payload]
+
+
+def split_output(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield output as marks cut it: the sequence in the mark, 0 before the first, and what follows it."""
+    pieces = _MARK.split(data)
+    yield 0, pieces[0]
+    for index in range(1, len(pieces), 2):
+        yield int(pieces[index]), pieces[index + 1]

@@ -181,10 +181,7 @@ class WorkerPool:
         for fleet in list(self._fleets.values()):
             if fleet.version.name != name or fleet.version.revision in {keep_revision, *also_keep}:
                 continue
-            fleet.is_retired = True
-            for worker in list(fleet.workers):
-                worker.retiring = True
-            for worker in list(fleet.idle):
+            for worker in fleet.retire():
                 self._end(worker)
             self._drop_if_empty(fleet)
 
@@ -440,14 +437,11 @@ class WorkerPool:
     def _initialise_again(self, worker: Worker, status: str, error_type: str = "") -> None:
         """Init failed or took too long: it runs again inside the invocation, under the function's timeout."""
         fleet = worker.fleet
-        jobs = list(worker.jobs)
-        worker.jobs.clear()
+        jobs = endings.taken(worker)
         endings.report_init(worker, now=self._clock.monotonic(), status=status, error_type=error_type)
         self._end(worker)
         for job in jobs:
-            if not job.future.done():
-                job.worker = None
-                self._start(fleet, job, in_invocation=True)
+            self._start(fleet, job, in_invocation=True)
 
     # --- ends of invocations ----------------------------------------------------------------------------------
 
@@ -492,6 +486,11 @@ class WorkerPool:
             endings.fail_init(worker, worker.jobs.popleft(), payload, now=self._clock.monotonic())
         self._end(worker)
         self._moved()
+
+    def worker_leaving(self, worker: Worker) -> None:
+        """It ends by itself, and may take its time: another one takes what comes."""
+        if worker in worker.fleet.idle:
+            self._end(worker)
 
     def worker_garbled(self, worker: Worker) -> None:
         """It talks nonsense: it is replaced."""

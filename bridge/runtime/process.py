@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import re
 import socket
 import sys
 import termios
@@ -26,8 +25,6 @@ OUTPUT_MAX_BYTES: Final = 4 * limits.MIB
 PARTIAL_MAX_BYTES: Final = 256 * limits.KIB
 """A line without an end is cut here (CloudWatch's largest log event)."""
 READ_BYTES: Final = 64 * limits.KIB
-_MARK: Final = re.compile(rb"\0bridge:begin:(\d{1,10})\0")
-_MARK_START: Final = b"\0"
 
 # All workers read into one buffer: the loop fills and empties it without a pause in between.
 _shared = bytearray(READ_BYTES)
@@ -59,6 +56,10 @@ class Owner(Protocol):
 
     def worker_failed_init(self, worker: "Worker", payload: bytes) -> None:
         """The handler could not be imported."""
+        ...
+
+    def worker_leaving(self, worker: "Worker") -> None:
+        """It ends by itself while nothing runs on it: it takes no further job."""
         ...
 
     def worker_garbled(self, worker: "Worker") -> None:
@@ -324,6 +325,8 @@ class Worker(asyncio.BufferedProtocol):
             self.skipping -= 1
             self._owner.worker_skipped(self)
         elif kind == frames.LEAVING:
+            if not self.jobs and not self.retiring:
+                self._owner.worker_leaving(self)
             self.retiring = True
         elif kind == frames.READY and not self.is_ready:
             self._end_init_log(duration_ms)
@@ -361,17 +364,15 @@ class Worker(asyncio.BufferedProtocol):
 
     def _route(self, data: bytes) -> None:
         """Give output to the invocation that wrote it, by the marks that frames sent ahead leave."""
-        if len(self.jobs) + self.skipping < 2 and not self._stash and _MARK_START not in data:
+        if len(self.jobs) + self.skipping < 2 and not self._stash and frames.MARK_START not in data:
             self._write(data)
             return
-        if self._partial.endswith(_MARK_START):  # a mark cut in two by the read
+        if self._partial.endswith(frames.MARK_START):  # a mark cut in two by the read
             data, self._partial = self._partial + data, b""
-        pieces = _MARK.split(data)
-        self._give(pieces[0])
-        for index in range(1, len(pieces), 2):
-            if self._segment < (sequence := int(pieces[index])) <= self._sequence:  # else a function wrote it
+        for sequence, piece in frames.split_output(data):
+            if self._segment < sequence <= self._sequence:  # else a function wrote it
                 self._segment = sequence
-            self._give(pieces[index + 1])
+            self._give(piece)
 
     def _give(self, data: bytes) -> None:
         running = self.jobs[0].sequence if self.jobs and self.is_ready else 0

@@ -207,6 +207,8 @@ class RuntimeApi:
         if self._is_ending or not self._has_external:
             return
         self._is_ending = True
+        if self._is_ready and reason == "failure":  # which the daemon does not know of yet
+            self._send(LEAVING, 0, 0.0, b"")
         deadline = time.monotonic() + SHUTDOWN_MAX_S
         self._listen(wanted=False)
         if self._program_end >= 0:

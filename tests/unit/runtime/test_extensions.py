@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 
+import psutil
 import pytest
 
 from bridge.core.invocation import ResultKind
@@ -203,6 +204,23 @@ async def test_one_that_ends_in_an_invocation_fails_it(extended, tmp_path):
     result = await extended.say("time.sleep(1000)", opt=opt)
 
     assert (result.error_type, result.error_message.split(" Error: ")[1]) == ("Extension.Crash", "exit status 4")
+
+
+@pytest.mark.parametrize("first_to_go", ["extensions/left", "bootstrap"])
+async def test_a_worker_that_tells_of_its_end_takes_no_invocation_more(extended, tmp_path, first_to_go):
+    opt = layer(tmp_path / "opt", name="slow", act="if event['eventType'] == 'SHUTDOWN': wait_for('/nowhere')")
+    layer(tmp_path / "opt", name="left")
+    assert (await extended.say("answer = 1", opt=opt)).payload == b"1"
+    (leaving,) = extended.runner.pool._workers.values()
+    below = psutil.Process(leaving.pid).children(recursive=True)
+    (process,) = (one for one in below if any(word.endswith(f"/{first_to_go}") for word in one.cmdline()))
+
+    process.kill()
+    await extended.logs('"shutdownReason": "failure"')
+    result = await extended.say("answer = 2", opt=opt)
+
+    assert result.payload == b"2", result
+    assert result.log_stream != leaving.stream
 
 
 async def test_the_environment_of_one(extended, tmp_path):
