@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from bridge.api.awslambda.errors import invalid, violated
+from bridge.api.awslambda.errors import Refused, invalid, violated
 from bridge.api.awslambda.shapes import Body
 from bridge.core import limits
 from bridge.core.arn import parse_arn
@@ -258,7 +258,10 @@ def _response_types(body: Body) -> list[str] | None:
 def _access(body: Body) -> list[dict[str, str]] | None:
     found = body.get("SourceAccessConfigurations", list)
     for each in found or ():
-        entry = Body(each if isinstance(each, dict) else {})
+        if not isinstance(each, dict):
+            raise Refused("SerializationException", "SourceAccessConfigurations holds structures")
+        entry = Body(each)
+        entry.text("Type", required=True)
         entry.choice("Type", _ACCESS)
         entry.text("URI", most=200)
         entry.finish()

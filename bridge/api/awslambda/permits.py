@@ -7,11 +7,13 @@ from bridge.api.awslambda.names import denied, named_by
 from bridge.api.http import Request
 from bridge.core.function import LATEST, function_arn
 from bridge.registry.access import Caller
-from bridge.registry.layers import read_layer
+from bridge.registry.layers import read_layer, read_version_arn
 from bridge.registry.policies import ResourcePolicies, caller_keys
 from bridge.registry.statements import Question
 
 CREATE_FUNCTION: Final = "lambda:CreateFunction"
+_MAPPING: Final = ":event-source-mapping:"
+_SIGNING: Final = ":code-signing-config:"
 
 
 def admitted(request: Request, caller: Caller, action: str, policies: ResourcePolicies) -> Caller:
@@ -38,13 +40,24 @@ def admitted(request: Request, caller: Caller, action: str, policies: ResourcePo
 
 
 def _resource(request: Request, caller: Caller) -> str:
-    """Return the ARN of what is no function, as far as the path names one."""
-    if "layer" not in request.params:
-        return request.params.get("arn", "*")
-    layer = read_layer(request.params["layer"], account=caller.account, region=caller.region)
+    """Return the ARN of what a request names beside a function in its path, in the spelling that statements have."""
+    params, arn = request.params, request.params.get("arn", "")
+    if "uuid" in params or _MAPPING in arn:
+        uuid = (params.get("uuid") or arn.rpartition(":")[2]).lower()
+        return f"arn:aws:lambda:{caller.region}:{caller.account}{_MAPPING}{uuid}"
+    if arn:
+        named = None if _SIGNING in arn else named_by(arn, {})
+        if named is None:
+            return arn
+        return function_arn(named[1].name, region=caller.region, account=named[0] or caller.account)
+    if "layer" not in params:
+        query = dict(request.query())
+        found = read_version_arn(query.get("Arn", "")) if "find" in query else None
+        return "*" if found is None else found[0].version_arn(found[1])
+    layer = read_layer(params["layer"], account=caller.account, region=caller.region)
     if layer is None:
         return "*"
-    return f"{layer.arn}:{request.params['version']}" if "version" in request.params else layer.arn
+    return f"{layer.arn}:{params['version'].lstrip('0')}" if "version" in params else layer.arn
 
 
 def question(caller: Caller, action: str) -> Question:

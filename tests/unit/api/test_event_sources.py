@@ -178,6 +178,9 @@ async def test_which_connection_reaches_a_cluster(api):
     text = await api.refused("POST", "", {"FunctionName": "hello", **msk})
     assert "needs a [connections.X] of type kafka with this event_source_arn" in text
     secret = [{"Type": "SASL_SCRAM_512_AUTH", "URI": "arn:x"}, {"Type": "VPC_SUBNET", "URI": "subnet:s"}]
+    for wrong, code in (([{"URI": "arn:x"}], "ValidationException"), ([*secret, "text"], "SerializationException")):
+        body = {"FunctionName": "hello:1", **KAFKA, "SourceAccessConfigurations": wrong}
+        await api.refused("POST", "", body, code=code)
     body = {"FunctionName": "hello:1", **KAFKA, "SourceAccessConfigurations": secret}
     assert "(SASL_SCRAM_512_AUTH) are not looked up here" in await api.refused("POST", "", body)
     api.clusters = {"m": KafkaConnection(name="m", bootstrap_servers=("b:1",), event_source_arn=CLUSTER)}

@@ -216,3 +216,36 @@ async def test_a_function_that_makes_functions_gives_them_the_roles_that_its_own
     for arn in (SENDS, "arn:aws:iam::000000000000:role/unknown"):
         with pytest.raises(Refused, match=f"assumed-role/sends/f is not authorized to perform: iam:PassRole on.*{arn}"):
             await given(arn, caller("000000000000", creates, passes, is_function=True))
+
+
+LAYER = "arn:aws:lambda:us-east-1:000000000000:layer:l:1"
+MAPPING = "arn:aws:lambda:us-east-1:000000000000:event-source-mapping:0a1b2c3d-0000-0000-0000-000000000000"
+SECRET = "arn:aws:lambda:us-east-1:000000000000:function:secret"
+
+
+@pytest.mark.parametrize(
+    ("action", "params", "query", "resource"),
+    [
+        ("lambda:ListTags", {"arn": "secret"}, (), SECRET),
+        ("lambda:ListTags", {"arn": "function:secret"}, (), SECRET),
+        ("lambda:ListTags", {"arn": "000000000000:function:secret"}, (), SECRET),
+        ("lambda:ListTags", {"arn": f"{SECRET}:live"}, (), SECRET),
+        ("lambda:ListTags", {"arn": MAPPING.replace("arn:aws", "x:y")}, (), MAPPING),
+        ("lambda:GetEventSourceMapping", {"uuid": MAPPING.rpartition(":")[2].upper()}, (), MAPPING),
+        ("lambda:GetLayerVersion", {"layer": "l", "version": "01"}, (), LAYER),
+        ("lambda:GetLayerVersion", {}, (("find", "LayerVersion"), ("Arn", LAYER)), LAYER),
+    ],
+)
+def test_a_deny_holds_however_what_it_names_is_spelt(action, params, query, resource):
+    everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+    asked = SimpleNamespace(params=params, query=lambda: list(query))
+    policies = SimpleNamespace(refusing=lambda *_: "")
+
+    def by(*statements):
+        role = Role(arn=BASIC, statements=(everything, *statements))
+        return Caller(account="000000000000", region="us-east-1", key_id="A", role=role)
+
+    assert admitted(asked, by(), action, policies)
+    assert admitted(asked, by({"Effect": "Deny", "Action": "*", "Resource": f"{resource}0"}), action, policies)
+    with pytest.raises(Refused, match="not authorized"):
+        admitted(asked, by({"Effect": "Deny", "Action": "*", "Resource": resource}), action, policies)
