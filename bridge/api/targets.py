@@ -52,8 +52,8 @@ class TargetEndpoints:
         if place is None:
             raise fields.wrong("target", "is missing")
         if dry_run:
-            (status,) = [status for status in await self._sender.status() if status.place == place]
-            return json_answer({"count": status.waiting + status.kept, "dry_run": True})
+            found = [status for status in await self._sender.status() if status.place == place]  # none: just delivered
+            return json_answer({"count": sum(each.waiting + each.kept for each in found), "dry_run": True})
         failures, successes = await self._sender.give_up(place)
         return json_answer({"dead_letters": failures, "deleted": successes, "dry_run": False})
 

@@ -222,9 +222,9 @@ class LambdaApi:
         return await asyncio.to_thread(self._links.answer, request, lambda key: made.packages.get(key).zip)
 
     async def _answer(self, request: Request, request_id: str) -> Answer:
-        if len(request.path) > 1:
-            request.path = request.path.rstrip("/")
+        sent, request.path = request.path, request.path.rstrip("/") or "/"
         operation = self._router.find(request)
+        request.path = sent  # which is what a signature is of
         if isinstance(operation, _Invoke):
             if request.is_operator:
                 raise HttpError(404, "the operator invokes by the admin API's own path")

@@ -3,10 +3,14 @@
 import heapq
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import orjson
 
 from bridge.core.stream import Position
+
+STALE_MAX: Final = 1024
+"""Times of messages that are finished or were hidden anew, kept beside twice as many as there are messages."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -141,6 +145,9 @@ class QueueState:
         entry.visible_at = until
         if not self._is_fifo:
             heapq.heappush(self._hidden, (until, entry.position))
+            if len(self._hidden) > 2 * len(self._entries) + STALE_MAX:
+                self._hidden = [(each.visible_at, each.position) for each in self._entries.values()]
+                heapq.heapify(self._hidden)
 
     def finish(self, entry: Entry) -> None:
         """It is deleted."""

@@ -94,6 +94,11 @@ async def test_the_admin_token_is_no_principal_and_a_key_no_admin(keyed):
     assert (await keyed.ask("GET", "/admin/v1/status", headers=signed, token=None)).status == 401
 
 
+async def test_a_path_that_ends_with_a_slash_is_signed_with_it(keyed):
+    for path in ("/2015-03-31/functions/", "/2015-03-31/functions"):
+        assert (await ask(keyed, "GET", path, key="ADMIN")).status == 200
+
+
 async def test_a_key_does_what_it_allows(keyed):
     assert (await ask(keyed, "POST", INVOKE, b"{}", key="ADMIN")).status == 200
     assert (await ask(keyed, "POST", INVOKE, b"{}", key="CALLER")).status == 200
