@@ -47,8 +47,8 @@ class Client:
     """
 
     def __init__(self, url: str, token: str, *, certificate: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
-        parts = urlsplit(url)
         try:
+            parts = urlsplit(url)
             port = parts.port
         except ValueError as error:
             raise Misused(f"--url {url}: {error}") from error

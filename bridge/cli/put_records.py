@@ -65,7 +65,10 @@ def _record_of(line: bytes, *, is_table: bool) -> dict[str, Any]:
     if not isinstance(record, dict) or "value" not in record or set(record) - {"key", "value", "headers", "timestamp"}:
         raise Misused("with --records a line is a JSON object with value, and perhaps key, headers and timestamp")
     headers = record.get("headers") or {}
-    pairs = headers.items() if isinstance(headers, dict) else [pair for each in headers for pair in each.items()]
+    listed = [headers] if isinstance(headers, dict) else headers
+    if not isinstance(listed, list) or not all(isinstance(each, dict) for each in listed):
+        raise Misused("with --records headers are an object, or a list of objects of one member")
+    pairs = [pair for each in listed for pair in each.items()]
     made = {
         "key": _base64(_bytes(record.get("key"))),
         "value": _base64(_bytes(record["value"])),

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import reduce
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -149,7 +150,8 @@ def _places(texts: Sequence[str], shards: Sequence[str], option: str) -> dict[st
 
 def _read(name: str) -> Any:
     try:
-        with sys.stdin.buffer if name == "-" else Path(name).open("rb") as file:
+        # standard input stays open: whether somebody is there to be asked is told by it
+        with nullcontext(sys.stdin.buffer) if name == "-" else Path(name).open("rb") as file:
             text = file.read(_FILE_MAX_BYTES)
         return orjson.loads(text)
     except OSError as error:

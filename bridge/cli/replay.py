@@ -1,7 +1,6 @@
 """`bridge replay` and `bridge replays`: send stored events again, or write them to a file."""
 
 import os
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,9 +24,9 @@ from bridge.cli.client import Client, segment
 from bridge.cli.failures import Failed, Misused
 from bridge.cli.locate import Options, connect
 from bridge.cli.ranges import check_range, export_query, range_options, selected_range, stated_range
+from bridge.core.function import TARGET_PATTERN
 
 _SEE: Final = "bridge replays list"
-_FUNCTION: Final = re.compile(r"[A-Za-z0-9_-]{1,64}(:[A-Za-z0-9_$-]{1,128})?\Z")
 
 
 @click.command("replay")
@@ -72,7 +71,7 @@ def replay_command(
     check_range(chosen)
     client = connect(Options.of(context))
     ranged = selected_range(client, chosen)
-    is_file = to is not None and (to == "-" or not _FUNCTION.match(to))
+    is_file = to is not None and (to == "-" or not TARGET_PATTERN.match(to))
     if is_file and not dry_run:
         assert to is not None
         return _export(client, to, limit, chosen, ranged, yes=yes)

@@ -48,8 +48,11 @@ def _epoch(at: dt.datetime) -> float:
 
 
 def clock_time(seconds: float, now: float) -> str:
-    """Return a moment in local time: `14:03:07` on the same day, else `2026-01-31 14:03:07`."""
-    at, today = _local(seconds), _local(now)
+    """Return a moment in local time: `14:03:07` on the same day, else `2026-01-31 14:03:07`, as far as years go."""
+    try:
+        at, today = _local(seconds), _local(now)
+    except (ValueError, OverflowError, OSError):  # a producer of records sets what it likes
+        return "beyond the calendar"
     return f"{at:%H:%M:%S}" if at.date() == today.date() else f"{at:%Y-%m-%d %H:%M:%S}"
 
 

@@ -31,8 +31,9 @@ POLICY_MAX_BYTES: Final = 20 * KIB
 """A resource policy as JSON (semantics 5.1)."""
 HANDLER_MAX_CHARS: Final = 128
 INIT_MAX_S: Final = 10
-PROVISIONED_INIT_MAX_S: Final = 900
 """Init phase outside an invocation; past it, init runs again inside the first one (semantics 6.2)."""
+PROVISIONED_INIT_MAX_S: Final = 900
+"""The same of a worker of provisioned concurrency, which starts before it is needed."""
 LOG_TAIL_MAX_BYTES: Final = 4 * KIB
 """`X-Amz-Log-Result` holds the last 4 KB of an invocation's log."""
 ACCOUNT_CONCURRENCY_DEFAULT: Final = 1000

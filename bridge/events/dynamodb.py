@@ -90,8 +90,8 @@ def record_fragment(record: dict[str, Any], tail: bytes) -> bytes:
     created = change.get("ApproximateCreationDateTime")
     if type(created) is float and created.is_integer():
         change["ApproximateCreationDateTime"] = int(created)
-    if identity := record.get("userIdentity"):
-        record["userIdentity"] = {name[0].lower() + name[1:]: value for name, value in identity.items()}
+    if isinstance(identity := record.get("userIdentity"), dict):
+        record["userIdentity"] = {name[:1].lower() + name[1:]: value for name, value in identity.items()}
     return orjson.dumps(record)[:-1] + tail
 
 
@@ -117,4 +117,8 @@ def record_key(record: Mapping[str, Any]) -> bytes:
 
 
 def _iso(time_ms: int) -> str | None:
-    return None if time_ms < 0 else iso_seconds(time_ms // 1000)
+    """Return the time; None where there is none, or one that no calendar holds."""
+    try:
+        return None if time_ms < 0 else iso_seconds(time_ms // 1000)
+    except (ValueError, OverflowError, OSError):
+        return None

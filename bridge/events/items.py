@@ -10,6 +10,7 @@ from typing import Any, Final
 import orjson
 from pybase64 import b64encode
 
+from bridge.events.bodies import is_too_deep
 from bridge.events.dynamodb import EVENT_SOURCE
 
 DEPTH_MAX: Final = 32
@@ -19,6 +20,8 @@ KEY_DEFAULT: Final = "id"
 OTHER: Final = "value"
 """The attribute that holds what is no JSON object."""
 IMAGES: Final = ("NewImage", "OldImage")
+_YEAR_10000: Final = 253_402_300_800
+"""Epoch seconds: the first moment that no calendar of ours holds."""
 
 
 class Digits(str):
@@ -95,8 +98,9 @@ def plain(value: Mapping[str, Any]) -> Any:
 def change(value: bytes | None, *, key: bytes | None) -> dict[str, Any]:
     """Return the stream record that a put record stands for, as far as it says; `filled` adds the rest.
 
-    A stream record is taken as it is. Any other JSON object is a new item; no value is a removed one; anything else
-    is a new item with the attribute `value`. A new item's key is `id`, or else the attribute that holds `key`.
+    A stream record is taken as it is, unless it is nested too deep to be written again. Any other JSON object is a new
+    item; no value is a removed one; anything else is a new item with the attribute `value`. A new item's key is `id`,
+    or else the attribute that holds `key`.
 
     Args:
         value: as it was put.
@@ -106,7 +110,8 @@ def change(value: bytes | None, *, key: bytes | None) -> dict[str, Any]:
         return {"eventName": "REMOVE", "dynamodb": {"Keys": _keys({}, key)}}
     try:
         document = parse_plain(value)
-        if isinstance(document, dict) and isinstance(document.get("dynamodb"), dict):
+        is_record = isinstance(document, dict) and isinstance(document.get("dynamodb"), dict)
+        if is_record and not is_too_deep(value, lambda _: document):
             whole: dict[str, Any] = orjson.loads(value)
             return whole
         new = item(document) if isinstance(document, dict) else {OTHER: attribute(document)}
@@ -211,7 +216,9 @@ def _raw(value: bytes) -> dict[str, Any]:
 
 def _time(told: Mapping[str, Any]) -> float | int | None:
     created = told.get("ApproximateCreationDateTime")
-    return created if isinstance(created, int | float) and not isinstance(created, bool) else None
+    if not isinstance(created, int | float) or isinstance(created, bool):
+        return None
+    return created if 0 <= created < _YEAR_10000 else None
 
 
 def _name(images: Mapping[str, Any]) -> str:

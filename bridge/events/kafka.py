@@ -208,9 +208,13 @@ def shard_name(topic: str, partition: int) -> Shard:
 
 
 def _iso(time_ms: int) -> str | None:
+    """Return the time; None where there is none, or one that no calendar holds: a producer sets what it likes."""
     if time_ms < 0:
         return None
-    at = dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC)
+    try:
+        at = dt.datetime.fromtimestamp(time_ms / 1000, dt.UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -62,7 +62,7 @@ def http_response(payload: bytes) -> HttpResponse:
         value = orjson.loads(payload)
         if isinstance(value, dict) and "statusCode" in value:
             return _structured(value)
-    except (orjson.JSONDecodeError, Malformed):
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError, Malformed):  # encode: a body nested too deep to be written
         return BAD_GATEWAY
     if isinstance(value, str):
         return HttpResponse(status=200, body=value.encode("utf-8"))

@@ -198,7 +198,10 @@ def _once(inside: str, zone: ZoneInfo, *, at: int) -> Once:
         raise
     except ValueError as error:
         raise BadSchedule(str(error), at=at) from error
-    epoch = _epoch(local, zone)
+    try:
+        epoch = _epoch(local, zone)
+    except OverflowError as error:
+        raise BadSchedule("this time is beyond what a calendar holds", at=at) from error
     if epoch is None:
         raise BadSchedule(f"this time does not exist in {zone.key}: daylight saving begins", at=at)
     return Once(at=epoch)

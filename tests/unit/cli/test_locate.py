@@ -136,7 +136,17 @@ def test_a_token_that_cannot_be_one_is_2(served, alone, token):
 
 
 @pytest.mark.parametrize(
-    "url", ["127.0.0.1:8581", "ftp://127.0.0.1", "http://", "http://x:99999", "http://x:y", "http://127.0.0.1/?a=1", ""]
+    "url",
+    [
+        "127.0.0.1:8581",
+        "ftp://127.0.0.1",
+        "http://",
+        "http://x:99999",
+        "http://x:y",
+        "http://[::1",
+        "http://127.0.0.1/?a=1",
+        "",
+    ],
 )
 def test_urls_that_are_none_are_2(alone, url):
     assert alone("--url", url, "--token", "x", "events", "list").code in (2, 3 if not url else 2)

@@ -109,6 +109,14 @@ def test_a_line_that_is_no_record_is_a_mistake(bridge, streams, line):
     assert found.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("headers", [[1], "x", 5, [["h", "x"]], [{"h": "x"}, None]])
+def test_headers_that_are_none_are_a_mistake(bridge, streams, headers):
+    found = bridge("put", "orders", "-", "--records", stdin=json.dumps({"value": 1, "headers": headers}))
+
+    assert (found.code, streams.records) == (2, [])
+    assert "headers are an object, or a list of objects of one member" in found.err
+
+
 def test_many_go_in_few_requests(bridge, streams):
     bridge("put", "orders", "-", stdin="".join(f'{{"n":{n}}}\n' for n in range(1201)))
 

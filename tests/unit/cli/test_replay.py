@@ -106,6 +106,15 @@ def test_a_target_that_is_not_there_is_1(bridge, stored):
     assert (found.code, "Function not found" in found.err) == (1, True)
 
 
+def test_a_target_in_another_name_space_is_a_function_and_no_file(bridge, stored, tmp_path):
+    before = set(tmp_path.iterdir())
+
+    found = bridge("replay", "--yes", "--to", "nope@eu-west-1.123456789012:live")
+
+    assert (found.code, "Function not found" in found.err) == (1, True), found.err
+    assert set(tmp_path.iterdir()) == before
+
+
 # --- to a file ------------------------------------------------------------------------------------
 
 
@@ -357,6 +366,13 @@ def test_the_range_of_an_on_failure_record(bridge, orders, tmp_path, record, val
     found = bridge("replay", "--mapping", "orders", "--range", str(path), "--yes")
 
     assert (found.code, bodies(orders)) == (0, values)
+
+
+def test_a_range_on_standard_input_leaves_nobody_to_be_asked(bridge, orders):
+    found = bridge("replay", "--mapping", "orders", "--range", "-", stdin=json.dumps({"KafkaBatchInfo": KAFKA}))
+
+    assert (found.code, bodies(orders)) == (2, [])
+    assert "Nobody is here to ask: say --yes" in found.err
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,7 @@ def test_spans(seconds, text):
 def test_moments_are_shown_local_and_with_their_date_when_it_is_another_day():
     assert clock_time(NOW - 60, NOW) == "09:29:00"
     assert clock_time(NOW - 86_400, NOW) == "2026-03-09 09:30:00"
+    assert clock_time(253_402_300_800, NOW) == clock_time(1e300, NOW) == "beyond the calendar"
     assert relative(NOW - 3, NOW) == "3 s ago"
     assert relative(NOW + 120, NOW) == "in 2 min"
 

@@ -127,6 +127,20 @@ def test_the_failed_records_are_named_as_aws_names_them_without_milliseconds():
     }
 
 
+@pytest.mark.parametrize("time_ms", [253_402_300_800_000, 2**80])
+def test_a_time_beyond_the_calendar_is_null(time_ms):
+    info = SHAPE.batch_info(SHARD, [1], [time_ms], payload_bytes=9)["DDBStreamBatchInfo"]
+
+    assert info["approximateArrivalOfLastRecord"] is None
+
+
+@pytest.mark.parametrize("identity", ["x", [1], 5, None, {}, {"": 1}])
+def test_an_identity_that_is_none_stays_what_it_is(identity):
+    made = record_fragment({"dynamodb": {}, "userIdentity": identity}, SHAPE.tail)
+
+    assert identity == json.loads(SHAPE.event([(SHARD, [made])]))["Records"][0]["userIdentity"]
+
+
 def test_an_unknown_time_is_null():
     assert -1 == arrival_ms({"dynamodb": {}})
     info = SHAPE.batch_info(SHARD, [1], [-1], payload_bytes=9)["DDBStreamBatchInfo"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bridge.events.dynamodb import record_key
+from bridge.events.dynamodb import arrival_ms, record_key
 from bridge.events.items import (
     NotAnItem,
     attribute,
@@ -119,6 +119,11 @@ class TestChanges:
 
         assert record == change(json.dumps(record).encode(), key=b"other")
 
+    def test_a_stream_record_that_could_not_be_written_again_is_one_attribute(self):
+        text = '{"dynamodb":{"NewImage":{"a":' + '{"L":[' * 130 + "]}" * 130 + "}}}"
+
+        assert {"value": {"S": text}} == change(text.encode(), key=None)["dynamodb"]["NewImage"]
+
     def test_a_key_of_named_attributes(self):
         made = keyed_change(b'{"pk":"a","sk":2,"x":1}', ["pk", "sk"])
 
@@ -184,6 +189,13 @@ class TestFilled:
     @pytest.mark.parametrize("change", [{}, {"Keys": 5, "NewImage": [1], "ApproximateCreationDateTime": "x"}])
     def test_nonsense_is_no_trouble(self, change):
         assert 1 == complete({"dynamodb": change})["dynamodb"]["ApproximateCreationDateTime"]
+
+    @pytest.mark.parametrize("created", [1e306, 1e300, 253_402_300_800, -1])
+    def test_a_time_beyond_the_calendar_does_not_count(self, created):
+        made = complete({"dynamodb": {"ApproximateCreationDateTime": created}})
+
+        assert 1 == made["dynamodb"]["ApproximateCreationDateTime"]
+        assert 1000 == arrival_ms(made)
 
 
 def test_what_an_item_weighs():

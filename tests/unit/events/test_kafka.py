@@ -183,6 +183,13 @@ def test_batch_info_names_the_batch_by_its_first_record_and_where_it_ends():
     assert plain["recordInfo"]["timestamp"] is None
 
 
+@pytest.mark.parametrize("time_ms", [253_402_300_800_000, 2**63 - 1])
+def test_a_time_beyond_the_calendar_does_not_keep_a_batch_from_being_given_up(time_ms):
+    info = SHAPE.batch_info("orders-3", [5], [time_ms], payload_bytes=1)["KafkaBatchInfo"]
+
+    assert info["recordInfo"]["timestamp"] is None
+
+
 def test_shards_are_named_as_in_events():
     assert shard_name("a-1", 12) == "a-1-12"
 

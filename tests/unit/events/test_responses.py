@@ -133,6 +133,12 @@ def test_what_is_no_json_is_a_502(payload):
     assert http_response(payload) == BAD_GATEWAY
 
 
+def test_a_body_that_is_nested_too_deep_to_be_written_is_a_502():
+    payload = b'{"statusCode":200,"body":' + b"[" * 300 + b"]" * 300 + b"}"
+
+    assert http_response(payload) == BAD_GATEWAY
+
+
 @pytest.mark.parametrize("kind", [ResultKind.FUNCTION_ERROR, ResultKind.UNKNOWN])
 def test_a_function_error_says_nothing_of_the_error(kind):
     result = InvocationResult(kind=kind, payload=b'{"errorMessage":"secret"}', version="$LATEST")

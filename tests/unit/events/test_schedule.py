@@ -287,6 +287,16 @@ def test_a_mistake_is_told_with_its_place(text, at, words):
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "zone"), [("at(9999-12-31T23:59:59)", "America/New_York"), ("at(0001-01-01T00:00:00)", "Asia/Tokyo")]
+)
+def test_a_time_beyond_the_calendar_is_a_mistake(text, zone):
+    with pytest.raises(BadSchedule, match="beyond what a calendar holds") as caught:
+        parse_schedule(text, zone=zone)
+
+    assert caught.value.at == 4
+
+
 @pytest.mark.parametrize("name", ["Europe/Berlyn", "Europe", "", "../etc/passwd", "/etc/localtime", "a\0b"])
 def test_an_unknown_time_zone_is_told(name):
     with pytest.raises(UnknownZone, match="no time zone of that name"):
