@@ -18,8 +18,8 @@ def test_times_of_finished_messages_are_let_go_and_no_other_is_forgotten():
     for position in range(2, 3 * STALE_MAX):
         state.add(message(position))
         assert taken(state, 1.0) == [position]
-        state.finish(state.get(position))
         assert len(state._hidden) <= 2 * len(state) + STALE_MAX
+        state.finish(state.get(position))
     assert taken(state, 600.0) == [1]
 
 
