@@ -111,6 +111,8 @@ class MqttSource:
         self._delay_s = limits.MQTT_BACKOFF_MIN_S
         self._was_in = ""
         """Our client id, once the broker has let us in."""
+        self._is_new = False
+        """Whether the broker had no session for the connection that it let in last."""
         self._short = 0
         """Connections in a row that the broker ended soon after it let us in."""
         self._inbox = MqttInbox(
@@ -230,7 +232,15 @@ class MqttSource:
         )
         self._connection = connection
         try:
-            if await self._unless_stopped(connection.open()):
+            self._is_new = False
+            try:
+                is_to_stop = await self._unless_stopped(connection.open())
+            finally:
+                if self._is_new and session.filters:
+                    # Said before we subscribe: this may end half-way, and the next connection finds the session there.
+                    session = MqttSession(client_id=session.client_id, broker=session.broker)
+                    await self._sessions.save(self.name, session)
+            if is_to_stop:
                 if connection.is_let_in:  # and a session's messages come with that word
                     await self._end(connection)
                 return
@@ -293,7 +303,7 @@ class MqttSource:
         spec = self._spec
         wanted = self._subscriptions()
         told = tuple(f"{spec.qos} {text}" for text, _ in wanted)
-        known = session.filters if connection.session_present else ()
+        known = session.filters
         if stale := sorted({_filter_of(each) for each in known} - {text for text, _ in wanted}):
             await connection.unsubscribe_from(stale)
         if set(known) != set(told) or spec.address.is_five:
@@ -314,6 +324,7 @@ class MqttSource:
         """The broker let us in; messages may come from now on."""
         uses = has_identifiers and overlapping(self._plain)
         self._identifiers = tuple(_identifier(text) for text in self._filters) if uses else ()
+        self._is_new = not session_present
         self._inbox.connected(session_present=session_present)
 
     # --- messages -----------------------------------------------------------------------------------

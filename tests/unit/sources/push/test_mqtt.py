@@ -35,6 +35,10 @@ class Connection:
             raise MqttTrouble(self.world.refusal)
         self.is_let_in = True
         self.begin(self.session_present, self.world.has_identifiers)
+        if self.world.ends == "opening":
+            raise MqttTrouble("the connection was lost")
+        if self.world.ends == "stopped":
+            await asyncio.Event().wait()
 
     async def ended(self):
         await asyncio.shield(self.gone)
@@ -47,6 +51,8 @@ class Connection:
         self.gone.cancel()
 
     async def subscribe_to(self, filters, *, qos, retained):
+        if self.world.ends == "subscribing":
+            raise MqttTrouble("the connection was lost")
         self.calls.append(("subscribe", list(filters), qos, retained))
 
     async def unsubscribe_from(self, filters):
@@ -69,7 +75,7 @@ class World:
     def __init__(self, *topics, **spec):
         self.connections, self.letters = [], []
         self.session_present = self.has_identifiers = self.hangs = False
-        self.refusal = ""
+        self.refusal = self.ends = ""
         self.intake, self.clock, self.sessions = MemoryIntake(), ManualClock(), MemoryMqttSessions()
         address = spec.pop("address", MqttAddress(host="broker", port=1883, session_expiry_s=60))
         self.spec = MqttSpec(
@@ -232,6 +238,26 @@ async def test_a_session_of_3_1_1_that_is_as_it_should_be_is_left(present, qos, 
     await world.start()
 
     assert any(call[0] == "subscribe" for call in world.now.calls) is asks
+    await world.end()
+
+
+@pytest.mark.parametrize("end", ["opening", "subscribing", "stopped"])
+async def test_a_new_session_that_was_not_subscribed_is_subscribed_when_it_is_resumed(end):
+    world = World("a", address=MqttAddress(host="broker", port=1883, is_five=False, session_expiry_s=60))
+    world.sessions.sessions["s"] = MqttSession(client_id="c", broker="broker:1883 MQTT 3.1.1", filters=("1 a",))
+    world.ends = end
+    await world.start()
+    if end == "stopped":
+        await world.source.drain()
+    await world.end()
+    assert not any(call[0] == "subscribe" for call in world.now.calls)
+
+    world.ends, world.session_present = "", True
+    world.make()
+    await world.start()
+
+    assert ("subscribe", [("a", 0)], 1, True) in world.now.calls
+    assert world.sessions.sessions["s"].filters == ("1 a",)
     await world.end()
 
 
