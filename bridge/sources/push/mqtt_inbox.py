@@ -194,8 +194,10 @@ class MqttInbox:
         crash_point("mqtt.stored")
         entry.content, entry.is_done = None, True
         self._bytes -= entry.size
-        if entry.follower is not None:
-            entry.follower.is_done = True
+        following = entry.follower
+        while following is not None:  # one for each connection that repeated it meanwhile
+            following.is_done = True
+            following = following.follower
         self._tries_one = False
         self._delay_s = limits.MQTT_STORE_BACKOFF_MIN_S
         if self.trouble and not self._hindered.is_set():

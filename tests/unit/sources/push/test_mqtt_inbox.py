@@ -177,6 +177,25 @@ async def test_a_repeated_message_that_is_stored_is_acknowledged_and_not_stored_
     assert world.acknowledged == [1, 2]
 
 
+async def test_a_message_that_two_connections_repeated_while_it_was_not_stored_is_acknowledged():
+    world = World()
+    world.intake.gate.clear()
+    world.take(1, 2)
+    await settle()
+    for _ in range(3):
+        world.inbox.disconnected()
+        world.inbox.connected(session_present=True)
+        world.take(1, 2, dup=True)
+        await settle()
+    assert world.acknowledged == []
+
+    world.intake.gate.set()
+    await settle()
+
+    assert world.stored == [1, 2]
+    assert world.acknowledged == [1, 2]
+
+
 @pytest.mark.parametrize("change", ["session", "digest", "flag"])
 async def test_another_message_of_the_same_identifier_is_stored(change):
     world = World()
