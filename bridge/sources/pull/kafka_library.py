@@ -21,7 +21,7 @@ from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.structs import OffsetAndMetadata
 
 from bridge.core.connection import KafkaConnection
-from bridge.core.errors import SourceError
+from bridge.core.errors import ConfigError, SourceError
 from bridge.core.mapping import StartingPosition
 from bridge.sources.pull.kafka_client import RETRY_BACKOFF_MS, client_arguments, cluster_name, reason
 from bridge.sources.pull.kafka_records import ParsedRecords
@@ -223,9 +223,13 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
 
 # --- life -----------------------------------------------------------------------------------------------------------
 def make_consumer(connection: KafkaConnection, **arguments: Any) -> Consumer:
-    """Return a consumer that is not started, as all of ours are: commits and positions are explicit."""
+    """Return a consumer that is not started, as all of ours are: commits and positions are explicit.
+
+    Raises:
+        SourceError: a file of the connection cannot be read now.
+    """
     return Consumer(
-        **client_arguments(connection),
+        **_arguments(connection),
         enable_auto_commit=False,
         auto_offset_reset="none",
         fetch_max_wait_ms=FETCH_WAIT_MAX_MS,
@@ -270,9 +274,8 @@ async def running(consumer: Consumer, connection: KafkaConnection, topic: str) -
 
 @contextlib.asynccontextmanager
 async def administration(connection: KafkaConnection) -> AsyncIterator[AIOKafkaAdminClient]:
-    """Give an admin client for a few questions."""
-    arguments = client_arguments(connection)
-    admin = AIOKafkaAdminClient(**arguments)
+    """Give an admin client for a few questions; raises SourceError."""
+    admin = AIOKafkaAdminClient(**_arguments(connection))
     try:
         with overheard() as said, failures(connection, "cannot connect", said):
             async with asyncio.timeout(START_MAX_S):
@@ -280,6 +283,14 @@ async def administration(connection: KafkaConnection) -> AsyncIterator[AIOKafkaA
         yield admin
     finally:
         await admin.close()
+
+
+def _arguments(connection: KafkaConnection) -> dict[str, Any]:
+    """Return `client_arguments`; what they lack now they had at the start: it may come back, as a cluster may."""
+    try:
+        return client_arguments(connection)
+    except ConfigError as error:
+        raise SourceError(f"kafka {cluster_name(connection)}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -10,7 +10,9 @@ import pytest
 from aiokafka.errors import KafkaConnectionError, KafkaError, UnknownTopicOrPartitionError
 
 from bridge.core.connection import KafkaConnection, KafkaSasl, KafkaTls, SaslMechanism
-from bridge.core.errors import ConfigError
+from bridge.core.errors import ConfigError, SourceError
+from bridge.core.mapping import StartingPosition
+from bridge.core.stream import StreamRange
 from bridge.sources.pull.kafka import KafkaEventSource
 from bridge.sources.pull.kafka_client import (
     client_arguments,
@@ -54,6 +56,23 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, field):
 
     with pytest.raises(ConfigError, match=rf"tls\.{field} .*none\.pem"):
         client_arguments(connection(tls=KafkaTls(**{field: missing})))
+
+
+async def test_a_file_that_goes_while_the_daemon_runs_is_a_failure_that_may_pass(tmp_path):
+    """A mistake in the configuration would end the mapping for good: certificates are replaced file by file."""
+    files = make_certificates(tmp_path)
+    source = KafkaEventSource(
+        connection(tls=KafkaTls(ca=str(files.ca))), topic="orders", group="g", clock=ManualClock()
+    )
+    files.ca.unlink()
+
+    asked = [
+        source.consumer().open(None), source.reader(StreamRange()).open(None), source.standing(), source.others(),
+        source.reset(StartingPosition.LATEST),
+    ]  # fmt: skip
+    for each in asked:
+        with pytest.raises(SourceError, match=r"^kafka main: .*tls\.ca "):
+            await each
 
 
 @pytest.mark.parametrize("mechanism", [SaslMechanism.PLAIN, SaslMechanism.SCRAM_SHA_256, SaslMechanism.SCRAM_SHA_512])
