@@ -102,13 +102,13 @@ class SqsDeadLetters:
         errors = await asyncio.gather(*(self._run(message, function) for message in messages))
         done = [message for message, error in zip(messages, errors, strict=True) if not error]
         left = [message for message, error in zip(messages, errors, strict=True) if error]
+        undeleted: Sequence[Any] = ()
+        if done:  # before the next call can fail: what is not deleted is handled twice, what stays hidden only later
+            answer = await call(place.client, "delete_message_batch", QueueUrl=url, Entries=_entries(done))
+            undeleted = answer.get("Failed") or ()
         if left:
             entries = _entries(left, VisibilityTimeout=visible_in_s)
             await call(place.client, "change_message_visibility_batch", QueueUrl=url, Entries=entries)
-        undeleted: Sequence[Any] = ()
-        if done:
-            answer = await call(place.client, "delete_message_batch", QueueUrl=url, Entries=_entries(done))
-            undeleted = answer.get("Failed") or ()
         told = [error for error in errors if error]
         told += [f"handled, and not deleted: {each.get('Code')}: {each.get('Message')}" for each in undeleted]
         return HandedOver(succeeded=len(done) - len(undeleted), failed=len(left) + len(undeleted), errors=tuple(told))
