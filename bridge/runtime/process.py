@@ -32,7 +32,7 @@ _shared_view = memoryview(_shared)
 _available = bytearray(4)
 _unpack = frames.RESULT.unpack_from
 _HEAD_BYTES: Final = frames.RESULT.size
-DURATION_MAX_MS: Final = frames.DURATION_MAX_MS
+_DURATION_MAX_MS: Final = frames.DURATION_MAX_MS
 _ANSWERS: Final = (frames.OK, frames.ERROR)
 _NOTHING: Final = bytes(4)
 _FIONREAD: Final = termios.FIONREAD
@@ -295,7 +295,7 @@ class Worker(asyncio.BufferedProtocol):
         while nbytes - start >= _HEAD_BYTES:
             length, kind, sequence, duration_ms, peak_kb = _unpack(data, start)
             end = start + 4 + length
-            if not (frames.RESULT_REST <= length <= frames.FRAME_MAX_BYTES and 0 <= duration_ms <= DURATION_MAX_MS):
+            if not (frames.RESULT_REST <= length <= frames.FRAME_MAX_BYTES and 0 <= duration_ms <= _DURATION_MAX_MS):
                 self._owner.worker_garbled(self)
                 return
             if end > nbytes:
